@@ -1,0 +1,2 @@
+//! An event-sourced subscription and credit ledger.
+#![forbid(unsafe_code)]
