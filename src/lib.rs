@@ -1,2 +1,4 @@
 //! An event-sourced subscription and credit ledger.
 #![forbid(unsafe_code)]
+
+pub mod domain;

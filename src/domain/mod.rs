@@ -1,0 +1,3 @@
+//! The pure core: no I/O, clock, randomness, logging or async in here.
+
+pub mod money;
