@@ -285,3 +285,59 @@ fn plans_are_ordered_by_rank_and_packs_by_size() {
     assert_eq!(sizes, [100, 250, 1000]);
     assert_eq!(catalog.plans[0].id, "free");
 }
+
+#[test]
+fn a_price_that_is_not_in_stripe_yet_matches_nothing() {
+    let mut catalog = small();
+    catalog.plans[1].prices.iter_mut().for_each(|price| {
+        price.stripe_price_id = None;
+        price.lookup_key = None;
+    });
+    let unknown = PriceKey {
+        stripe_price_id: "price_unknown",
+        lookup_key: None,
+    };
+    assert_eq!(catalog.plan_of_price(unknown), None);
+}
+
+#[test]
+fn a_pack_is_found_by_its_lookup_key() {
+    let pack = "[credit_packs.p]\nname = \"P\"\ncredits = 1\n[credit_packs.p.prices.usd]\nlookup_key = \"pack\"\ncurrency = \"usd\"\nunit_amount = 1\n";
+    let catalog = Catalog::from_toml(&format!("{SMALL}{pack}")).unwrap();
+    let key = |lookup_key| PriceKey {
+        stripe_price_id: "price_new",
+        lookup_key,
+    };
+    assert_eq!(
+        catalog
+            .pack_of_price(key(Some("pack")))
+            .map(|(pack, _)| pack.id.as_str()),
+        Some("p")
+    );
+    assert_eq!(catalog.pack_of_price(key(None)), None);
+}
+
+#[test]
+fn an_id_has_1_to_64_characters() {
+    let told = |id: &str| {
+        let plan = format!("{SMALL}\n[plans.\"{id}\"]\nname = \"X\"\nrank = 99\n");
+        Catalog::from_toml(&plan)
+            .err()
+            .map(|errors| errors.to_string())
+            .unwrap_or_default()
+    };
+    assert_eq!(told(&"x".repeat(64)), "");
+    for id in [
+        "".to_owned(),
+        "x".repeat(65),
+        "x".repeat(1000),
+        "é".to_owned(),
+        "a.b".to_owned(),
+    ] {
+        assert!(
+            told(&id).contains("is no plan id (use 1 to 64 of a-z, 0-9 and _)"),
+            "{}",
+            told(&id)
+        );
+    }
+}
