@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use std::fs;
 use std::path::{Path, PathBuf};
 use subledger::domain::catalog::{
-    Catalog, ClawbackPolicy, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind,
-    Interval, PackPrice, Plan, PlanPrice, PriceKey, Rollover, TrialCredits, TrialPolicy,
+    Catalog, ClawbackPolicy, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Interval, PackPrice,
+    Plan, PlanPrice, PriceKey, Rollover, TrialCredits, TrialPolicy,
 };
 use subledger::domain::money::Currency;
 
@@ -18,11 +18,7 @@ fn sample() -> Catalog {
 #[test]
 fn the_sample_holds_the_tiers_it_promises() {
     let catalog = sample();
-    let tiers: Vec<_> = catalog
-        .plans
-        .iter()
-        .map(|plan| (plan.id.as_str(), plan.credits))
-        .collect();
+    let tiers: Vec<_> = catalog.plans.iter().map(|plan| (plan.id.as_str(), plan.credits)).collect();
     assert_eq!(
         tiers,
         [
@@ -39,22 +35,11 @@ fn the_sample_holds_the_tiers_it_promises() {
         .credit_packs
         .iter()
         .map(|pack| {
-            let dollars = pack
-                .prices
-                .iter()
-                .find(|price| price.currency == Currency::USD);
+            let dollars = pack.prices.iter().find(|price| price.currency == Currency::USD);
             (pack.credits, dollars.map(|price| price.unit_amount))
         })
         .collect();
-    assert_eq!(
-        packs,
-        [
-            (100, Some(1000)),
-            (250, Some(2000)),
-            (500, Some(3500)),
-            (1000, Some(6000))
-        ]
-    );
+    assert_eq!(packs, [(100, Some(1000)), (250, Some(2000)), (500, Some(3500)), (1000, Some(6000))]);
 }
 
 #[test]
@@ -62,74 +47,36 @@ fn the_sample_shows_every_spelling() {
     let catalog = sample();
     let professional = catalog.plan("professional").unwrap();
     assert_eq!(professional.rollover, Rollover::Capped(500));
-    assert_eq!(
-        professional.trial,
-        TrialPolicy {
-            days: 14,
-            credits: TrialCredits::Full
-        }
-    );
+    assert_eq!(professional.trial, TrialPolicy { days: 14, credits: TrialCredits::Full });
     assert!(professional.per_seat);
     let business = catalog.plan("business").unwrap();
     assert_eq!(business.rollover, Rollover::All);
     assert_eq!(business.clawback, ClawbackPolicy::Debt);
-    assert_eq!(
-        business.features["projects"],
-        FeatureGrant {
-            limit: None,
-            values: vec![]
-        }
-    );
+    assert_eq!(business.features["projects"], FeatureGrant { limit: None, values: vec![] });
     let basic = catalog.plan("basic").unwrap();
     assert_eq!(basic.rollover, Rollover::None);
     assert_eq!(basic.features["projects"].limit, Some(5));
-    assert_eq!(
-        basic.features["models"].values,
-        ["flux-schnell", "flux-dev"]
-    );
+    assert_eq!(basic.features["models"].values, ["flux-schnell", "flux-dev"]);
     assert!(!basic.features.contains_key("api_access"));
     assert!(!catalog.plan("premium").unwrap().per_seat);
     let pack = catalog.pack("pack_100").unwrap();
     assert_eq!((pack.priority, pack.expires_after_days), (50, Some(365)));
-    assert_eq!(
-        catalog.feature("image_upscale").unwrap().credit_cost,
-        Some(2)
-    );
+    assert_eq!(catalog.feature("image_upscale").unwrap().credit_cost, Some(2));
 }
 
 #[test]
 fn a_stripe_price_is_found_by_its_id() {
     let catalog = sample();
-    let key = |stripe_price_id| PriceKey {
-        stripe_price_id,
-        lookup_key: None,
-    };
-    let (plan, price) = catalog
-        .plan_of_price(key("price_sample_professional_yearly_eur"))
-        .unwrap();
+    let key = |stripe_price_id| PriceKey { stripe_price_id, lookup_key: None };
+    let (plan, price) = catalog.plan_of_price(key("price_sample_professional_yearly_eur")).unwrap();
     assert_eq!(
-        (
-            plan.id.as_str(),
-            price.id.as_str(),
-            price.interval,
-            price.currency
-        ),
-        (
-            "professional",
-            "professional.yearly_eur",
-            Interval::Year,
-            Currency::EUR
-        )
+        (plan.id.as_str(), price.id.as_str(), price.interval, price.currency),
+        ("professional", "professional.yearly_eur", Interval::Year, Currency::EUR)
     );
-    let (pack, price) = catalog
-        .pack_of_price(key("price_sample_pack_100_eur"))
-        .unwrap();
+    let (pack, price) = catalog.pack_of_price(key("price_sample_pack_100_eur")).unwrap();
     assert_eq!((pack.credits, price.id.as_str()), (100, "pack_100.eur"));
     assert_eq!(catalog.plan_of_price(key("price_sample_pack_100")), None);
-    assert_eq!(
-        catalog.pack_of_price(key("price_sample_basic_monthly")),
-        None
-    );
+    assert_eq!(catalog.pack_of_price(key("price_sample_basic_monthly")), None);
 }
 
 /// Every `tests/fixtures/catalog_errors/*.toml` gives exactly the messages in the `.txt` beside it. To accept what
@@ -137,15 +84,9 @@ fn a_stripe_price_is_found_by_its_id() {
 #[test]
 fn error_messages_are_as_recorded() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/catalog_errors");
-    let files = fs::read_dir(&folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let mut catalogs: Vec<PathBuf> = files
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "toml")
-        })
-        .collect();
+    let files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut catalogs: Vec<PathBuf> =
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "toml")).collect();
     catalogs.sort();
     assert!(!catalogs.is_empty(), "no catalogs in {}", folder.display());
     for catalog in catalogs {
@@ -165,29 +106,14 @@ fn error_messages_are_as_recorded() {
 
 fn any_plan_price() -> impl Strategy<Value = PlanPrice> {
     (
-        (
-            any::<String>(),
-            any::<Option<String>>(),
-            any::<Option<String>>(),
-        ),
+        (any::<String>(), any::<Option<String>>(), any::<Option<String>>()),
         prop::sample::select(vec!["usd", "eur", "jpy", "kwd"]),
         any::<i64>(),
-        prop::sample::select(vec![
-            Interval::Day,
-            Interval::Week,
-            Interval::Month,
-            Interval::Year,
-        ]),
+        prop::sample::select(vec![Interval::Day, Interval::Week, Interval::Month, Interval::Year]),
         any::<u32>(),
     )
-        .prop_map(
-            |(
-                (id, stripe_price_id, lookup_key),
-                currency,
-                unit_amount,
-                interval,
-                interval_count,
-            )| PlanPrice {
+        .prop_map(|((id, stripe_price_id, lookup_key), currency, unit_amount, interval, interval_count)| {
+            PlanPrice {
                 id,
                 stripe_price_id,
                 lookup_key,
@@ -195,8 +121,8 @@ fn any_plan_price() -> impl Strategy<Value = PlanPrice> {
                 unit_amount,
                 interval,
                 interval_count,
-            },
-        )
+            }
+        })
 }
 
 fn any_pack_price() -> impl Strategy<Value = PackPrice> {
@@ -210,15 +136,11 @@ fn any_pack_price() -> impl Strategy<Value = PackPrice> {
 }
 
 fn any_grant() -> impl Strategy<Value = FeatureGrant> {
-    (
-        any::<Option<i64>>(),
-        prop::collection::vec(any::<String>(), 0..3),
-    )
+    (any::<Option<i64>>(), prop::collection::vec(any::<String>(), 0..3))
         .prop_map(|(limit, values)| FeatureGrant { limit, values })
 }
 
-fn any_credits() -> impl Strategy<Value = (CreditAllowance, Rollover, TrialCredits, ClawbackPolicy)>
-{
+fn any_credits() -> impl Strategy<Value = (CreditAllowance, Rollover, TrialCredits, ClawbackPolicy)> {
     let some = any::<i64>();
     (
         prop_oneof![
@@ -226,16 +148,8 @@ fn any_credits() -> impl Strategy<Value = (CreditAllowance, Rollover, TrialCredi
             some.prop_map(CreditAllowance::PerPeriod),
             Just(CreditAllowance::Unlimited)
         ],
-        prop_oneof![
-            Just(Rollover::None),
-            some.prop_map(Rollover::Capped),
-            Just(Rollover::All)
-        ],
-        prop_oneof![
-            Just(TrialCredits::Full),
-            Just(TrialCredits::None),
-            some.prop_map(TrialCredits::Amount)
-        ],
+        prop_oneof![Just(Rollover::None), some.prop_map(Rollover::Capped), Just(Rollover::All)],
+        prop_oneof![Just(TrialCredits::Full), Just(TrialCredits::None), some.prop_map(TrialCredits::Amount)],
         prop_oneof![Just(ClawbackPolicy::WriteOff), Just(ClawbackPolicy::Debt)],
     )
 }
@@ -243,25 +157,13 @@ fn any_credits() -> impl Strategy<Value = (CreditAllowance, Rollover, TrialCredi
 fn any_plan() -> impl Strategy<Value = Plan> {
     (
         (any::<String>(), any::<String>(), any::<Option<String>>()),
-        (
-            any::<u32>(),
-            any::<bool>(),
-            any::<u32>(),
-            any::<u32>(),
-            any::<bool>(),
-        ),
+        (any::<u32>(), any::<bool>(), any::<u32>(), any::<u32>(), any::<bool>()),
         prop::collection::vec(any_plan_price(), 0..3),
         any_credits(),
         prop::collection::btree_map(any::<String>(), any_grant(), 0..3),
     )
         .prop_map(
-            |(
-                (id, name, description),
-                (rank, default, days, grace_days, per_seat),
-                prices,
-                credits,
-                features,
-            )| {
+            |((id, name, description), (rank, default, days, grace_days, per_seat), prices, credits, features)| {
                 let (credits, rollover, trial_credits, clawback) = credits;
                 Plan {
                     id,
@@ -272,10 +174,7 @@ fn any_plan() -> impl Strategy<Value = Plan> {
                     prices,
                     credits,
                     rollover,
-                    trial: TrialPolicy {
-                        days,
-                        credits: trial_credits,
-                    },
+                    trial: TrialPolicy { days, credits: trial_credits },
                     grace_days,
                     clawback,
                     per_seat,
@@ -291,37 +190,20 @@ fn any_pack() -> impl Strategy<Value = CreditPack> {
         prop::collection::vec(any_pack_price(), 0..3),
         (any::<Option<u32>>(), any::<i32>()),
     )
-        .prop_map(
-            |((id, name, credits), prices, (expires_after_days, priority))| CreditPack {
-                id,
-                name,
-                credits,
-                prices,
-                expires_after_days,
-                priority,
-            },
-        )
+        .prop_map(|((id, name, credits), prices, (expires_after_days, priority))| CreditPack {
+            id,
+            name,
+            credits,
+            prices,
+            expires_after_days,
+            priority,
+        })
 }
 
 fn any_feature() -> impl Strategy<Value = Feature> {
-    let kinds = vec![
-        FeatureKind::Boolean,
-        FeatureKind::Limit,
-        FeatureKind::Metered,
-        FeatureKind::List,
-    ];
-    (
-        any::<String>(),
-        any::<String>(),
-        prop::sample::select(kinds),
-        any::<Option<i64>>(),
-    )
-        .prop_map(|(id, name, kind, credit_cost)| Feature {
-            id,
-            name,
-            kind,
-            credit_cost,
-        })
+    let kinds = vec![FeatureKind::Boolean, FeatureKind::Limit, FeatureKind::Metered, FeatureKind::List];
+    (any::<String>(), any::<String>(), prop::sample::select(kinds), any::<Option<i64>>())
+        .prop_map(|(id, name, kind, credit_cost)| Feature { id, name, kind, credit_cost })
 }
 
 /// Any catalog the types allow, valid or not.
@@ -332,14 +214,12 @@ fn any_catalog() -> impl Strategy<Value = Catalog> {
         prop::collection::vec(any_feature(), 0..3),
         any::<u32>(),
     )
-        .prop_map(
-            |(plans, credit_packs, features, credit_display_scale)| Catalog {
-                plans,
-                credit_packs,
-                features,
-                credit_display_scale,
-            },
-        )
+        .prop_map(|(plans, credit_packs, features, credit_display_scale)| Catalog {
+            plans,
+            credit_packs,
+            features,
+            credit_display_scale,
+        })
 }
 
 /// One edit of the text: at a place, remove some characters and insert some others.

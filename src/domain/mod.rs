@@ -1,4 +1,17 @@
-//! The pure core: no I/O, clock, randomness, logging or async in here.
+//! The rules: pure functions of state, command, catalog and a given time.
 
+pub mod account;
+pub mod billing;
 pub mod catalog;
+pub mod command;
+pub mod credit;
+pub mod draft;
+pub mod event;
+pub mod ids;
 pub mod money;
+pub mod payment;
+pub mod rejection;
+pub mod settle;
+pub mod standing;
+pub mod stripe_object;
+pub mod tracked;

@@ -9,10 +9,8 @@ use std::str::FromStr;
 /// Currencies whose smallest unit in Stripe's API is the whole unit (¥1, not ¥0.01).
 ///
 /// Stripe's list, not ISO 4217's: ISK and UGX have no minor unit in ISO 4217, yet Stripe counts them in hundredths.
-const ZERO_DECIMAL: [&str; 15] = [
-    "bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf",
-    "xof", "xpf",
-];
+const ZERO_DECIMAL: [&str; 15] =
+    ["bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf"];
 
 /// Currencies counted in thousandths.
 const THREE_DECIMAL: [&str; 7] = ["bhd", "iqd", "jod", "kwd", "lyd", "omr", "tnd"];
@@ -20,18 +18,15 @@ const THREE_DECIMAL: [&str; 7] = ["bhd", "iqd", "jod", "kwd", "lyd", "omr", "tnd
 /// Everything else that circulates. Codes are only ever added: the log may name a retired currency for ever
 /// (`ang`, `bgn`, `hrk`, `sll`, `std`, `zwl` and the like).
 const TWO_DECIMAL: [&str; 144] = [
-    "aed", "afn", "all", "amd", "ang", "aoa", "ars", "aud", "awg", "azn", "bam", "bbd", "bdt",
-    "bgn", "bmd", "bnd", "bob", "brl", "bsd", "btn", "bwp", "byn", "byr", "bzd", "cad", "cdf",
-    "chf", "cny", "cop", "crc", "cuc", "cup", "cve", "czk", "dkk", "dop", "dzd", "eek", "egp",
-    "ern", "etb", "eur", "fjd", "fkp", "gbp", "gel", "ghs", "gip", "gmd", "gtq", "gyd", "hkd",
-    "hnl", "hrk", "htg", "huf", "idr", "ils", "inr", "irr", "isk", "jmd", "kes", "kgs", "khr",
-    "kpw", "kyd", "kzt", "lak", "lbp", "lkr", "lrd", "lsl", "ltl", "lvl", "mad", "mdl", "mkd",
-    "mmk", "mnt", "mop", "mro", "mru", "mur", "mvr", "mwk", "mxn", "myr", "mzn", "nad", "ngn",
-    "nio", "nok", "npr", "nzd", "pab", "pen", "pgk", "php", "pkr", "pln", "qar", "ron", "rsd",
-    "rub", "sar", "sbd", "scr", "sdg", "sek", "sgd", "shp", "sle", "sll", "sos", "srd", "ssp",
-    "std", "stn", "svc", "syp", "szl", "thb", "tjs", "tmt", "top", "try", "ttd", "twd", "tzs",
-    "uah", "ugx", "usd", "uyu", "uzs", "vef", "ves", "wst", "xcd", "xcg", "yer", "zar", "zmw",
-    "zwl",
+    "aed", "afn", "all", "amd", "ang", "aoa", "ars", "aud", "awg", "azn", "bam", "bbd", "bdt", "bgn", "bmd", "bnd",
+    "bob", "brl", "bsd", "btn", "bwp", "byn", "byr", "bzd", "cad", "cdf", "chf", "cny", "cop", "crc", "cuc", "cup",
+    "cve", "czk", "dkk", "dop", "dzd", "eek", "egp", "ern", "etb", "eur", "fjd", "fkp", "gbp", "gel", "ghs", "gip",
+    "gmd", "gtq", "gyd", "hkd", "hnl", "hrk", "htg", "huf", "idr", "ils", "inr", "irr", "isk", "jmd", "kes", "kgs",
+    "khr", "kpw", "kyd", "kzt", "lak", "lbp", "lkr", "lrd", "lsl", "ltl", "lvl", "mad", "mdl", "mkd", "mmk", "mnt",
+    "mop", "mro", "mru", "mur", "mvr", "mwk", "mxn", "myr", "mzn", "nad", "ngn", "nio", "nok", "npr", "nzd", "pab",
+    "pen", "pgk", "php", "pkr", "pln", "qar", "ron", "rsd", "rub", "sar", "sbd", "scr", "sdg", "sek", "sgd", "shp",
+    "sle", "sll", "sos", "srd", "ssp", "std", "stn", "svc", "syp", "szl", "thb", "tjs", "tmt", "top", "try", "ttd",
+    "twd", "tzs", "uah", "ugx", "usd", "uyu", "uzs", "vef", "ves", "wst", "xcd", "xcg", "yer", "zar", "zmw", "zwl",
 ];
 
 /// A currency by its ISO 4217 alphabetic code, lower case as Stripe writes it.
@@ -159,16 +154,9 @@ impl Money {
         self.combine(other, i64::checked_sub)
     }
 
-    fn combine(
-        self,
-        other: Money,
-        operation: fn(i64, i64) -> Option<i64>,
-    ) -> Result<Money, MoneyError> {
+    fn combine(self, other: Money, operation: fn(i64, i64) -> Option<i64>) -> Result<Money, MoneyError> {
         if self.currency != other.currency {
-            return Err(MoneyError::CurrencyMismatch {
-                left: self.currency,
-                right: other.currency,
-            });
+            return Err(MoneyError::CurrencyMismatch { left: self.currency, right: other.currency });
         }
         let amount = operation(self.amount, other.amount).ok_or(MoneyError::Overflow)?;
         Ok(Money::new(amount, self.currency))
@@ -215,31 +203,18 @@ mod tests {
 
     #[test]
     fn minor_units_are_stripes_own() {
-        for (code, digits, step) in [
-            ("usd", 2, 1),
-            ("jpy", 0, 1),
-            ("kwd", 3, 10),
-            ("isk", 2, 100),
-            ("ugx", 2, 100),
-            ("mga", 0, 1),
-        ] {
+        for (code, digits, step) in
+            [("usd", 2, 1), ("jpy", 0, 1), ("kwd", 3, 10), ("isk", 2, 100), ("ugx", 2, 100), ("mga", 0, 1)]
+        {
             let currency = Currency::parse(code).unwrap();
-            assert_eq!(
-                (currency.minor_unit_digits(), currency.charge_step()),
-                (digits, step),
-                "{code}"
-            );
+            assert_eq!((currency.minor_unit_digits(), currency.charge_step()), (digits, step), "{code}");
         }
     }
 
     #[test]
     fn every_listed_code_is_three_letters_and_listed_once() {
         let mut codes: Vec<_> = [&TWO_DECIMAL[..], &ZERO_DECIMAL, &THREE_DECIMAL].concat();
-        assert!(
-            codes
-                .iter()
-                .all(|code| code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_lowercase()))
-        );
+        assert!(codes.iter().all(|code| code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_lowercase())));
         let listed = codes.len();
         codes.sort_unstable();
         codes.dedup();
@@ -249,12 +224,7 @@ mod tests {
     #[test]
     fn json_is_the_bare_code() {
         assert_eq!(serde_json::to_string(&Currency::USD).unwrap(), "\"usd\"");
-        assert_eq!(
-            serde_json::from_str::<Currency>("\"JPY\"")
-                .unwrap()
-                .as_str(),
-            "jpy"
-        );
+        assert_eq!(serde_json::from_str::<Currency>("\"JPY\"").unwrap().as_str(), "jpy");
         assert!(serde_json::from_str::<Currency>("\"nope\"").is_err());
     }
 
@@ -263,22 +233,10 @@ mod tests {
         let dollars = |amount| Money::new(amount, Currency::USD);
         assert_eq!(dollars(999).checked_add(dollars(1)), Ok(dollars(1000)));
         assert_eq!(dollars(1).checked_sub(dollars(999)), Ok(dollars(-998)));
-        assert_eq!(
-            dollars(i64::MAX).checked_add(dollars(1)),
-            Err(MoneyError::Overflow)
-        );
-        assert_eq!(
-            dollars(i64::MIN).checked_sub(dollars(1)),
-            Err(MoneyError::Overflow)
-        );
-        let mismatch = MoneyError::CurrencyMismatch {
-            left: Currency::USD,
-            right: Currency::EUR,
-        };
-        assert_eq!(
-            dollars(1).checked_add(Money::new(1, Currency::EUR)),
-            Err(mismatch)
-        );
+        assert_eq!(dollars(i64::MAX).checked_add(dollars(1)), Err(MoneyError::Overflow));
+        assert_eq!(dollars(i64::MIN).checked_sub(dollars(1)), Err(MoneyError::Overflow));
+        let mismatch = MoneyError::CurrencyMismatch { left: Currency::USD, right: Currency::EUR };
+        assert_eq!(dollars(1).checked_add(Money::new(1, Currency::EUR)), Err(mismatch));
     }
 
     #[test]

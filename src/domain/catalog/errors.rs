@@ -52,21 +52,13 @@ pub(super) struct Problem {
 }
 
 /// `value` when there is no problem, else the problems in the order of their lines.
-pub(super) fn result<T>(
-    value: T,
-    problems: Vec<Problem>,
-    line_of: impl Fn(&str) -> usize,
-) -> Result<T, CatalogErrors> {
+pub(super) fn result<T>(value: T, problems: Vec<Problem>, line_of: impl Fn(&str) -> usize) -> Result<T, CatalogErrors> {
     if problems.is_empty() {
         return Ok(value);
     }
     let mut errors: Vec<_> = problems
         .into_iter()
-        .map(|Problem { field, message }| CatalogError {
-            line: line_of(&field),
-            field,
-            message,
-        })
+        .map(|Problem { field, message }| CatalogError { line: line_of(&field), field, message })
         .collect();
     errors.sort_by_key(|error| error.line);
     Err(CatalogErrors(errors))
@@ -74,20 +66,9 @@ pub(super) fn result<T>(
 
 /// The path of `key` under `parent`; a key that TOML would have to quote is quoted.
 pub(super) fn path(parent: &str, key: &str) -> String {
-    let bare = !key.is_empty()
-        && key
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
-    let key = if bare && key.len() <= MAX_QUOTED_CHARS {
-        key.to_owned()
-    } else {
-        quoted(key)
-    };
-    if parent.is_empty() {
-        key
-    } else {
-        format!("{parent}.{key}")
-    }
+    let bare = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+    let key = if bare && key.len() <= MAX_QUOTED_CHARS { key.to_owned() } else { quoted(key) };
+    if parent.is_empty() { key } else { format!("{parent}.{key}") }
 }
 
 const MAX_QUOTED_CHARS: usize = 80;
@@ -161,21 +142,14 @@ mod tests {
     #[test]
     fn what_is_quoted_is_escaped_and_bounded() {
         assert_eq!(quoted("a\u{0}\n"), "\"a\\0\\n\"");
-        assert_eq!(
-            quoted(&"é".repeat(1000)).chars().count(),
-            MAX_QUOTED_CHARS + 3
-        );
+        assert_eq!(quoted(&"é".repeat(1000)).chars().count(), MAX_QUOTED_CHARS + 3);
         assert_eq!(path("plans", "a b"), "plans.\"a b\"");
         assert_eq!(path("", "plans"), "plans");
     }
 
     #[test]
     fn an_error_without_line_or_field_leaves_them_out() {
-        let error = |line, field: &str| CatalogError {
-            line,
-            field: field.to_owned(),
-            message: "m".to_owned(),
-        };
+        let error = |line, field: &str| CatalogError { line, field: field.to_owned(), message: "m".to_owned() };
         let errors = CatalogErrors(vec![error(3, "plans"), error(0, "plans"), error(2, "")]);
         assert_eq!(errors.to_string(), "line 3: plans: m\nplans: m\nline 2: m");
     }

@@ -306,10 +306,7 @@ impl Catalog {
     /// The plan of an account without a subscription. A catalog that never passed validation and has no default plan
     /// answers with the built-in free plan, never with one that costs money.
     pub fn default_plan(&self) -> &Plan {
-        self.plans
-            .iter()
-            .find(|plan| plan.default)
-            .unwrap_or(&BUILT_IN_FREE_PLAN)
+        self.plans.iter().find(|plan| plan.default).unwrap_or(&BUILT_IN_FREE_PLAN)
     }
 
     /// The plan and price that a subscription or invoice line of this price is for.
@@ -317,18 +314,10 @@ impl Catalog {
     /// By Stripe price id first; a lookup key counts only where the catalog's price states no id, because Stripe lets
     /// a lookup key move to another price.
     pub fn plan_of_price(&self, price: PriceKey<'_>) -> Option<(&Plan, &PlanPrice)> {
-        let all = || {
-            self.plans
-                .iter()
-                .flat_map(|plan| plan.prices.iter().map(move |price| (plan, price)))
-        };
+        let all = || self.plans.iter().flat_map(|plan| plan.prices.iter().map(move |price| (plan, price)));
         all()
             .find(|(_, ours)| ours.stripe_price_id.as_deref() == Some(price.stripe_price_id))
-            .or_else(|| {
-                all().find(|(_, ours)| {
-                    price.matches_lookup_key(&ours.stripe_price_id, &ours.lookup_key)
-                })
-            })
+            .or_else(|| all().find(|(_, ours)| price.matches_lookup_key(&ours.stripe_price_id, &ours.lookup_key)))
     }
 
     pub fn pack(&self, id: &str) -> Option<&CreditPack> {
@@ -337,18 +326,10 @@ impl Catalog {
 
     /// The credit pack and price that a checkout line of this price is for; see [`Catalog::plan_of_price`].
     pub fn pack_of_price(&self, price: PriceKey<'_>) -> Option<(&CreditPack, &PackPrice)> {
-        let all = || {
-            self.credit_packs
-                .iter()
-                .flat_map(|pack| pack.prices.iter().map(move |price| (pack, price)))
-        };
+        let all = || self.credit_packs.iter().flat_map(|pack| pack.prices.iter().map(move |price| (pack, price)));
         all()
             .find(|(_, ours)| ours.stripe_price_id.as_deref() == Some(price.stripe_price_id))
-            .or_else(|| {
-                all().find(|(_, ours)| {
-                    price.matches_lookup_key(&ours.stripe_price_id, &ours.lookup_key)
-                })
-            })
+            .or_else(|| all().find(|(_, ours)| price.matches_lookup_key(&ours.stripe_price_id, &ours.lookup_key)))
     }
 
     pub fn feature(&self, id: &str) -> Option<&Feature> {
@@ -360,36 +341,23 @@ impl Catalog {
     pub fn digest(&self) -> String {
         let mut ordered = self.clone();
         ordered.sort();
-        let mut json = serde_json::to_value(&ordered)
-            .expect("a catalog has only string keys and finite numbers");
+        let mut json = serde_json::to_value(&ordered).expect("a catalog has only string keys and finite numbers");
         json.sort_all_objects();
         hex::encode(Sha256::digest(json.to_string()))
     }
 
     /// The order in which people want to read it, whatever the order of the file.
     fn sort(&mut self) {
-        self.plans
-            .sort_by(|a, b| (a.rank, &a.id).cmp(&(b.rank, &b.id)));
-        self.plans
-            .iter_mut()
-            .for_each(|plan| plan.prices.sort_by(|a, b| a.id.cmp(&b.id)));
-        self.credit_packs
-            .sort_by(|a, b| (a.credits, &a.id).cmp(&(b.credits, &b.id)));
-        self.credit_packs
-            .iter_mut()
-            .for_each(|pack| pack.prices.sort_by(|a, b| a.id.cmp(&b.id)));
+        self.plans.sort_by(|a, b| (a.rank, &a.id).cmp(&(b.rank, &b.id)));
+        self.plans.iter_mut().for_each(|plan| plan.prices.sort_by(|a, b| a.id.cmp(&b.id)));
+        self.credit_packs.sort_by(|a, b| (a.credits, &a.id).cmp(&(b.credits, &b.id)));
+        self.credit_packs.iter_mut().for_each(|pack| pack.prices.sort_by(|a, b| a.id.cmp(&b.id)));
         self.features.sort_by(|a, b| a.id.cmp(&b.id));
     }
 }
 
 impl PriceKey<'_> {
-    fn matches_lookup_key(
-        &self,
-        stripe_price_id: &Option<String>,
-        lookup_key: &Option<String>,
-    ) -> bool {
-        stripe_price_id.is_none()
-            && lookup_key.is_some()
-            && lookup_key.as_deref() == self.lookup_key
+    fn matches_lookup_key(&self, stripe_price_id: &Option<String>, lookup_key: &Option<String>) -> bool {
+        stripe_price_id.is_none() && lookup_key.is_some() && lookup_key.as_deref() == self.lookup_key
     }
 }

@@ -7,9 +7,8 @@
 use super::errors::{self, CatalogErrors, quoted};
 use super::reader::{Field, Reader, Section};
 use super::{
-    Catalog, ClawbackPolicy, CreditAllowance, CreditPack, DEFAULT_PACK_PRIORITY, Feature,
-    FeatureGrant, FeatureKind, Interval, PackPrice, Plan, PlanPrice, Rollover, TrialCredits,
-    TrialPolicy, validate,
+    Catalog, ClawbackPolicy, CreditAllowance, CreditPack, DEFAULT_PACK_PRIORITY, Feature, FeatureGrant, FeatureKind,
+    Interval, PackPrice, Plan, PlanPrice, Rollover, TrialCredits, TrialPolicy, validate,
 };
 use crate::domain::money::Currency;
 use std::collections::BTreeMap;
@@ -31,34 +30,14 @@ pub(super) fn catalog(text: &str) -> Result<Catalog, CatalogErrors> {
 
 impl Reader {
     fn catalog(&mut self, document: &DeTable<'_>) -> Catalog {
-        let root = Section {
-            path: String::new(),
-            table: document,
-        };
-        self.refuse_unknown_names(
-            &root,
-            &["plans", "credit_packs", "features", "credit_display_scale"],
-        );
-        let features: Vec<_> = self
-            .sections(&root, "features")
-            .iter()
-            .map(|(id, s)| self.feature(id, s))
-            .collect();
+        let root = Section { path: String::new(), table: document };
+        self.refuse_unknown_names(&root, &["plans", "credit_packs", "features", "credit_display_scale"]);
+        let features: Vec<_> = self.sections(&root, "features").iter().map(|(id, s)| self.feature(id, s)).collect();
         Catalog {
-            plans: self
-                .sections(&root, "plans")
-                .iter()
-                .map(|(id, section)| self.plan(id, section))
-                .collect(),
-            credit_packs: self
-                .sections(&root, "credit_packs")
-                .iter()
-                .map(|(id, s)| self.pack(id, s))
-                .collect(),
+            plans: self.sections(&root, "plans").iter().map(|(id, section)| self.plan(id, section)).collect(),
+            credit_packs: self.sections(&root, "credit_packs").iter().map(|(id, s)| self.pack(id, s)).collect(),
             features,
-            credit_display_scale: self
-                .optional_integer(&root, "credit_display_scale")
-                .unwrap_or(0),
+            credit_display_scale: self.optional_integer(&root, "credit_display_scale").unwrap_or(0),
         }
     }
 
@@ -70,9 +49,7 @@ impl Reader {
             ("list", FeatureKind::List),
         ];
         self.refuse_unknown_names(section, &["name", "kind", "credit_cost"]);
-        let kind = self
-            .required(section, "kind", "\"boolean\"")
-            .and_then(|field| self.one_of(&field, KINDS));
+        let kind = self.required(section, "kind", "\"boolean\"").and_then(|field| self.one_of(&field, KINDS));
         if let Some(kind) = kind {
             self.feature_kinds.insert(id.to_owned(), kind);
         }
@@ -108,57 +85,25 @@ impl Reader {
             description: self.optional_text(section, "description"),
             rank: self.required_integer(section, "rank", "20").unwrap_or(0),
             default: self.optional_boolean(section, "default").unwrap_or(false),
-            prices: self
-                .sections(section, "prices")
-                .iter()
-                .map(|(name, s)| self.plan_price(id, name, s))
-                .collect(),
-            credits: self
-                .field(section, "credits")
-                .map(|field| self.allowance(&field))
-                .unwrap_or_default(),
-            rollover: self
-                .field(section, "rollover")
-                .map(|field| self.rollover(&field))
-                .unwrap_or_default(),
-            trial: self
-                .section(section, "trial")
-                .map(|trial| self.trial(&trial))
-                .unwrap_or_default(),
+            prices: self.sections(section, "prices").iter().map(|(name, s)| self.plan_price(id, name, s)).collect(),
+            credits: self.field(section, "credits").map(|field| self.allowance(&field)).unwrap_or_default(),
+            rollover: self.field(section, "rollover").map(|field| self.rollover(&field)).unwrap_or_default(),
+            trial: self.section(section, "trial").map(|trial| self.trial(&trial)).unwrap_or_default(),
             grace_days: self.optional_integer(section, "grace_days").unwrap_or(0),
-            clawback: self
-                .field(section, "clawback")
-                .and_then(|field| self.clawback(&field))
-                .unwrap_or_default(),
+            clawback: self.field(section, "clawback").and_then(|field| self.clawback(&field)).unwrap_or_default(),
             per_seat: self.optional_boolean(section, "per_seat").unwrap_or(true),
-            features: self
-                .section(section, "features")
-                .map(|grants| self.grants(&grants))
-                .unwrap_or_default(),
+            features: self.section(section, "features").map(|grants| self.grants(&grants)).unwrap_or_default(),
         }
     }
 
     fn plan_price(&mut self, plan: &str, name: &str, section: &Section<'_>) -> PlanPrice {
-        const INTERVALS: &[(&str, Interval)] = &[
-            ("day", Interval::Day),
-            ("week", Interval::Week),
-            ("month", Interval::Month),
-            ("year", Interval::Year),
-        ];
+        const INTERVALS: &[(&str, Interval)] =
+            &[("day", Interval::Day), ("week", Interval::Week), ("month", Interval::Month), ("year", Interval::Year)];
         self.refuse_unknown_names(
             section,
-            &[
-                "stripe_price_id",
-                "lookup_key",
-                "currency",
-                "unit_amount",
-                "interval",
-                "interval_count",
-            ],
+            &["stripe_price_id", "lookup_key", "currency", "unit_amount", "interval", "interval_count"],
         );
-        let interval = self
-            .required(section, "interval", "\"month\"")
-            .and_then(|field| self.one_of(&field, INTERVALS));
+        let interval = self.required(section, "interval", "\"month\"").and_then(|field| self.one_of(&field, INTERVALS));
         PlanPrice {
             id: format!("{plan}.{name}"),
             stripe_price_id: self.optional_text(section, "stripe_price_id"),
@@ -166,46 +111,24 @@ impl Reader {
             currency: self.currency(section),
             unit_amount: self.unit_amount(section),
             interval: interval.unwrap_or(Interval::Month),
-            interval_count: self
-                .optional_integer(section, "interval_count")
-                .unwrap_or(1),
+            interval_count: self.optional_integer(section, "interval_count").unwrap_or(1),
         }
     }
 
     fn pack(&mut self, id: &str, section: &Section<'_>) -> CreditPack {
-        self.refuse_unknown_names(
-            section,
-            &[
-                "name",
-                "credits",
-                "prices",
-                "expires_after_days",
-                "priority",
-            ],
-        );
+        self.refuse_unknown_names(section, &["name", "credits", "prices", "expires_after_days", "priority"]);
         CreditPack {
             id: id.to_owned(),
             name: self.required_text(section, "name", "\"100 credits\""),
-            credits: self
-                .required_integer(section, "credits", "100")
-                .unwrap_or(1),
-            prices: self
-                .sections(section, "prices")
-                .iter()
-                .map(|(name, s)| self.pack_price(id, name, s))
-                .collect(),
+            credits: self.required_integer(section, "credits", "100").unwrap_or(1),
+            prices: self.sections(section, "prices").iter().map(|(name, s)| self.pack_price(id, name, s)).collect(),
             expires_after_days: self.optional_integer(section, "expires_after_days"),
-            priority: self
-                .optional_integer(section, "priority")
-                .unwrap_or(DEFAULT_PACK_PRIORITY),
+            priority: self.optional_integer(section, "priority").unwrap_or(DEFAULT_PACK_PRIORITY),
         }
     }
 
     fn pack_price(&mut self, pack: &str, name: &str, section: &Section<'_>) -> PackPrice {
-        self.refuse_unknown_names(
-            section,
-            &["stripe_price_id", "lookup_key", "currency", "unit_amount"],
-        );
+        self.refuse_unknown_names(section, &["stripe_price_id", "lookup_key", "currency", "unit_amount"]);
         PackPrice {
             id: format!("{pack}.{name}"),
             stripe_price_id: self.optional_text(section, "stripe_price_id"),
@@ -232,9 +155,7 @@ impl Reader {
 
     fn allowance(&mut self, field: &Field<'_>) -> CreditAllowance {
         match field.value {
-            DeValue::Integer(_) => self
-                .integer(field)
-                .map_or(CreditAllowance::None, CreditAllowance::PerPeriod),
+            DeValue::Integer(_) => self.integer(field).map_or(CreditAllowance::None, CreditAllowance::PerPeriod),
             DeValue::String(word) if word == "unlimited" => CreditAllowance::Unlimited,
             DeValue::String(word) if word == "none" => CreditAllowance::None,
             other => {
@@ -249,13 +170,9 @@ impl Reader {
             DeValue::String(word) if word == "none" => Rollover::None,
             DeValue::String(word) if word == "all" => Rollover::All,
             DeValue::Table(table) => {
-                let section = Section {
-                    path: field.path.clone(),
-                    table,
-                };
+                let section = Section { path: field.path.clone(), table };
                 self.refuse_unknown_names(&section, &["cap"]);
-                self.required_integer(&section, "cap", "100")
-                    .map_or(Rollover::None, Rollover::Capped)
+                self.required_integer(&section, "cap", "100").map_or(Rollover::None, Rollover::Capped)
             }
             other => {
                 self.unfit(field, other, "\"none\", \"all\" or { cap = 100 }");
@@ -268,18 +185,13 @@ impl Reader {
         self.refuse_unknown_names(section, &["days", "credits"]);
         TrialPolicy {
             days: self.required_integer(section, "days", "14").unwrap_or(0),
-            credits: self
-                .field(section, "credits")
-                .map(|field| self.trial_credits(&field))
-                .unwrap_or_default(),
+            credits: self.field(section, "credits").map(|field| self.trial_credits(&field)).unwrap_or_default(),
         }
     }
 
     fn trial_credits(&mut self, field: &Field<'_>) -> TrialCredits {
         match field.value {
-            DeValue::Integer(_) => self
-                .integer(field)
-                .map_or(TrialCredits::None, TrialCredits::Amount),
+            DeValue::Integer(_) => self.integer(field).map_or(TrialCredits::None, TrialCredits::Amount),
             DeValue::String(word) if word == "full" => TrialCredits::Full,
             DeValue::String(word) if word == "none" => TrialCredits::None,
             other => {
@@ -290,13 +202,7 @@ impl Reader {
     }
 
     fn clawback(&mut self, field: &Field<'_>) -> Option<ClawbackPolicy> {
-        self.one_of(
-            field,
-            &[
-                ("write_off", ClawbackPolicy::WriteOff),
-                ("debt", ClawbackPolicy::Debt),
-            ],
-        )
+        self.one_of(field, &[("write_off", ClawbackPolicy::WriteOff), ("debt", ClawbackPolicy::Debt)])
     }
 
     /// What a plan says about features: `true`, `false`, `5`, `"unlimited"`, `["a", "b"]`, or a table of
@@ -327,34 +233,17 @@ impl Reader {
                 None
             }
             DeValue::Boolean(true) if is_limit => {
-                self.problem(
-                    &field.path,
-                    "a limit needs its number (write 5, or \"unlimited\")",
-                );
+                self.problem(&field.path, "a limit needs its number (write 5, or \"unlimited\")");
                 None
             }
             DeValue::Boolean(true) => Some(FeatureGrant::default()),
-            DeValue::String(word) if is_limit && word == "unlimited" => {
-                Some(FeatureGrant::default())
-            }
-            DeValue::Integer(_) => Some(FeatureGrant {
-                limit: self.integer(field),
-                values: Vec::new(),
-            }),
-            DeValue::Array(_) => Some(FeatureGrant {
-                limit: None,
-                values: self.texts(field),
-            }),
+            DeValue::String(word) if is_limit && word == "unlimited" => Some(FeatureGrant::default()),
+            DeValue::Integer(_) => Some(FeatureGrant { limit: self.integer(field), values: Vec::new() }),
+            DeValue::Array(_) => Some(FeatureGrant { limit: None, values: self.texts(field) }),
             DeValue::Table(table) => {
-                let section = Section {
-                    path: field.path.clone(),
-                    table,
-                };
+                let section = Section { path: field.path.clone(), table };
                 self.refuse_unknown_names(&section, &["limit", "values"]);
-                let values = self
-                    .field(&section, "values")
-                    .map(|values| self.texts(&values))
-                    .unwrap_or_default();
+                let values = self.field(&section, "values").map(|values| self.texts(&values)).unwrap_or_default();
                 let limit = match is_limit {
                     true => self.required_integer(&section, "limit", "5"),
                     false => self.optional_integer(&section, "limit"),
@@ -362,11 +251,7 @@ impl Reader {
                 Some(FeatureGrant { limit, values })
             }
             other => {
-                self.unfit(
-                    field,
-                    other,
-                    "true, false, a number such as 5, or a list such as [\"a\", \"b\"]",
-                );
+                self.unfit(field, other, "true, false, a number such as 5, or a list such as [\"a\", \"b\"]");
                 None
             }
         }

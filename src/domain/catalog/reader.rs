@@ -35,19 +35,14 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn new(text: &str) -> Reader {
         let starts = text.match_indices('\n').map(|(index, _)| index + 1);
-        Reader {
-            line_starts: std::iter::once(0).chain(starts).collect(),
-            ..Reader::default()
-        }
+        Reader { line_starts: std::iter::once(0).chain(starts).collect(), ..Reader::default() }
     }
 
     pub(super) fn syntax_errors(&self, syntax_errors: &[toml::de::Error]) -> CatalogErrors {
         let mut found: Vec<_> = syntax_errors
             .iter()
             .map(|error| CatalogError {
-                line: error
-                    .span()
-                    .map_or(1, |span| self.line_of_offset(span.start)),
+                line: error.span().map_or(1, |span| self.line_of_offset(span.start)),
                 field: String::new(),
                 message: format!("not valid TOML: {}", error.message().replace('\n', ", ")),
             })
@@ -77,10 +72,7 @@ impl Reader {
 
     pub(super) fn problem(&mut self, field: &str, message: impl Into<String>) {
         self.unreadable.insert(field.to_owned());
-        self.problems.push(Problem {
-            field: field.to_owned(),
-            message: message.into(),
-        });
+        self.problems.push(Problem { field: field.to_owned(), message: message.into() });
     }
 
     /// Reports names that mean nothing here. The name probably meant counts as met, lest it be reported missing too.
@@ -106,17 +98,11 @@ impl Reader {
     pub(super) fn fields<'t>(&mut self, section: &Section<'t>) -> Vec<(String, Field<'t>)> {
         let mut entries: Vec<_> = section.table.iter().collect();
         entries.sort_by_key(|(name, _)| name.span().start);
-        entries
-            .into_iter()
-            .map(|(name, value)| (name.get_ref().to_string(), self.met(section, name, value)))
-            .collect()
+        entries.into_iter().map(|(name, value)| (name.get_ref().to_string(), self.met(section, name, value))).collect()
     }
 
     pub(super) fn field<'t>(&mut self, section: &Section<'t>, name: &str) -> Option<Field<'t>> {
-        let (name, value) = section
-            .table
-            .iter()
-            .find(|(key, _)| key.get_ref() == name)?;
+        let (name, value) = section.table.iter().find(|(key, _)| key.get_ref() == name)?;
         Some(self.met(section, name, value))
     }
 
@@ -127,12 +113,8 @@ impl Reader {
         value: &'t Spanned<DeValue<'t>>,
     ) -> Field<'t> {
         let path = path(&section.path, name.get_ref());
-        self.lines
-            .insert(path.clone(), self.line_of_offset(name.span().start));
-        Field {
-            path,
-            value: value.get_ref(),
-        }
+        self.lines.insert(path.clone(), self.line_of_offset(name.span().start));
+        Field { path, value: value.get_ref() }
     }
 
     pub(super) fn section<'t>(&mut self, parent: &Section<'t>, name: &str) -> Option<Section<'t>> {
@@ -141,47 +123,25 @@ impl Reader {
     }
 
     /// The tables in the table `name`, by their keys.
-    pub(super) fn sections<'t>(
-        &mut self,
-        parent: &Section<'t>,
-        name: &str,
-    ) -> Vec<(String, Section<'t>)> {
+    pub(super) fn sections<'t>(&mut self, parent: &Section<'t>, name: &str) -> Vec<(String, Section<'t>)> {
         let Some(outer) = self.section(parent, name) else {
             return Vec::new();
         };
         let fields = self.fields(&outer);
-        fields
-            .into_iter()
-            .filter_map(|(key, field)| Some((key, self.as_section(field)?)))
-            .collect()
+        fields.into_iter().filter_map(|(key, field)| Some((key, self.as_section(field)?))).collect()
     }
 
     fn as_section<'t>(&mut self, field: Field<'t>) -> Option<Section<'t>> {
         match field.value {
-            DeValue::Table(table) => Some(Section {
-                path: field.path,
-                table,
-            }),
+            DeValue::Table(table) => Some(Section { path: field.path, table }),
             other => {
-                self.problem(
-                    &field.path,
-                    format!(
-                        "is {} (write it as a table: [{}])",
-                        shown(other),
-                        field.path
-                    ),
-                );
+                self.problem(&field.path, format!("is {} (write it as a table: [{}])", shown(other), field.path));
                 None
             }
         }
     }
 
-    pub(super) fn required<'t>(
-        &mut self,
-        section: &Section<'t>,
-        name: &str,
-        example: &str,
-    ) -> Option<Field<'t>> {
+    pub(super) fn required<'t>(&mut self, section: &Section<'t>, name: &str, example: &str) -> Option<Field<'t>> {
         let found = self.field(section, name);
         let path = path(&section.path, name);
         if found.is_none() && !self.unreadable.contains(&path) {
@@ -190,15 +150,8 @@ impl Reader {
         found
     }
 
-    pub(super) fn required_text(
-        &mut self,
-        section: &Section<'_>,
-        name: &str,
-        example: &str,
-    ) -> String {
-        self.required(section, name, example)
-            .and_then(|field| self.text(&field))
-            .unwrap_or_default()
+    pub(super) fn required_text(&mut self, section: &Section<'_>, name: &str, example: &str) -> String {
+        self.required(section, name, example).and_then(|field| self.text(&field)).unwrap_or_default()
     }
 
     pub(super) fn required_integer<T: Bounded>(
@@ -207,8 +160,7 @@ impl Reader {
         name: &str,
         example: &str,
     ) -> Option<T> {
-        self.required(section, name, example)
-            .and_then(|field| self.integer(&field))
+        self.required(section, name, example).and_then(|field| self.integer(&field))
     }
 
     /// An amount of money in minor units.
@@ -224,17 +176,11 @@ impl Reader {
     }
 
     pub(super) fn optional_text(&mut self, section: &Section<'_>, name: &str) -> Option<String> {
-        self.field(section, name)
-            .and_then(|field| self.text(&field))
+        self.field(section, name).and_then(|field| self.text(&field))
     }
 
-    pub(super) fn optional_integer<T: Bounded>(
-        &mut self,
-        section: &Section<'_>,
-        name: &str,
-    ) -> Option<T> {
-        self.field(section, name)
-            .and_then(|field| self.integer(&field))
+    pub(super) fn optional_integer<T: Bounded>(&mut self, section: &Section<'_>, name: &str) -> Option<T> {
+        self.field(section, name).and_then(|field| self.integer(&field))
     }
 
     pub(super) fn optional_boolean(&mut self, section: &Section<'_>, name: &str) -> Option<bool> {
@@ -263,10 +209,7 @@ impl Reader {
             self.unfit(field, field.value, "a list such as [\"a\", \"b\"]");
             return Vec::new();
         };
-        let items = items.iter().map(|item| Field {
-            path: field.path.clone(),
-            value: item.get_ref(),
-        });
+        let items = items.iter().map(|item| Field { path: field.path.clone(), value: item.get_ref() });
         items.filter_map(|item| self.text(&item)).collect()
     }
 
@@ -275,41 +218,24 @@ impl Reader {
             self.unfit(field, field.value, "a whole number");
             return None;
         };
-        let number = i64::from_str_radix(integer.as_str(), integer.radix())
-            .ok()
-            .and_then(|wide| wide.try_into().ok());
+        let number = i64::from_str_radix(integer.as_str(), integer.radix()).ok().and_then(|wide| wide.try_into().ok());
         if number.is_none() {
             self.problem(
                 &field.path,
-                format!(
-                    "{} is out of range (write at least {} and at most {})",
-                    shown(field.value),
-                    T::MIN,
-                    T::MAX
-                ),
+                format!("{} is out of range (write at least {} and at most {})", shown(field.value), T::MIN, T::MAX),
             );
         }
         number
     }
 
-    pub(super) fn one_of<T: Copy>(
-        &mut self,
-        field: &Field<'_>,
-        known: &[(&'static str, T)],
-    ) -> Option<T> {
+    pub(super) fn one_of<T: Copy>(&mut self, field: &Field<'_>, known: &[(&'static str, T)]) -> Option<T> {
         let word = match field.value {
             DeValue::String(word) => word.as_ref(),
             _ => "",
         };
-        let found = known
-            .iter()
-            .find(|(name, _)| *name == word)
-            .map(|(_, value)| *value);
+        let found = known.iter().find(|(name, _)| *name == word).map(|(_, value)| *value);
         if found.is_none() {
-            let names: Vec<_> = known
-                .iter()
-                .map(|(name, _)| format!("\"{name}\""))
-                .collect();
+            let names: Vec<_> = known.iter().map(|(name, _)| format!("\"{name}\"")).collect();
             self.unfit(field, field.value, &names.join(" or "));
         }
         found

@@ -48,13 +48,8 @@ fn small() -> Catalog {
 
 /// The problems of the small catalog with one text replaced, one a line.
 fn problems_with(old: &str, new: &str) -> String {
-    assert_eq!(
-        SMALL.matches(old).count(),
-        1,
-        "{old:?} must stand once in the small catalog"
-    );
-    Catalog::from_toml(&SMALL.replace(old, new))
-        .map_or_else(|errors| errors.to_string(), |_| String::new())
+    assert_eq!(SMALL.matches(old).count(), 1, "{old:?} must stand once in the small catalog");
+    Catalog::from_toml(&SMALL.replace(old, new)).map_or_else(|errors| errors.to_string(), |_| String::new())
 }
 
 #[test]
@@ -62,17 +57,8 @@ fn what_is_left_out_has_its_documented_default() {
     let catalog = small();
     let pro = catalog.plan("pro").unwrap();
     assert_eq!(pro.rollover, Rollover::None);
-    assert_eq!(
-        pro.trial,
-        TrialPolicy {
-            days: 0,
-            credits: TrialCredits::Full
-        }
-    );
-    assert_eq!(
-        (pro.grace_days, pro.clawback, pro.per_seat),
-        (0, ClawbackPolicy::WriteOff, true)
-    );
+    assert_eq!(pro.trial, TrialPolicy { days: 0, credits: TrialCredits::Full });
+    assert_eq!((pro.grace_days, pro.clawback, pro.per_seat), (0, ClawbackPolicy::WriteOff, true));
     assert_eq!(pro.description, None);
     assert_eq!(pro.prices[0].interval_count, 1);
     assert_eq!(catalog.credit_display_scale, 0);
@@ -82,24 +68,11 @@ fn what_is_left_out_has_its_documented_default() {
 fn a_lookup_key_counts_only_where_the_catalog_states_no_price_id() {
     let catalog = small();
     let found = |stripe_price_id, lookup_key| {
-        catalog
-            .plan_of_price(PriceKey {
-                stripe_price_id,
-                lookup_key,
-            })
-            .map(|(_, price)| price.id.as_str())
+        catalog.plan_of_price(PriceKey { stripe_price_id, lookup_key }).map(|(_, price)| price.id.as_str())
     };
     assert_eq!(found("price_new", Some("pro")), Some("pro.monthly"));
-    assert_eq!(
-        found("price_legacy", Some("pro")),
-        Some("pro.legacy"),
-        "the id comes first"
-    );
-    assert_eq!(
-        found("price_new", Some("legacy")),
-        None,
-        "the key moved to a price we do not know"
-    );
+    assert_eq!(found("price_legacy", Some("pro")), Some("pro.legacy"), "the id comes first");
+    assert_eq!(found("price_new", Some("legacy")), None, "the key moved to a price we do not know");
     assert_eq!(found("price_new", None), None);
 }
 
@@ -114,23 +87,14 @@ fn json_without_newer_fields_is_read_with_their_defaults() {
     assert_eq!(plan.prices[0].interval_count, 1);
     assert_eq!(catalog.credit_packs[0].priority, DEFAULT_PACK_PRIORITY);
     let unknown_field = oldest.replacen("\"rank\"", "\"from_the_future\":1,\"rank\"", 1);
-    assert_eq!(
-        serde_json::from_str::<Catalog>(&unknown_field).unwrap(),
-        catalog
-    );
+    assert_eq!(serde_json::from_str::<Catalog>(&unknown_field).unwrap(), catalog);
 }
 
 /// Recorded catalogs are told apart by their digest, so it must never change for what is recorded already.
 #[test]
 fn the_digest_of_a_recorded_catalog_never_changes() {
-    assert_eq!(
-        small().digest(),
-        "90e2d831a24ad8e270199b7da0e876ac89b511f21b28da8ee98d217ee459f3b0"
-    );
-    assert_eq!(
-        Catalog::empty().digest(),
-        "ae0464a179c932b3fc4bb446eb19e4c5206179e8aed1e6f20a00e3f9dee47b3e"
-    );
+    assert_eq!(small().digest(), "90e2d831a24ad8e270199b7da0e876ac89b511f21b28da8ee98d217ee459f3b0");
+    assert_eq!(Catalog::empty().digest(), "ae0464a179c932b3fc4bb446eb19e4c5206179e8aed1e6f20a00e3f9dee47b3e");
 }
 
 #[test]
@@ -151,10 +115,7 @@ fn the_empty_catalog_is_valid_and_free() {
 #[test]
 fn a_catalog_without_a_default_plan_falls_back_to_the_built_in_free_one() {
     let mut catalog = small();
-    catalog
-        .plans
-        .iter_mut()
-        .for_each(|plan| plan.default = false);
+    catalog.plans.iter_mut().for_each(|plan| plan.default = false);
     assert_eq!(catalog.default_plan().prices, []);
     assert_eq!(catalog.default_plan().id, "free");
     assert!(catalog.validate().is_err());
@@ -167,14 +128,8 @@ fn validation_without_a_file_names_no_line() {
     let errors = catalog.validate().unwrap_err();
     assert!(errors.0.iter().all(|error| error.line == 0));
     let told = errors.to_string();
-    assert!(
-        told.contains("plans.pro: the plan \"pro\" is taken by plans.pro"),
-        "{told}"
-    );
-    assert!(
-        told.contains("the price id \"pro.monthly\" is taken"),
-        "{told}"
-    );
+    assert!(told.contains("plans.pro: the plan \"pro\" is taken by plans.pro"), "{told}");
+    assert!(told.contains("the price id \"pro.monthly\" is taken"), "{told}");
 }
 
 #[test]
@@ -187,19 +142,13 @@ fn a_price_id_must_carry_its_owners_id() {
 
 #[test]
 fn a_slip_of_the_pen_is_told_once_and_not_as_missing_too() {
-    assert_eq!(
-        problems_with("rank = 10", "rnak = 10"),
-        "line 19: plans.pro.rnak: unknown name (did you mean `rank`?)"
-    );
+    assert_eq!(problems_with("rank = 10", "rnak = 10"), "line 19: plans.pro.rnak: unknown name (did you mean `rank`?)");
 }
 
 #[test]
 fn a_name_beside_its_misspelling_is_still_checked() {
     let told = problems_with("rank = 10", "rank = 0\nrnak = 10");
-    assert!(
-        told.contains("the rank \"0\" is taken by plans.free.rank"),
-        "{told}"
-    );
+    assert!(told.contains("the rank \"0\" is taken by plans.free.rank"), "{told}");
 }
 
 #[test]
@@ -217,40 +166,22 @@ fn a_limit_without_its_number_is_not_read_as_no_limit() {
     assert!(told.contains("a limit needs its number"), "{told}");
     let told = problems_with("projects = 5", "projects = {}");
     assert!(told.contains("limit: is missing"), "{told}");
-    assert_eq!(
-        problems_with("projects = 5", "projects = \"unlimited\""),
-        ""
-    );
-    assert_eq!(
-        problems_with("projects = 5", "projects = { limit = 5 }"),
-        ""
-    );
+    assert_eq!(problems_with("projects = 5", "projects = \"unlimited\""), "");
+    assert_eq!(problems_with("projects = 5", "projects = { limit = 5 }"), "");
 }
 
 #[test]
 fn numbers_past_64_bits_are_told() {
     let told = problems_with("credits = 200", "credits = 9223372036854775808");
-    assert!(
-        told.contains("plans.pro.credits: 9223372036854775808 is out of range"),
-        "{told}"
-    );
+    assert!(told.contains("plans.pro.credits: 9223372036854775808 is out of range"), "{told}");
     let told = problems_with("credits = 200", "credits = 9223372036854775807");
-    assert!(
-        told.contains("9223372036854775807 is too high (write at most 1000000000000)"),
-        "{told}"
-    );
-    assert_eq!(
-        problems_with("credits = 200", "credits = 0x1_00"),
-        "",
-        "hexadecimal is fine"
-    );
+    assert!(told.contains("9223372036854775807 is too high (write at most 1000000000000)"), "{told}");
+    assert_eq!(problems_with("credits = 200", "credits = 0x1_00"), "", "hexadecimal is fine");
 }
 
 #[test]
 fn lines_are_counted_with_windows_line_ends_too() {
-    let text = SMALL
-        .replace("rank = 10", "rank = -1")
-        .replace('\n', "\r\n");
+    let text = SMALL.replace("rank = 10", "rank = -1").replace('\n', "\r\n");
     assert_eq!(Catalog::from_toml(&text).unwrap_err().0[0].line, 19);
 }
 
@@ -277,11 +208,7 @@ fn plans_are_ordered_by_rank_and_packs_by_size() {
         })
         .concat();
     let catalog = Catalog::from_toml(&format!("{packs}{SMALL}")).unwrap();
-    let sizes: Vec<_> = catalog
-        .credit_packs
-        .iter()
-        .map(|pack| pack.credits)
-        .collect();
+    let sizes: Vec<_> = catalog.credit_packs.iter().map(|pack| pack.credits).collect();
     assert_eq!(sizes, [100, 250, 1000]);
     assert_eq!(catalog.plans[0].id, "free");
 }
@@ -293,10 +220,7 @@ fn a_price_that_is_not_in_stripe_yet_matches_nothing() {
         price.stripe_price_id = None;
         price.lookup_key = None;
     });
-    let unknown = PriceKey {
-        stripe_price_id: "price_unknown",
-        lookup_key: None,
-    };
+    let unknown = PriceKey { stripe_price_id: "price_unknown", lookup_key: None };
     assert_eq!(catalog.plan_of_price(unknown), None);
 }
 
@@ -304,16 +228,8 @@ fn a_price_that_is_not_in_stripe_yet_matches_nothing() {
 fn a_pack_is_found_by_its_lookup_key() {
     let pack = "[credit_packs.p]\nname = \"P\"\ncredits = 1\n[credit_packs.p.prices.usd]\nlookup_key = \"pack\"\ncurrency = \"usd\"\nunit_amount = 1\n";
     let catalog = Catalog::from_toml(&format!("{SMALL}{pack}")).unwrap();
-    let key = |lookup_key| PriceKey {
-        stripe_price_id: "price_new",
-        lookup_key,
-    };
-    assert_eq!(
-        catalog
-            .pack_of_price(key(Some("pack")))
-            .map(|(pack, _)| pack.id.as_str()),
-        Some("p")
-    );
+    let key = |lookup_key| PriceKey { stripe_price_id: "price_new", lookup_key };
+    assert_eq!(catalog.pack_of_price(key(Some("pack"))).map(|(pack, _)| pack.id.as_str()), Some("p"));
     assert_eq!(catalog.pack_of_price(key(None)), None);
 }
 
@@ -321,23 +237,10 @@ fn a_pack_is_found_by_its_lookup_key() {
 fn an_id_has_1_to_64_characters() {
     let told = |id: &str| {
         let plan = format!("{SMALL}\n[plans.\"{id}\"]\nname = \"X\"\nrank = 99\n");
-        Catalog::from_toml(&plan)
-            .err()
-            .map(|errors| errors.to_string())
-            .unwrap_or_default()
+        Catalog::from_toml(&plan).err().map(|errors| errors.to_string()).unwrap_or_default()
     };
     assert_eq!(told(&"x".repeat(64)), "");
-    for id in [
-        "".to_owned(),
-        "x".repeat(65),
-        "x".repeat(1000),
-        "é".to_owned(),
-        "a.b".to_owned(),
-    ] {
-        assert!(
-            told(&id).contains("is no plan id (use 1 to 64 of a-z, 0-9 and _)"),
-            "{}",
-            told(&id)
-        );
+    for id in ["".to_owned(), "x".repeat(65), "x".repeat(1000), "é".to_owned(), "a.b".to_owned()] {
+        assert!(told(&id).contains("is no plan id (use 1 to 64 of a-z, 0-9 and _)"), "{}", told(&id));
     }
 }

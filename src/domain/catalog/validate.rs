@@ -1,10 +1,7 @@
 //! The rules a catalog must keep, however it was written.
 
 use super::errors::{Problem, nearest, path, quoted};
-use super::{
-    Catalog, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Plan, Rollover,
-    TrialCredits,
-};
+use super::{Catalog, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Plan, Rollover, TrialCredits};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The most credits one grant, cap or cost may state: a million million, so that millions of seats still fit an i64.
@@ -20,27 +17,11 @@ const MAX_DESCRIPTION_CHARS: usize = 2_000;
 
 /// Everything wrong with the catalog, except about the paths in `unreadable`, whose problems are reported already.
 pub(super) fn problems(catalog: &Catalog, unreadable: &BTreeSet<String>) -> Vec<Problem> {
-    let mut rules = Rules {
-        catalog,
-        unreadable,
-        problems: Vec::new(),
-        seen: BTreeMap::new(),
-    };
-    rules.within(
-        "credit_display_scale",
-        catalog.credit_display_scale.into(),
-        0,
-        MAX_DISPLAY_SCALE,
-    );
-    catalog
-        .features
-        .iter()
-        .for_each(|feature| rules.feature(feature));
+    let mut rules = Rules { catalog, unreadable, problems: Vec::new(), seen: BTreeMap::new() };
+    rules.within("credit_display_scale", catalog.credit_display_scale.into(), 0, MAX_DISPLAY_SCALE);
+    catalog.features.iter().for_each(|feature| rules.feature(feature));
     catalog.plans.iter().for_each(|plan| rules.plan(plan));
-    catalog
-        .credit_packs
-        .iter()
-        .for_each(|pack| rules.pack(pack));
+    catalog.credit_packs.iter().for_each(|pack| rules.pack(pack));
     rules.plans_together();
     rules.problems
 }
@@ -54,16 +35,10 @@ pub(super) fn declaration_is_unreadable(feature: &str, unreadable: &BTreeSet<Str
 }
 
 /// What to say of a plan that names a feature nobody declared.
-pub(super) fn undeclared_feature<'k>(
-    feature: &str,
-    declared: impl IntoIterator<Item = &'k str>,
-) -> String {
+pub(super) fn undeclared_feature<'k>(feature: &str, declared: impl IntoIterator<Item = &'k str>) -> String {
     match nearest(feature, declared) {
         Some(meant) => format!("is not a declared feature (did you mean `{meant}`?)"),
-        None => format!(
-            "is not a declared feature (declare it: [{}])",
-            path("features", feature)
-        ),
+        None => format!("is not a declared feature (declare it: [{}])", path("features", feature)),
     }
 }
 
@@ -78,51 +53,30 @@ pub(super) struct Rules<'c> {
 impl Rules<'_> {
     pub(super) fn problem(&mut self, field: &str, message: impl Into<String>) {
         if !self.unreadable.contains(field) {
-            self.problems.push(Problem {
-                field: field.to_owned(),
-                message: message.into(),
-            });
+            self.problems.push(Problem { field: field.to_owned(), message: message.into() });
         }
     }
 
     fn plans_together(&mut self) {
         if self.catalog.plans.is_empty() {
             // A table that could not be read may have been the plan that is missed.
-            if self
-                .unreadable
-                .iter()
-                .all(|field| field != "plans" && !field.starts_with("plans."))
-            {
-                self.problem(
-                    "plans",
-                    "there is no plan (add one for accounts that pay nothing: [plans.free])",
-                );
+            if self.unreadable.iter().all(|field| field != "plans" && !field.starts_with("plans.")) {
+                self.problem("plans", "there is no plan (add one for accounts that pay nothing: [plans.free])");
             }
             return;
         }
-        let defaults: Vec<_> = self
-            .catalog
-            .plans
-            .iter()
-            .filter(|plan| plan.default)
-            .collect();
+        let defaults: Vec<_> = self.catalog.plans.iter().filter(|plan| plan.default).collect();
         match defaults[..] {
             [] => {
                 let unknown = |field: &String| is_plan_path(field) || field.ends_with(".default");
                 if !self.unreadable.iter().any(unknown) {
-                    self.problem(
-                        "plans",
-                        "no plan is the default (write `default = true` in the free one)",
-                    );
+                    self.problem("plans", "no plan is the default (write `default = true` in the free one)");
                 }
             }
             [default] => self.default_ranks_lowest(default),
             [first, ref others @ ..] => {
                 for plan in others {
-                    let message = format!(
-                        "{} is the default already (keep one of them)",
-                        path("plans", &first.id)
-                    );
+                    let message = format!("{} is the default already (keep one of them)", path("plans", &first.id));
                     self.problem(&path(&path("plans", &plan.id), "default"), message);
                 }
             }
@@ -152,12 +106,7 @@ impl Rules<'_> {
         self.id(&at, &plan.id, "plan");
         self.name(&path(&at, "name"), &plan.name);
         if let Some(description) = &plan.description {
-            self.text(
-                &path(&at, "description"),
-                description,
-                MAX_DESCRIPTION_CHARS,
-                &['\n'],
-            );
+            self.text(&path(&at, "description"), description, MAX_DESCRIPTION_CHARS, &['\n']);
         }
         let rank = path(&at, "rank");
         if !self.unreadable.contains(&rank) {
@@ -175,38 +124,21 @@ impl Rules<'_> {
             self.within(&path(&path(&at, "rollover"), "cap"), cap, 0, MAX_CREDITS);
         }
         let grants_credits = matches!(plan.credits, CreditAllowance::PerPeriod(_));
-        if plan.rollover != Rollover::None
-            && !grants_credits
-            && !self.unreadable.contains(&path(&at, "credits"))
-        {
+        if plan.rollover != Rollover::None && !grants_credits && !self.unreadable.contains(&path(&at, "credits")) {
             self.problem(
                 &path(&at, "rollover"),
                 "there are no credits to roll over (state a number of credits, or leave rollover out)",
             );
         }
         let trial = path(&at, "trial");
-        self.within(
-            &path(&trial, "days"),
-            plan.trial.days.into(),
-            0,
-            MAX_TRIAL_DAYS,
-        );
+        self.within(&path(&trial, "days"), plan.trial.days.into(), 0, MAX_TRIAL_DAYS);
         if let TrialCredits::Amount(credits) = plan.trial.credits {
             self.within(&path(&trial, "credits"), credits, 0, MAX_CREDITS);
         }
-        self.within(
-            &path(&at, "grace_days"),
-            plan.grace_days.into(),
-            0,
-            MAX_GRACE_DAYS,
-        );
+        self.within(&path(&at, "grace_days"), plan.grace_days.into(), 0, MAX_GRACE_DAYS);
         for price in &plan.prices {
             let field = self.price(&at, &plan.id, price.into());
-            self.interval(
-                &path(&field, "interval_count"),
-                price.interval,
-                price.interval_count,
-            );
+            self.interval(&path(&field, "interval_count"), price.interval, price.interval_count);
             if plan.default && price.unit_amount > 0 {
                 self.problem(
                     &path(&field, "unit_amount"),
@@ -225,23 +157,12 @@ impl Rules<'_> {
         self.name(&path(&at, "name"), &pack.name);
         self.within(&path(&at, "credits"), pack.credits, 1, MAX_CREDITS);
         if let Some(days) = pack.expires_after_days {
-            self.within(
-                &path(&at, "expires_after_days"),
-                days.into(),
-                1,
-                MAX_EXPIRY_DAYS,
-            );
+            self.within(&path(&at, "expires_after_days"), days.into(), 1, MAX_EXPIRY_DAYS);
         }
         let prices = path(&at, "prices");
-        let price_unreadable = self
-            .unreadable
-            .iter()
-            .any(|field| field.starts_with(&prices));
+        let price_unreadable = self.unreadable.iter().any(|field| field.starts_with(&prices));
         if pack.prices.is_empty() && !price_unreadable {
-            self.problem(
-                &prices,
-                format!("a pack needs a price (add one: [{prices}.usd])"),
-            );
+            self.problem(&prices, format!("a pack needs a price (add one: [{prices}.usd])"));
         }
         for price in &pack.prices {
             self.price(&at, &pack.id, price.into());
@@ -255,9 +176,11 @@ impl Rules<'_> {
         if let Some(cost) = feature.credit_cost {
             let field = path(&at, "credit_cost");
             self.within(&field, cost, 1, MAX_CREDITS);
-            if feature.kind != FeatureKind::Metered && !self.unreadable.contains(&path(&at, "kind"))
-            {
-                self.problem(&field, "only a metered feature costs credits (write kind = \"metered\", or no credit_cost)");
+            if feature.kind != FeatureKind::Metered && !self.unreadable.contains(&path(&at, "kind")) {
+                self.problem(
+                    &field,
+                    "only a metered feature costs credits (write kind = \"metered\", or no credit_cost)",
+                );
             }
         }
     }
@@ -267,11 +190,7 @@ impl Rules<'_> {
             return;
         }
         let Some(declared) = self.catalog.feature(feature) else {
-            let known = self
-                .catalog
-                .features
-                .iter()
-                .map(|feature| feature.id.as_str());
+            let known = self.catalog.features.iter().map(|feature| feature.id.as_str());
             return self.problem(at, undeclared_feature(feature, known));
         };
         let has_values = !grant.values.is_empty();
@@ -279,41 +198,25 @@ impl Rules<'_> {
             (FeatureKind::Boolean, None, false) | (FeatureKind::Metered, None, false) => {}
             (FeatureKind::Limit, None, false) | (FeatureKind::List, None, true) => {}
             (FeatureKind::Limit, Some(limit), false) => self.within(at, limit, 0, i64::MAX),
-            (FeatureKind::Boolean, ..) => {
-                self.problem(at, "is a boolean feature (write true or false)")
-            }
+            (FeatureKind::Boolean, ..) => self.problem(at, "is a boolean feature (write true or false)"),
             (FeatureKind::Metered, ..) => {
                 self.problem(at, "is a metered feature, limited by the plan's credits alone (write true or false)");
             }
-            (FeatureKind::Limit, ..) => self.problem(
-                at,
-                "is a limit (write a number such as 5, or \"unlimited\")",
-            ),
-            (FeatureKind::List, ..) => {
-                self.problem(at, "is a list (write its values, such as [\"a\", \"b\"])")
-            }
+            (FeatureKind::Limit, ..) => self.problem(at, "is a limit (write a number such as 5, or \"unlimited\")"),
+            (FeatureKind::List, ..) => self.problem(at, "is a list (write its values, such as [\"a\", \"b\"])"),
         }
         let mut met = BTreeSet::new();
         for value in &grant.values {
             self.text(at, value, MAX_NAME_CHARS, &[]);
             if !met.insert(value) {
-                self.problem(
-                    at,
-                    format!("{} stands in the list twice (remove one)", quoted(value)),
-                );
+                self.problem(at, format!("{} stands in the list twice (remove one)", quoted(value)));
             }
         }
     }
 
     fn id(&mut self, at: &str, id: &str, what: &'static str) {
         if !is_id(id) {
-            self.problem(
-                at,
-                format!(
-                    "{} is no {what} id (use 1 to {MAX_ID_CHARS} of a-z, 0-9 and _)",
-                    quoted(id)
-                ),
-            );
+            self.problem(at, format!("{} is no {what} id (use 1 to {MAX_ID_CHARS} of a-z, 0-9 and _)", quoted(id)));
         }
         self.unique(what, id, at, "name one of them differently");
     }
@@ -327,28 +230,16 @@ impl Rules<'_> {
             self.problem(field, "is empty (write at least one letter)");
         }
         if text.chars().count() > max_chars {
-            self.problem(
-                field,
-                format!("is too long (write at most {max_chars} characters)"),
-            );
+            self.problem(field, format!("is too long (write at most {max_chars} characters)"));
         }
-        if text
-            .chars()
-            .any(|letter| letter.is_control() && !allowed.contains(&letter))
-        {
-            self.problem(
-                field,
-                format!("{} holds a control character (remove it)", quoted(text)),
-            );
+        if text.chars().any(|letter| letter.is_control() && !allowed.contains(&letter)) {
+            self.problem(field, format!("{} holds a control character (remove it)", quoted(text)));
         }
     }
 
     pub(super) fn within(&mut self, field: &str, value: i64, least: i64, most: i64) {
         if value < least {
-            self.problem(
-                field,
-                format!("{value} is too low (write at least {least})"),
-            );
+            self.problem(field, format!("{value} is too low (write at least {least})"));
         } else if value > most {
             self.problem(field, format!("{value} is too high (write at most {most})"));
         }
@@ -369,15 +260,10 @@ impl Rules<'_> {
 
 pub(super) fn is_id(text: &str) -> bool {
     (1..=MAX_ID_CHARS).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
 /// Whether it is the path of all plans or of a whole plan.
 fn is_plan_path(field: &str) -> bool {
-    field == "plans"
-        || field
-            .strip_prefix("plans.")
-            .is_some_and(|plan| !plan.contains('.'))
+    field == "plans" || field.strip_prefix("plans.").is_some_and(|plan| !plan.contains('.'))
 }

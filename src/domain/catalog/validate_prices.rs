@@ -45,61 +45,29 @@ impl<'c> From<&'c PackPrice> for Price<'c> {
 impl Rules<'_> {
     /// The rules all prices keep. Gives the price's path.
     pub(super) fn price(&mut self, owner_path: &str, owner: &str, price: Price<'_>) -> String {
-        let name = price
-            .id
-            .strip_prefix(owner)
-            .and_then(|rest| rest.strip_prefix('.'));
+        let name = price.id.strip_prefix(owner).and_then(|rest| rest.strip_prefix('.'));
         let at = path(&path(owner_path, "prices"), name.unwrap_or(price.id));
         if !name.is_some_and(is_id) {
             self.problem(
                 &at,
-                format!(
-                    "{} is no price id (use 1 to {MAX_ID_CHARS} of a-z, 0-9 and _ for its name)",
-                    quoted(price.id)
-                ),
+                format!("{} is no price id (use 1 to {MAX_ID_CHARS} of a-z, 0-9 and _ for its name)", quoted(price.id)),
             );
         }
-        self.unique(
-            "price id",
-            price.id,
-            &at,
-            "name one of the prices differently",
-        );
+        self.unique("price id", price.id, &at, "name one of the prices differently");
         if let Some(id) = price.stripe_price_id {
             let field = path(&at, "stripe_price_id");
             self.stripe_text(&field, id);
             if id.starts_with("prod_") {
-                self.problem(
-                    &field,
-                    format!(
-                        "{} is a Stripe product (write the id of its price)",
-                        quoted(id)
-                    ),
-                );
+                self.problem(&field, format!("{} is a Stripe product (write the id of its price)", quoted(id)));
             }
-            self.unique(
-                "Stripe price",
-                id,
-                &field,
-                "a Stripe price can only pay for one thing",
-            );
+            self.unique("Stripe price", id, &field, "a Stripe price can only pay for one thing");
         }
         if let Some(key) = price.lookup_key {
             let field = path(&at, "lookup_key");
             self.stripe_text(&field, key);
-            self.unique(
-                "lookup key",
-                key,
-                &field,
-                "Stripe gives a lookup key to one price only",
-            );
+            self.unique("lookup key", key, &field, "Stripe gives a lookup key to one price only");
         }
-        self.amount(
-            &path(&at, "unit_amount"),
-            price.unit_amount,
-            price.currency,
-            &path(&at, "currency"),
-        );
+        self.amount(&path(&at, "unit_amount"), price.unit_amount, price.currency, &path(&at, "currency"));
         at
     }
 
@@ -107,10 +75,7 @@ impl Rules<'_> {
         self.within(field, amount, 0, MAX_UNIT_AMOUNT);
         let step = currency.charge_step();
         if amount % step != 0 && !self.unreadable.contains(currency_field) {
-            self.problem(
-                field,
-                format!("Stripe charges {currency} in steps of {step} only (round the amount)"),
-            );
+            self.problem(field, format!("Stripe charges {currency} in steps of {step} only (round the amount)"));
         }
     }
 
@@ -128,13 +93,7 @@ impl Rules<'_> {
     fn stripe_text(&mut self, field: &str, text: &str) {
         let printable = text.chars().all(|letter| letter.is_ascii_graphic());
         if text.is_empty() || text.len() > MAX_STRIPE_ID_CHARS || !printable {
-            self.problem(
-                field,
-                format!(
-                    "{} cannot be from Stripe (copy it anew, or leave it out)",
-                    quoted(text)
-                ),
-            );
+            self.problem(field, format!("{} cannot be from Stripe (copy it anew, or leave it out)", quoted(text)));
         }
     }
 }

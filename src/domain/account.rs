@@ -1,0 +1,331 @@
+//! One account: its state, and how events change it.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+
+use super::billing::{Billing, Kind, Touched};
+use super::credit::{Access, AccessItem, Credits, Lot, LotSource};
+use super::event::{
+    AccountAbsorbed, AllowanceProgress, CreditsClawedBack, CreditsGranted, CreditsReinstated, Event,
+    SubscriptionCreditsEnded,
+};
+use super::ids::{AccountId, LotId};
+use super::stripe_object::{StripeObject, Subscription};
+
+/// The state of one stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Account {
+    pub id: AccountId,
+    /// Events in the stream so far.
+    pub version: i64,
+    pub credits: Credits,
+    /// `None` when it was not loaded: a debit needs only the credits.
+    pub billing: Option<Box<Billing>>,
+}
+
+/// What a run of events wrote; the projector turns it into rows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Changes {
+    pub touched: Touched,
+    /// Lots that left the hot part, or changed after they had.
+    pub closed_lots: BTreeMap<LotId, Lot>,
+}
+
+impl Account {
+    /// An account that nothing is known of, all of it in memory.
+    pub fn new(id: AccountId) -> Self {
+        Self { id, version: 0, credits: Credits::default(), billing: Some(Box::default()) }
+    }
+
+    /// No event has happened to it.
+    pub fn is_unknown(&self) -> bool {
+        self.version == 0
+    }
+
+    /// Applies one event. The only way the state of an account ever changes, live and in a rebuild.
+    pub fn evolve(&mut self, event: &Event, changes: &mut Changes) {
+        self.version += 1;
+        match event {
+            Event::AccountOpened(opened) => self.opened_at_latest(opened.at),
+            Event::CustomerLinked(_) | Event::CatalogApplied(_) => {}
+            Event::AccountAbsorbed(absorbed) => self.absorb(absorbed, changes),
+            Event::AccountMerged(merged) => self.clear_into(&merged.into, changes),
+            Event::StripeObserved(observation) => {
+                if let Some(created) = DateTime::from_timestamp(observation.created, 0) {
+                    self.opened_at_latest(created);
+                }
+                if let Some(billing) = &mut self.billing {
+                    billing.record(observation, &mut changes.touched);
+                    self.refresh_access(&observation.object);
+                }
+            }
+            Event::AllowanceArmed(armed) => {
+                if let Some(billing) = &mut self.billing
+                    && let Some(record) = billing.invoices.get_mut(&armed.allowance.invoice)
+                {
+                    record.armed.insert(armed.line.clone());
+                    changes.touched.insert((Kind::Invoice, armed.allowance.invoice.clone()));
+                }
+                let place = self.credits.allowances.partition_point(|known| known.cause < armed.allowance.cause);
+                self.credits.allowances.insert(place, armed.allowance.clone());
+            }
+            Event::AllowanceAdvanced(progress) => self.advance(progress),
+            Event::SubscriptionCreditsEnded(ended) => self.end_subscription_credits(ended, changes),
+            Event::CreditsGranted(granted) => self.grant(granted, changes),
+            Event::CreditsExpired(expired) => {
+                for draw in &expired.lots {
+                    if let Some(lot) = self.credits.lot_mut(draw.lot) {
+                        lot.remaining -= draw.amount;
+                        lot.expired += draw.amount;
+                    }
+                }
+                self.close_empty_lots(changes);
+            }
+            Event::CreditsClawedBack(clawed_back) => self.claw_back(clawed_back, changes),
+            Event::CreditsReinstated(reinstated) => self.reinstate(reinstated, changes),
+            Event::CreditsDebited(debited) => {
+                for draw in &debited.lots {
+                    if let Some(lot) = self.credits.lot_mut(draw.lot) {
+                        lot.remaining -= draw.amount;
+                    }
+                }
+                self.close_empty_lots(changes);
+            }
+        }
+    }
+
+    fn opened_at_latest(&mut self, at: DateTime<Utc>) {
+        let opened = self.credits.opened_at.map_or(at, |known| known.min(at));
+        self.credits.opened_at = Some(opened);
+    }
+
+    fn absorb(&mut self, absorbed: &AccountAbsorbed, changes: &mut Changes) {
+        let theirs = absorbed.credits.clone();
+        if let Some(opened) = theirs.opened_at {
+            self.opened_at_latest(opened);
+        }
+        let ours = &mut self.credits;
+        ours.free_since = ours.free_since.max(theirs.free_since);
+        ours.free_until = ours.free_until.max(theirs.free_until);
+        ours.debt += theirs.debt;
+        for lot in theirs.lots {
+            if ours.lot(lot.id).is_none() {
+                ours.insert_lot(lot);
+            }
+        }
+        ours.allowances.extend(theirs.allowances);
+        ours.allowances.sort_by(|a, b| a.cause.cmp(&b.cause));
+        ours.allowances.dedup_by(|a, b| a.cause == b.cause);
+        if let Some(billing) = &mut self.billing {
+            for lot in absorbed.billing.closed_lots.values() {
+                changes.closed_lots.insert(lot.id, lot.clone());
+            }
+            billing.absorb(absorbed.billing.clone(), &mut changes.touched);
+            let subscriptions: Vec<String> = billing.subscriptions.keys().cloned().collect();
+            for subscription in subscriptions {
+                self.refresh_access_of(&subscription);
+            }
+        }
+    }
+
+    fn clear_into(&mut self, into: &AccountId, changes: &mut Changes) {
+        if let Some(billing) = self.billing.take() {
+            Billing::default().absorb(*billing, &mut changes.touched);
+        }
+        self.billing = Some(Box::default());
+        self.credits = Credits { merged_into: Some(into.clone()), ..Credits::default() };
+    }
+
+    fn advance(&mut self, progress: &AllowanceProgress) {
+        let allowances = &mut self.credits.allowances;
+        if progress.done {
+            allowances.retain(|allowance| allowance.cause != progress.cause);
+        } else if let Some(allowance) = allowances.iter_mut().find(|allowance| allowance.cause == progress.cause) {
+            allowance.windows = progress.windows;
+        }
+    }
+
+    fn end_subscription_credits(&mut self, ended: &SubscriptionCreditsEnded, changes: &mut Changes) {
+        if let Some(billing) = &mut self.billing {
+            let closed = billing.closed_lots.values_mut();
+            for lot in closed.filter(|lot| lot.subscription.as_deref() == Some(ended.subscription.as_str())) {
+                lot.expires_at = Some(lot.expires_at.map_or(ended.at, |known| known.min(ended.at)));
+                changes.touched.insert((Kind::ClosedLot, lot.id.to_string()));
+                changes.closed_lots.insert(lot.id, lot.clone());
+            }
+        }
+        let credits = &mut self.credits;
+        let mut lots = std::mem::take(&mut credits.lots);
+        for lot in &mut lots {
+            let of_subscription = lot.subscription.as_deref() == Some(ended.subscription.as_str());
+            let of_free_plan = lot.source == LotSource::FreePlan && ended.restarts_free_plan;
+            if of_subscription || of_free_plan {
+                lot.expires_at = Some(lot.expires_at.map_or(ended.at, |known| known.min(ended.at)));
+            }
+        }
+        for lot in lots {
+            credits.insert_lot(lot);
+        }
+        for allowance in &mut credits.allowances {
+            if allowance.subscription.as_deref() == Some(ended.subscription.as_str()) {
+                allowance.period_end = allowance.period_end.min(ended.at);
+            }
+        }
+        if ended.restarts_free_plan {
+            credits.free_since = credits.free_since.max(Some(ended.at));
+            credits.free_until = None;
+        }
+    }
+
+    fn grant(&mut self, granted: &CreditsGranted, changes: &mut Changes) {
+        let mut lot = granted.lot.clone();
+        // A new lot first makes good what is owed.
+        let repaid = self.credits.debt.min(lot.remaining);
+        self.credits.debt -= repaid;
+        lot.remaining -= repaid;
+        match lot.source {
+            LotSource::FreePlan => self.credits.free_until = self.credits.free_until.max(lot.expires_at),
+            LotSource::Pack => {
+                if let (Some(billing), Some(session)) = (&mut self.billing, &lot.bought_by)
+                    && let Some(record) = billing.checkout_sessions.get_mut(session)
+                {
+                    record.credits = Some(lot.granted);
+                    changes.touched.insert((Kind::CheckoutSession, session.clone()));
+                }
+            }
+            LotSource::Plan | LotSource::Promotion | LotSource::Manual => {}
+        }
+        if let Some(progress) = &granted.allowance {
+            self.advance(progress);
+        }
+        self.credits.insert_lot(lot);
+        self.close_empty_lots(changes);
+    }
+
+    fn claw_back(&mut self, event: &CreditsClawedBack, changes: &mut Changes) {
+        self.credits.debt += event.debt;
+        self.change_lot(event.lot, changes, |lot| {
+            lot.claimed_back += event.claimed;
+            lot.clawed_back += event.clawed_back + event.from_expired;
+            lot.expired -= event.from_expired;
+            lot.owed += event.debt;
+            lot.remaining -= event.clawed_back;
+        });
+        self.close_empty_lots(changes);
+    }
+
+    fn reinstate(&mut self, event: &CreditsReinstated, changes: &mut Changes) {
+        self.credits.debt = (self.credits.debt - event.debt).max(0);
+        self.change_lot(event.lot, changes, |lot| {
+            lot.claimed_back -= event.claimed;
+            lot.clawed_back -= event.reinstated;
+            lot.owed -= event.debt;
+            lot.remaining += event.reinstated;
+        });
+        self.reopen_lot(event.lot, changes);
+        self.close_empty_lots(changes);
+    }
+
+    /// Changes a lot wherever it is kept.
+    fn change_lot(&mut self, id: LotId, changes: &mut Changes, change: impl FnOnce(&mut Lot)) {
+        if let Some(lot) = self.credits.lot_mut(id) {
+            change(lot);
+        } else if let Some(billing) = &mut self.billing
+            && let Some(lot) = billing.closed_lots.get_mut(&id.to_string())
+        {
+            change(lot);
+            changes.touched.insert((Kind::ClosedLot, id.to_string()));
+            changes.closed_lots.insert(id, lot.clone());
+        }
+    }
+
+    /// Brings a closed lot with something in it back to the spendable ones.
+    fn reopen_lot(&mut self, id: LotId, changes: &mut Changes) {
+        let Some(billing) = &mut self.billing else {
+            return;
+        };
+        if billing.closed_lots.get(&id.to_string()).is_some_and(|lot| lot.remaining > 0)
+            && let Some(lot) = billing.closed_lots.remove(&id.to_string())
+        {
+            changes.closed_lots.remove(&id);
+            changes.touched.insert((Kind::ClosedLot, id.to_string()));
+            self.credits.insert_lot(lot);
+        }
+    }
+
+    fn close_empty_lots(&mut self, changes: &mut Changes) {
+        for lot in self.credits.take_empty_lots() {
+            changes.touched.insert((Kind::ClosedLot, lot.id.to_string()));
+            if let Some(billing) = &mut self.billing {
+                billing.closed_lots.insert(lot.id.to_string(), lot.clone());
+            }
+            changes.closed_lots.insert(lot.id, lot);
+        }
+    }
+
+    fn refresh_access(&mut self, object: &StripeObject) {
+        match object {
+            StripeObject::Subscription(subscription) => self.refresh_access_of(&subscription.id),
+            StripeObject::Invoice(invoice) => {
+                if let Some(subscription) = &invoice.subscription {
+                    self.refresh_access_of(subscription);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Recomputes what the entitlement decision needs to know of a subscription.
+    fn refresh_access_of(&mut self, id: &str) {
+        self.credits.access.retain(|access| access.subscription != id);
+        let Some(billing) = &self.billing else { return };
+        let Some(tracked) = billing.subscriptions.get(id) else {
+            return;
+        };
+        // Invoice lines name only the price; a catalog may know it by its lookup key alone.
+        let allowances = self.credits.allowances.iter_mut();
+        for allowance in allowances.filter(|allowance| allowance.subscription.as_deref() == Some(id)) {
+            for part in allowance.parts.iter_mut().filter(|part| part.lookup_key.is_none()) {
+                part.lookup_key = tracked.current.lookup_key_of(&part.price);
+            }
+        }
+        if tracked.current.has_ended() {
+            return;
+        }
+        let access = access_of(&tracked.current, past_due_since(billing, id, tracked.observed_at));
+        let place = self.credits.access.partition_point(|known| known.subscription < access.subscription);
+        self.credits.access.insert(place, access);
+    }
+}
+
+/// When the payment failed that has not been made good; for a subscription that Stripe calls past due although no
+/// failed invoice was heard of, when Stripe said so.
+fn past_due_since(billing: &Billing, subscription: &str, observed_at: i64) -> Option<i64> {
+    let of_subscription = billing.invoices.values().filter(|record| {
+        record.current().and_then(|invoice| invoice.subscription.as_deref()) == Some(subscription)
+            && record.is_unpaid_after_failure()
+    });
+    let failed = of_subscription.filter_map(|record| record.first_failed_at).min();
+    let tracked = billing.subscriptions.get(subscription);
+    let past_due = tracked.is_some_and(|tracked| tracked.current.status == "past_due");
+    failed.or_else(|| past_due.then_some(observed_at))
+}
+
+fn access_of(subscription: &Subscription, past_due_since: Option<i64>) -> Access {
+    let items = subscription.items.iter().map(|item| AccessItem {
+        price: item.price.id.clone(),
+        lookup_key: item.price.lookup_key.clone(),
+        quantity: item.quantity,
+    });
+    Access {
+        subscription: subscription.id.clone(),
+        status: subscription.status.clone(),
+        items: items.collect(),
+        period_end: subscription.current_period_end,
+        past_due_since,
+        trial_end: subscription.trial_end,
+        paused: subscription.pause_collection.is_some(),
+        created: subscription.created.unwrap_or(0),
+    }
+}

@@ -1,0 +1,486 @@
+//! What one account's Stripe objects say: the part of an account that webhooks write.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::credit::Lot;
+use super::payment::{Payment, merge_all};
+use super::stripe_object::{
+    ActiveEntitlements, CatalogObject, CheckoutSession, CreditNote, Customer, Invoice, InvoicePayment, PaymentMethod,
+    StripeObject, Subscription, SubscriptionSchedule, UpcomingInvoice,
+};
+use super::tracked::{self, Change, Snapshot, Tracked};
+
+/// A Stripe object as one StripeEvent showed it: the payload of every event that a webhook appends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Observation {
+    pub stripe_event_id: String,
+    pub stripe_event_type: String,
+    /// Unix second in which Stripe created the StripeEvent.
+    pub created: i64,
+    #[serde(flatten)]
+    pub change: Change,
+    #[serde(flatten)]
+    pub object: StripeObject,
+}
+
+/// An invoice, and what is known about it beside its snapshots.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct InvoiceRecord {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invoice: Option<Tracked<Invoice>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payment_intent: Option<String>,
+    /// Unix second of the first `invoice.payment_failed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_failed_at: Option<i64>,
+    /// Lines whose allowance has been armed.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub armed: BTreeSet<String>,
+}
+
+/// A Checkout session, with what became of its payment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckoutRecord {
+    pub session: Tracked<CheckoutSession>,
+    /// Credits that the session's pack granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credits: Option<i64>,
+    #[serde(default)]
+    pub amount_refunded: i64,
+    #[serde(default)]
+    pub dispute_lost: bool,
+}
+
+/// The families of Stripe objects an account holds; each is one kind of row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    Customer,
+    Subscription,
+    Invoice,
+    Payment,
+    CheckoutSession,
+    CreditNote,
+    PaymentMethod,
+    SubscriptionSchedule,
+    UpcomingInvoice,
+    ActiveEntitlements,
+    CatalogObject,
+    ClosedLot,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 12] = [
+        Kind::Customer,
+        Kind::Subscription,
+        Kind::Invoice,
+        Kind::Payment,
+        Kind::CheckoutSession,
+        Kind::CreditNote,
+        Kind::PaymentMethod,
+        Kind::SubscriptionSchedule,
+        Kind::UpcomingInvoice,
+        Kind::ActiveEntitlements,
+        Kind::CatalogObject,
+        Kind::ClosedLot,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Customer => "customer",
+            Kind::Subscription => "subscription",
+            Kind::Invoice => "invoice",
+            Kind::Payment => "payment",
+            Kind::CheckoutSession => "checkout_session",
+            Kind::CreditNote => "credit_note",
+            Kind::PaymentMethod => "payment_method",
+            Kind::SubscriptionSchedule => "subscription_schedule",
+            Kind::UpcomingInvoice => "upcoming_invoice",
+            Kind::ActiveEntitlements => "active_entitlements",
+            Kind::CatalogObject => "catalog_object",
+            Kind::ClosedLot => "closed_lot",
+        }
+    }
+
+    pub fn parse(kind: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.as_str() == kind)
+    }
+}
+
+/// Which rows a change wrote; the projector turns them into rows.
+pub type Touched = BTreeSet<(Kind, String)>;
+
+/// All Stripe objects of one account.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Billing {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub customers: BTreeMap<String, Tracked<Customer>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub subscriptions: BTreeMap<String, Tracked<Subscription>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub invoices: BTreeMap<String, InvoiceRecord>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub payments: BTreeMap<String, Payment>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub checkout_sessions: BTreeMap<String, CheckoutRecord>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub credit_notes: BTreeMap<String, Tracked<CreditNote>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub payment_methods: BTreeMap<String, Tracked<PaymentMethod>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub subscription_schedules: BTreeMap<String, Tracked<SubscriptionSchedule>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub upcoming_invoices: BTreeMap<String, Tracked<UpcomingInvoice>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub active_entitlements: BTreeMap<String, Tracked<ActiveEntitlements>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub catalog_objects: BTreeMap<String, Tracked<CatalogObject>>,
+    /// Lots that are used up or expired: no longer spendable, still owed an explanation and open to a clawback.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub closed_lots: BTreeMap<String, Lot>,
+}
+
+impl Billing {
+    /// Takes an observation in; `false` when it says nothing new.
+    pub fn record(&mut self, observation: &Observation, touched: &mut Touched) -> bool {
+        let (created, change) = (observation.created, observation.change);
+        match &observation.object {
+            StripeObject::Customer(customer) => {
+                observe_in(&mut self.customers, customer, created, change, Kind::Customer, touched)
+            }
+            StripeObject::Subscription(subscription) => {
+                observe_in(&mut self.subscriptions, subscription, created, change, Kind::Subscription, touched)
+            }
+            StripeObject::Invoice(invoice) => self.record_invoice(observation, invoice, touched),
+            StripeObject::InvoicePayment(InvoicePayment { invoice, payment_intent }) => {
+                self.link_payment(invoice, payment_intent, touched)
+            }
+            StripeObject::PaymentIntent(intent) => {
+                let changed = self.record_payment(&intent.id, touched, |payment| {
+                    tracked::observe(&mut payment.intent, intent.clone(), created, change)
+                });
+                let invoice = intent
+                    .order_reference
+                    .as_ref()
+                    .and_then(|reference| self.invoices.keys().find(|id| id.starts_with(reference.as_str())).cloned());
+                changed | invoice.is_some_and(|invoice| self.link_payment(&invoice, &intent.id, touched))
+            }
+            StripeObject::Charge(charge) => {
+                let id = self.payment_id(charge.payment_intent.as_deref(), Some(&charge.id), touched);
+                self.record_payment(&id, touched, |payment| {
+                    observe_child(&mut payment.charges, charge, created, change)
+                })
+            }
+            StripeObject::Refund(refund) => {
+                let id = self.payment_id(refund.payment_intent.as_deref(), refund.charge.as_deref(), touched);
+                self.record_payment(&id, touched, |payment| {
+                    observe_child(&mut payment.refunds, refund, created, change)
+                })
+            }
+            StripeObject::Dispute(dispute) => {
+                let id = self.payment_id(dispute.payment_intent.as_deref(), dispute.charge.as_deref(), touched);
+                self.record_payment(&id, touched, |payment| {
+                    observe_child(&mut payment.disputes, dispute, created, change)
+                })
+            }
+            StripeObject::CreditNote(note) => {
+                observe_in(&mut self.credit_notes, note, created, change, Kind::CreditNote, touched)
+            }
+            StripeObject::CheckoutSession(session) => self.record_session(session, created, change, touched),
+            StripeObject::PaymentMethod(method) => {
+                observe_in(&mut self.payment_methods, method, created, change, Kind::PaymentMethod, touched)
+            }
+            StripeObject::SubscriptionSchedule(schedule) => {
+                let schedules = &mut self.subscription_schedules;
+                observe_in(schedules, schedule, created, change, Kind::SubscriptionSchedule, touched)
+            }
+            StripeObject::UpcomingInvoice(upcoming) => {
+                observe_in(&mut self.upcoming_invoices, upcoming, created, change, Kind::UpcomingInvoice, touched)
+            }
+            StripeObject::ActiveEntitlements(active) => {
+                observe_in(&mut self.active_entitlements, active, created, change, Kind::ActiveEntitlements, touched)
+            }
+            StripeObject::CatalogObject(object) => {
+                observe_in(&mut self.catalog_objects, object, created, change, Kind::CatalogObject, touched)
+            }
+        }
+    }
+
+    fn record_invoice(&mut self, observation: &Observation, invoice: &Invoice, touched: &mut Touched) -> bool {
+        let record = self.invoices.entry(invoice.id.clone()).or_default();
+        let mut changed =
+            tracked::observe(&mut record.invoice, invoice.clone(), observation.created, observation.change);
+        if observation.stripe_event_type == "invoice.payment_failed" {
+            let first = record.first_failed_at.map_or(observation.created, |known| known.min(observation.created));
+            changed |= record.first_failed_at.replace(first) != Some(first);
+        }
+        if changed {
+            touched.insert((Kind::Invoice, invoice.id.clone()));
+        }
+        let referring = self.payments.iter().find(|(_, payment)| payment.is_for_invoice(&invoice.id));
+        let referring = referring.map(|(id, _)| id.clone());
+        changed | referring.is_some_and(|intent| self.link_payment(&invoice.id, &intent, touched))
+    }
+
+    fn link_payment(&mut self, invoice: &str, intent: &str, touched: &mut Touched) -> bool {
+        let record = self.invoices.entry(invoice.to_owned()).or_default();
+        let changed = keep_least(&mut record.payment_intent, intent);
+        if changed {
+            touched.insert((Kind::Invoice, invoice.to_owned()));
+        }
+        changed | self.record_payment(intent, touched, |payment| keep_least(&mut payment.stripe_invoice_id, invoice))
+    }
+
+    fn record_session(
+        &mut self,
+        session: &CheckoutSession,
+        created: i64,
+        change: Change,
+        touched: &mut Touched,
+    ) -> bool {
+        let changed = match self.checkout_sessions.get_mut(&session.id) {
+            Some(record) => record.session.observe(session.clone(), created, change),
+            None => {
+                let session = Tracked::new(session.clone(), created, change);
+                let id = session.current.id.clone();
+                let record = CheckoutRecord { session, credits: None, amount_refunded: 0, dispute_lost: false };
+                self.checkout_sessions.insert(id, record);
+                true
+            }
+        };
+        if changed {
+            touched.insert((Kind::CheckoutSession, session.id.clone()));
+        }
+        let Some(intent) = &session.payment_intent else {
+            return changed;
+        };
+        changed
+            | self.record_payment(intent, touched, |payment| {
+                keep_least(&mut payment.stripe_checkout_session_id, &session.id)
+            })
+    }
+
+    /// The payment a charge, refund or dispute belongs to. One that names no PaymentIntent is looked up by its charge.
+    fn payment_id(&mut self, intent: Option<&str>, charge: Option<&str>, touched: &mut Touched) -> String {
+        let charge = charge.unwrap_or_default();
+        if let Some(intent) = intent {
+            // What came under the charge's own id before its PaymentIntent was known moves over.
+            if let Some(orphan) = self.payments.remove(charge) {
+                touched.insert((Kind::Payment, charge.to_owned()));
+                touched.insert((Kind::Payment, intent.to_owned()));
+                self.payments.entry(intent.to_owned()).or_default().merge(orphan);
+            }
+            return intent.to_owned();
+        }
+        let owner = self.payments.iter().find(|(_, payment)| payment.charges.contains_key(charge));
+        owner.map_or_else(|| charge.to_owned(), |(id, _)| id.clone())
+    }
+
+    fn record_payment(&mut self, id: &str, touched: &mut Touched, record: impl FnOnce(&mut Payment) -> bool) -> bool {
+        let payment = self.payments.entry(id.to_owned()).or_default();
+        let changed = record(payment);
+        if changed {
+            touched.insert((Kind::Payment, id.to_owned()));
+            self.refresh_session(id, touched);
+        }
+        changed
+    }
+
+    /// Copies what became of a payment to the Checkout session that asked for it.
+    fn refresh_session(&mut self, payment_id: &str, touched: &mut Touched) {
+        let Some(payment) = self.payments.get(payment_id) else {
+            return;
+        };
+        let Some(session_id) = &payment.stripe_checkout_session_id else {
+            return;
+        };
+        let Some(record) = self.checkout_sessions.get_mut(session_id) else {
+            return;
+        };
+        let news = (payment.amount_refunded(), payment.amount_lost_in_dispute() > 0);
+        if news != (record.amount_refunded, record.dispute_lost) {
+            (record.amount_refunded, record.dispute_lost) = news;
+            touched.insert((Kind::CheckoutSession, session_id.clone()));
+        }
+    }
+
+    /// Takes in everything another stream knew, when it turns out to belong to the same account.
+    pub fn absorb(&mut self, other: Self, touched: &mut Touched) {
+        let mut touch = |kind: Kind, ids: Vec<String>| touched.extend(ids.into_iter().map(|id| (kind, id)));
+        touch(Kind::Customer, other.customers.keys().cloned().collect());
+        touch(Kind::Subscription, other.subscriptions.keys().cloned().collect());
+        touch(Kind::Invoice, other.invoices.keys().cloned().collect());
+        touch(Kind::Payment, other.payments.keys().cloned().collect());
+        touch(Kind::CheckoutSession, other.checkout_sessions.keys().cloned().collect());
+        touch(Kind::CreditNote, other.credit_notes.keys().cloned().collect());
+        touch(Kind::PaymentMethod, other.payment_methods.keys().cloned().collect());
+        touch(Kind::SubscriptionSchedule, other.subscription_schedules.keys().cloned().collect());
+        touch(Kind::UpcomingInvoice, other.upcoming_invoices.keys().cloned().collect());
+        touch(Kind::ActiveEntitlements, other.active_entitlements.keys().cloned().collect());
+        touch(Kind::CatalogObject, other.catalog_objects.keys().cloned().collect());
+        touch(Kind::ClosedLot, other.closed_lots.keys().cloned().collect());
+
+        merge_all(&mut self.customers, other.customers);
+        merge_all(&mut self.subscriptions, other.subscriptions);
+        merge_all(&mut self.credit_notes, other.credit_notes);
+        merge_all(&mut self.payment_methods, other.payment_methods);
+        merge_all(&mut self.subscription_schedules, other.subscription_schedules);
+        merge_all(&mut self.upcoming_invoices, other.upcoming_invoices);
+        merge_all(&mut self.active_entitlements, other.active_entitlements);
+        merge_all(&mut self.catalog_objects, other.catalog_objects);
+        for (id, other) in other.invoices {
+            self.invoices.entry(id).or_default().merge(other);
+        }
+        let payments: Vec<String> = other.payments.keys().cloned().collect();
+        for (id, other) in other.payments {
+            self.payments.entry(id).or_default().merge(other);
+        }
+        for (id, other) in other.checkout_sessions {
+            match self.checkout_sessions.get_mut(&id) {
+                Some(record) => {
+                    record.session.merge(other.session);
+                    record.credits = record.credits.or(other.credits);
+                }
+                None => {
+                    self.checkout_sessions.insert(id, other);
+                }
+            }
+        }
+        self.closed_lots.extend(other.closed_lots);
+        self.adopt_orphans(touched);
+        self.link_by_reference(touched);
+        let sessions = self.checkout_sessions.values();
+        let of_sessions = sessions.filter_map(|record| record.session.current.payment_intent.clone());
+        for payment in payments.into_iter().chain(of_sessions.collect::<Vec<_>>()) {
+            self.refresh_session(&payment, touched);
+        }
+    }
+
+    /// Links the payments that refer to an invoice which another copy of the account held.
+    fn link_by_reference(&mut self, touched: &mut Touched) {
+        let pairs = self.payments.iter().flat_map(|(intent, payment)| {
+            let invoices = self.invoices.keys().filter(|invoice| payment.is_for_invoice(invoice));
+            invoices.map(move |invoice| (invoice.clone(), intent.clone()))
+        });
+        for (invoice, intent) in pairs.collect::<Vec<_>>() {
+            self.link_payment(&invoice, &intent, touched);
+        }
+    }
+
+    /// Moves payments kept under a charge's id to the payment that turned out to own the charge.
+    fn adopt_orphans(&mut self, touched: &mut Touched) {
+        let owners: Vec<(String, String)> = self
+            .payments
+            .iter()
+            .flat_map(|(id, payment)| payment.charges.keys().map(move |charge| (charge.clone(), id.clone())))
+            .filter(|(charge, owner)| charge != owner && self.payments.contains_key(charge))
+            .collect();
+        for (charge, owner) in owners {
+            if let Some(orphan) = self.payments.remove(&charge) {
+                touched.insert((Kind::Payment, charge));
+                touched.insert((Kind::Payment, owner.clone()));
+                self.payments.entry(owner).or_default().merge(orphan);
+            }
+        }
+    }
+}
+
+impl CheckoutRecord {
+    /// What became of the purchase.
+    pub fn status(&self) -> PurchaseStatus {
+        let session = &self.session.current;
+        let amount = session.amount_total.unwrap_or(0);
+        if session.async_payment_failed || session.status.as_deref() == Some("expired") {
+            PurchaseStatus::Failed
+        } else if !session.is_paid() {
+            PurchaseStatus::Pending
+        } else if self.dispute_lost {
+            PurchaseStatus::DisputeLost
+        } else if self.amount_refunded > 0 && self.amount_refunded >= amount {
+            PurchaseStatus::Refunded
+        } else if self.amount_refunded > 0 {
+            PurchaseStatus::PartiallyRefunded
+        } else {
+            PurchaseStatus::Paid
+        }
+    }
+}
+
+/// What became of a credit pack's purchase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PurchaseStatus {
+    Pending,
+    Failed,
+    Paid,
+    PartiallyRefunded,
+    Refunded,
+    DisputeLost,
+}
+
+impl InvoiceRecord {
+    fn merge(&mut self, other: Self) {
+        tracked::merge(&mut self.invoice, other.invoice);
+        self.payment_intent = match (self.payment_intent.take(), other.payment_intent) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        self.first_failed_at = match (self.first_failed_at, other.first_failed_at) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        self.armed.extend(other.armed);
+    }
+
+    /// The newest snapshot.
+    pub fn current(&self) -> Option<&Invoice> {
+        self.invoice.as_ref().map(|tracked| &tracked.current)
+    }
+
+    /// A collection attempt failed, and the money has not come in since.
+    pub fn is_unpaid_after_failure(&self) -> bool {
+        let open = |invoice: &Invoice| matches!(invoice.status.as_str(), "open" | "uncollectible");
+        self.first_failed_at.is_some() && self.current().is_none_or(open)
+    }
+}
+
+/// Keeps one of several candidates (an invoice may be paid in parts), the same one whatever the order of arrival.
+fn keep_least(slot: &mut Option<String>, candidate: &str) -> bool {
+    let better = slot.as_deref().is_none_or(|known| candidate < known);
+    if better {
+        *slot = Some(candidate.to_owned());
+    }
+    better
+}
+
+fn observe_in<T: Snapshot>(
+    family: &mut BTreeMap<String, Tracked<T>>,
+    snapshot: &T,
+    created: i64,
+    change: Change,
+    kind: Kind,
+    touched: &mut Touched,
+) -> bool {
+    let changed = observe_child(family, snapshot, created, change);
+    if changed {
+        touched.insert((kind, snapshot.id().to_owned()));
+    }
+    changed
+}
+
+fn observe_child<T: Snapshot>(
+    family: &mut BTreeMap<String, Tracked<T>>,
+    snapshot: &T,
+    created: i64,
+    change: Change,
+) -> bool {
+    match family.get_mut(snapshot.id()) {
+        Some(tracked) => tracked.observe(snapshot.clone(), created, change),
+        None => {
+            family.insert(snapshot.id().to_owned(), Tracked::new(snapshot.clone(), created, change));
+            true
+        }
+    }
+}

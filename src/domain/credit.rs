@@ -1,0 +1,305 @@
+//! Credits: lots, what refills them, and the order in which they burn. The part of an account that every debit touches,
+//! kept small for it.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::catalog::PLAN_CREDITS_PRIORITY;
+use super::ids::{AccountId, LotId, lot_id_of};
+
+/// Where a lot came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LotSource {
+    /// A subscription's paid period.
+    Plan,
+    /// The default plan's own monthly credits.
+    FreePlan,
+    Pack,
+    Promotion,
+    Manual,
+}
+
+/// What remains of a grant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Lot {
+    pub id: LotId,
+    pub source: LotSource,
+    /// What granted it, such as `invoice:in_…/il_…` or `checkout_session:cs_…`; one cause never grants twice.
+    pub cause: String,
+    pub granted: i64,
+    pub remaining: i64,
+    /// Lower burns first.
+    pub priority: i32,
+    pub effective_at: DateTime<Utc>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<DateTime<Utc>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subscription: Option<String>,
+    /// The invoice or Checkout session whose payment bought it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bought_by: Option<String>,
+    /// Credits a refund or dispute asks back, whether or not they were still there.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub claimed_back: i64,
+    /// Credits actually taken back out of `remaining`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub clawed_back: i64,
+    /// Credits claimed back after they were spent, which the account owes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub owed: i64,
+    /// Credits that expired unused.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub expired: i64,
+}
+
+fn is_zero(n: &i64) -> bool {
+    *n == 0
+}
+
+impl Lot {
+    /// A whole lot that never expires, named after its cause.
+    pub fn new(source: LotSource, cause: String, credits: i64, effective_at: DateTime<Utc>) -> Self {
+        Self {
+            id: lot_id_of(&cause),
+            source,
+            cause,
+            granted: credits,
+            remaining: credits,
+            priority: PLAN_CREDITS_PRIORITY,
+            effective_at,
+            expires_at: None,
+            subscription: None,
+            bought_by: None,
+            claimed_back: 0,
+            clawed_back: 0,
+            owed: 0,
+            expired: 0,
+        }
+    }
+
+    pub fn is_usable_at(&self, now: DateTime<Utc>) -> bool {
+        self.remaining > 0 && self.effective_at <= now && self.expires_at.is_none_or(|at| now < at)
+    }
+
+    pub fn is_expired_at(&self, now: DateTime<Utc>) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    pub fn spent(&self) -> i64 {
+        self.granted - self.remaining - self.clawed_back - self.expired
+    }
+}
+
+/// A paid invoice line that grants credits over its period: at once, and month by month when the period is longer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Allowance {
+    /// `invoice:{invoice}/{line}`.
+    pub cause: String,
+    pub invoice: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subscription: Option<String>,
+    pub period_start: DateTime<Utc>,
+    pub period_end: DateTime<Utc>,
+    /// What was paid for: one part for a whole period; for a proration, what was added and what was given up.
+    pub parts: Vec<AllowancePart>,
+    /// The period is a free trial: the plan's trial policy says how much.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub trial: bool,
+    /// Windows granted or passed over so far.
+    #[serde(default, skip_serializing_if = "is_zero_u32")]
+    pub windows: u32,
+}
+
+fn is_false(b: &bool) -> bool {
+    !*b
+}
+
+fn is_zero_u32(n: &u32) -> bool {
+    *n == 0
+}
+
+/// A price and quantity within an allowance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AllowancePart {
+    pub price: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lookup_key: Option<String>,
+    pub quantity: i64,
+    /// The line's amount when it is a proration (negative for what was given up): its share of the full price is the
+    /// share of the credits. `None`: the whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prorated_amount: Option<i64>,
+}
+
+/// What the entitlement decision needs to know of a subscription that has not ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Access {
+    pub subscription: String,
+    pub status: String,
+    /// Price id, lookup key and quantity of each item.
+    pub items: Vec<AccessItem>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub period_end: Option<i64>,
+    /// Unix second of the failed payment that has not been made good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub past_due_since: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial_end: Option<i64>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub paused: bool,
+    #[serde(default)]
+    pub created: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AccessItem {
+    pub price: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lookup_key: Option<String>,
+    pub quantity: i64,
+}
+
+/// The hot part of an account.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Credits {
+    /// When the account, or its first Stripe object, came to be: the anchor of the free plan's months.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub opened_at: Option<DateTime<Utc>>,
+    /// When the last paid subscription ended: the free plan starts afresh there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_since: Option<DateTime<Utc>>,
+    /// End of the free plan's last granted month.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_until: Option<DateTime<Utc>>,
+    /// Lots with something left in them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lots: Vec<Lot>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allowances: Vec<Allowance>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub access: Vec<Access>,
+    /// Spent credits that a refund took back although they were gone.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub debt: i64,
+    /// The account that took this stream over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub merged_into: Option<AccountId>,
+}
+
+/// What one debit takes out of one lot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draw {
+    pub lot: LotId,
+    pub amount: i64,
+}
+
+impl Credits {
+    /// Credits that may be spent at `now`: usable lots, less debt.
+    pub fn available_at(&self, now: DateTime<Utc>) -> i64 {
+        let usable = self.lots.iter().filter(|lot| lot.is_usable_at(now));
+        usable.fold(0i64, |sum, lot| sum.saturating_add(lot.remaining)).saturating_sub(self.debt)
+    }
+
+    /// Which lots `amount` would come out of, in burn order: priority, then soonest expiry, then oldest.
+    ///
+    /// `None` when there is too little.
+    pub fn draw(&self, amount: i64, now: DateTime<Utc>) -> Option<Vec<Draw>> {
+        if amount > self.available_at(now) {
+            return None;
+        }
+        let mut usable: Vec<&Lot> = self.lots.iter().filter(|lot| lot.is_usable_at(now)).collect();
+        usable.sort_by(|a, b| burn_key(a).cmp(&burn_key(b)));
+        let mut left = amount;
+        let mut draws = Vec::with_capacity(1);
+        for lot in usable {
+            if left == 0 {
+                break;
+            }
+            let taken = left.min(lot.remaining);
+            draws.push(Draw { lot: lot.id, amount: taken });
+            left -= taken;
+        }
+        (left == 0).then_some(draws)
+    }
+
+    pub fn lot(&self, id: LotId) -> Option<&Lot> {
+        self.lots.iter().find(|lot| lot.id == id)
+    }
+
+    pub fn lot_mut(&mut self, id: LotId) -> Option<&mut Lot> {
+        self.lots.iter_mut().find(|lot| lot.id == id)
+    }
+
+    /// Adds a lot, keeping the lots in an order of their own, so that equal histories make equal rows.
+    pub fn insert_lot(&mut self, lot: Lot) {
+        let place = self.lots.partition_point(|known| burn_key(known) < burn_key(&lot));
+        self.lots.insert(place, lot);
+    }
+
+    /// Takes out the lots that are used up, and those a command found expired.
+    pub fn take_empty_lots(&mut self) -> Vec<Lot> {
+        if self.lots.iter().all(|lot| lot.remaining > 0) {
+            return Vec::new();
+        }
+        let (empty, kept) = std::mem::take(&mut self.lots).into_iter().partition(|lot| lot.remaining == 0);
+        self.lots = kept;
+        empty
+    }
+}
+
+/// The burn order, with the id as the last word so that it is total.
+fn burn_key(lot: &Lot) -> (i32, DateTime<Utc>, DateTime<Utc>, LotId) {
+    (lot.priority, lot.expires_at.unwrap_or(DateTime::<Utc>::MAX_UTC), lot.effective_at, lot.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeZone;
+
+    use super::*;
+
+    fn at(day: u32) -> DateTime<Utc> {
+        Utc.with_ymd_and_hms(2026, 1, day, 0, 0, 0).single().expect("valid")
+    }
+
+    fn lot(cause: &str, priority: i32, effective: u32, expires: Option<u32>, remaining: i64) -> Lot {
+        Lot {
+            priority,
+            expires_at: expires.map(at),
+            ..Lot::new(LotSource::Manual, cause.to_owned(), remaining, at(effective))
+        }
+    }
+
+    fn credits(lots: Vec<Lot>) -> Credits {
+        Credits { lots, ..Credits::default() }
+    }
+
+    #[test]
+    fn burns_by_priority_then_soonest_expiry_then_age() {
+        let credits = credits(vec![
+            lot("pack", 50, 1, None, 5),
+            lot("late", 10, 1, Some(20), 5),
+            lot("young", 10, 2, Some(10), 5),
+            lot("old", 10, 1, Some(10), 5),
+        ]);
+        let drawn: Vec<LotId> = credits.draw(20, at(3)).expect("enough").into_iter().map(|draw| draw.lot).collect();
+        assert_eq!(drawn, ["old", "young", "late", "pack"].map(lot_id_of));
+    }
+
+    #[test]
+    fn neither_expired_nor_future_lots_count() {
+        let credits =
+            credits(vec![lot("past", 1, 1, Some(3), 5), lot("future", 1, 9, None, 5), lot("now", 1, 1, None, 5)]);
+        assert_eq!(credits.available_at(at(3)), 5);
+        assert_eq!(credits.draw(6, at(3)), None);
+    }
+
+    #[test]
+    fn debt_lowers_what_may_be_spent() {
+        let credits = Credits { debt: 4, ..credits(vec![lot("now", 1, 1, None, 5)]) };
+        assert_eq!(credits.available_at(at(2)), 1);
+        assert_eq!(credits.draw(2, at(2)), None);
+    }
+}

@@ -1,0 +1,301 @@
+//! Events: what happened, for ever. Each has a stored name and version; an upcaster lifts older versions when read.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::billing::{Billing, Observation};
+use super::credit::{Allowance, Credits, Draw, Lot};
+use super::ids::{AccountId, LotId};
+use super::stripe_object::StripeObject;
+
+/// An account was created by a caller.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AccountOpened {
+    pub at: DateTime<Utc>,
+}
+
+/// A Stripe customer belongs to this account from now on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CustomerLinked {
+    pub stripe_customer_id: String,
+}
+
+/// Another stream turned out to belong to this account; all it held moved here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AccountAbsorbed {
+    pub from: AccountId,
+    pub credits: Credits,
+    pub billing: Billing,
+}
+
+/// This stream turned out to belong to another account, and moved there with all it held.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AccountMerged {
+    pub into: AccountId,
+}
+
+/// A paid invoice line will grant credits over its period.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AllowanceArmed {
+    /// The mark by which the invoice remembers it.
+    pub line: String,
+    pub allowance: Allowance,
+}
+
+/// How far an allowance has been granted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AllowanceProgress {
+    pub cause: String,
+    pub windows: u32,
+    /// Nothing more will come of it.
+    pub done: bool,
+}
+
+/// A subscription ended: what it granted, and would have granted later, ends with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SubscriptionCreditsEnded {
+    pub subscription: String,
+    pub at: DateTime<Utc>,
+    /// It had been paid for, so the free plan starts afresh.
+    pub restarts_free_plan: bool,
+}
+
+/// A lot came to be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CreditsGranted {
+    pub lot: Lot,
+    /// Catalog in force, by digest.
+    pub catalog: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowance: Option<AllowanceProgress>,
+    /// Why, in the words of whoever granted it by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Credits expired unused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CreditsExpired {
+    pub lots: Vec<Draw>,
+}
+
+/// A refund or dispute took back what its payment had bought.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CreditsClawedBack {
+    pub lot: LotId,
+    /// Credits asked back.
+    pub claimed: i64,
+    /// Credits that were still there to be taken.
+    pub clawed_back: i64,
+    /// Credits that had expired unused, and count as taken back instead.
+    #[serde(default)]
+    pub from_expired: i64,
+    /// Credits owed because they were spent already and the plan makes that a debt.
+    pub debt: i64,
+    /// The payment whose refund or dispute it was.
+    pub cause: String,
+}
+
+/// A refund failed or a dispute was won: what it had taken back returns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CreditsReinstated {
+    pub lot: LotId,
+    pub claimed: i64,
+    pub reinstated: i64,
+    pub debt: i64,
+    pub cause: String,
+}
+
+/// Credits were spent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CreditsDebited {
+    pub debit: Uuid,
+    pub amount: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feature: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantity: Option<i64>,
+    /// Empty when the plan is unlimited.
+    pub lots: Vec<Draw>,
+    /// What could be spent afterwards.
+    pub available: i64,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unlimited: bool,
+}
+
+/// A catalog came into force. Recorded in the system's own stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CatalogApplied {
+    pub digest: String,
+    pub catalog: Value,
+}
+
+/// An immutable past-tense fact.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    AccountOpened(AccountOpened),
+    CustomerLinked(CustomerLinked),
+    AccountAbsorbed(Box<AccountAbsorbed>),
+    AccountMerged(AccountMerged),
+    StripeObserved(Box<Observation>),
+    AllowanceArmed(AllowanceArmed),
+    AllowanceAdvanced(AllowanceProgress),
+    SubscriptionCreditsEnded(SubscriptionCreditsEnded),
+    CreditsGranted(CreditsGranted),
+    CreditsExpired(CreditsExpired),
+    CreditsClawedBack(CreditsClawedBack),
+    CreditsReinstated(CreditsReinstated),
+    CreditsDebited(CreditsDebited),
+    CatalogApplied(Box<CatalogApplied>),
+}
+
+/// A stored event that this version of the service cannot read.
+#[derive(Debug, thiserror::Error)]
+pub enum EventError {
+    #[error("no event is called {name}; a newer version of the service may have written it")]
+    UnknownName { name: String },
+    #[error("{name} version {version} is newer than this version of the service can read")]
+    UnknownVersion { name: String, version: i16 },
+    #[error("the payload of {name} version {version} does not fit: {source}")]
+    Payload { name: String, version: i16, source: serde_json::Error },
+}
+
+/// Version that new events are written in.
+pub const EVENT_VERSION: i16 = 2;
+
+impl Event {
+    /// Stored name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::AccountOpened(_) => "account_opened",
+            Event::CustomerLinked(_) => "customer_linked",
+            Event::AccountAbsorbed(_) => "account_absorbed",
+            Event::AccountMerged(_) => "account_merged",
+            Event::StripeObserved(observation) => observed_name(&observation.object),
+            Event::AllowanceArmed(_) => "allowance_armed",
+            Event::AllowanceAdvanced(_) => "allowance_advanced",
+            Event::SubscriptionCreditsEnded(_) => "subscription_credits_ended",
+            Event::CreditsGranted(_) => "credits_granted",
+            Event::CreditsExpired(_) => "credits_expired",
+            Event::CreditsClawedBack(_) => "credits_clawed_back",
+            Event::CreditsReinstated(_) => "credits_reinstated",
+            Event::CreditsDebited(_) => "credits_debited",
+            Event::CatalogApplied(_) => "catalog_applied",
+        }
+    }
+
+    /// Stored payload. The bytes are what the hash chain covers.
+    pub fn payload(&self) -> Result<String, serde_json::Error> {
+        match self {
+            Event::AccountOpened(payload) => serde_json::to_string(payload),
+            Event::CustomerLinked(payload) => serde_json::to_string(payload),
+            Event::AccountAbsorbed(payload) => serde_json::to_string(payload),
+            Event::AccountMerged(payload) => serde_json::to_string(payload),
+            Event::StripeObserved(payload) => serde_json::to_string(payload),
+            Event::AllowanceArmed(payload) => serde_json::to_string(payload),
+            Event::AllowanceAdvanced(payload) => serde_json::to_string(payload),
+            Event::SubscriptionCreditsEnded(payload) => serde_json::to_string(payload),
+            Event::CreditsGranted(payload) => serde_json::to_string(payload),
+            Event::CreditsExpired(payload) => serde_json::to_string(payload),
+            Event::CreditsClawedBack(payload) => serde_json::to_string(payload),
+            Event::CreditsReinstated(payload) => serde_json::to_string(payload),
+            Event::CreditsDebited(payload) => serde_json::to_string(payload),
+            Event::CatalogApplied(payload) => serde_json::to_string(payload),
+        }
+    }
+
+    /// Reads a stored event of any version.
+    pub fn read(name: &str, version: i16, payload: &str) -> Result<Self, EventError> {
+        match version {
+            EVENT_VERSION => Self::read_current(name, payload),
+            1 => {
+                let wrong = |source| EventError::Payload { name: name.to_owned(), version, source };
+                let lifted = upcast_1_to_2(name, serde_json::from_str(payload).map_err(wrong)?);
+                Self::read_current(name, &lifted.to_string())
+            }
+            _ => Err(EventError::UnknownVersion { name: name.to_owned(), version }),
+        }
+    }
+
+    fn read_current(name: &str, payload: &str) -> Result<Self, EventError> {
+        let wrong = |source| EventError::Payload { name: name.to_owned(), version: EVENT_VERSION, source };
+        macro_rules! read {
+            ($variant:path) => {
+                serde_json::from_str(payload).map($variant).map_err(wrong)
+            };
+        }
+        match name {
+            "credits_debited" => read!(Event::CreditsDebited),
+            "credits_granted" => read!(Event::CreditsGranted),
+            "account_opened" => read!(Event::AccountOpened),
+            "customer_linked" => read!(Event::CustomerLinked),
+            "account_absorbed" => read!(Event::AccountAbsorbed),
+            "account_merged" => read!(Event::AccountMerged),
+            "allowance_armed" => read!(Event::AllowanceArmed),
+            "allowance_advanced" => read!(Event::AllowanceAdvanced),
+            "subscription_credits_ended" => read!(Event::SubscriptionCreditsEnded),
+            "credits_expired" => read!(Event::CreditsExpired),
+            "credits_clawed_back" => read!(Event::CreditsClawedBack),
+            "credits_reinstated" => read!(Event::CreditsReinstated),
+            "catalog_applied" => read!(Event::CatalogApplied),
+            name if name.ends_with("_observed") => read!(Event::StripeObserved),
+            name => Err(EventError::UnknownName { name: name.to_owned() }),
+        }
+    }
+}
+
+/// Version 1 named the credits a debit took `drawn`, as pairs; version 2 names them `lots`, as objects.
+fn upcast_1_to_2(name: &str, mut payload: Value) -> Value {
+    if name == "credits_debited"
+        && let Some(fields) = payload.as_object_mut()
+        && let Some(Value::Array(pairs)) = fields.remove("drawn")
+    {
+        let draw = |pair: Value| serde_json::json!({"lot": pair[0], "amount": pair[1]});
+        fields.insert("lots".to_owned(), pairs.into_iter().map(draw).collect());
+    }
+    payload
+}
+
+fn observed_name(object: &StripeObject) -> &'static str {
+    match object {
+        StripeObject::Customer(_) => "customer_observed",
+        StripeObject::Subscription(_) => "subscription_observed",
+        StripeObject::Invoice(_) => "invoice_observed",
+        StripeObject::InvoicePayment(_) => "invoice_payment_observed",
+        StripeObject::PaymentIntent(_) => "payment_intent_observed",
+        StripeObject::Charge(_) => "charge_observed",
+        StripeObject::Refund(_) => "refund_observed",
+        StripeObject::Dispute(_) => "dispute_observed",
+        StripeObject::CreditNote(_) => "credit_note_observed",
+        StripeObject::CheckoutSession(_) => "checkout_session_observed",
+        StripeObject::PaymentMethod(_) => "payment_method_observed",
+        StripeObject::SubscriptionSchedule(_) => "subscription_schedule_observed",
+        StripeObject::UpcomingInvoice(_) => "upcoming_invoice_observed",
+        StripeObject::ActiveEntitlements(_) => "active_entitlements_observed",
+        StripeObject::CatalogObject(_) => "catalog_object_observed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_debit_is_lifted_when_read() {
+        let stored = r#"{"debit":"00000000-0000-0000-0000-000000000001","amount":3,"available":7,
+            "drawn":[["00000000-0000-0000-0000-000000000002",3]]}"#;
+        let Event::CreditsDebited(debit) = Event::read("credits_debited", 1, stored).expect("readable") else {
+            panic!("another event");
+        };
+        assert_eq!(debit.lots, vec![Draw { lot: LotId::from_u128(2), amount: 3 }]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_by_name() {
+        assert!(matches!(Event::read("moon_landed", EVENT_VERSION, "{}"), Err(EventError::UnknownName { .. })));
+        assert!(matches!(Event::read("credits_debited", 99, "{}"), Err(EventError::UnknownVersion { .. })));
+        assert!(matches!(Event::read("credits_debited", EVENT_VERSION, "{}"), Err(EventError::Payload { .. })));
+    }
+}

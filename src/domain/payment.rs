@@ -1,0 +1,170 @@
+//! One payment: a PaymentIntent with its charges, refunds and disputes, in whatever order they were heard of.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::stripe_object::{Charge, Dispute, PaymentIntent, Refund};
+use super::tracked::{self, Tracked};
+
+/// Where a payment stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PaymentStatus {
+    /// Never tried.
+    Open,
+    Processing,
+    Succeeded,
+    /// The last attempt failed.
+    Failed,
+    Canceled,
+}
+
+/// Everything known of one payment. Its id is that of the PaymentIntent; for a charge without one, the charge's.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Payment {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<Tracked<PaymentIntent>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub charges: BTreeMap<String, Tracked<Charge>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refunds: BTreeMap<String, Tracked<Refund>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub disputes: BTreeMap<String, Tracked<Dispute>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stripe_invoice_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stripe_checkout_session_id: Option<String>,
+}
+
+impl Payment {
+    pub fn status(&self) -> PaymentStatus {
+        if let Some(intent) = &self.intent {
+            match intent.current.status.as_str() {
+                "succeeded" => return PaymentStatus::Succeeded,
+                "canceled" => return PaymentStatus::Canceled,
+                "processing" => return PaymentStatus::Processing,
+                _ if intent.current.last_payment_error.is_some() => return PaymentStatus::Failed,
+                _ => {}
+            }
+        }
+        match self.last_charge().map(|charge| charge.status.as_str()) {
+            Some("succeeded") => PaymentStatus::Succeeded,
+            Some("failed") => PaymentStatus::Failed,
+            Some(_) => PaymentStatus::Processing,
+            None => PaymentStatus::Open,
+        }
+    }
+
+    /// The last attempt, if there was one that this ledger heard of.
+    pub fn last_charge(&self) -> Option<&Charge> {
+        let named = self.intent.as_ref().and_then(|intent| intent.current.latest_charge.as_ref());
+        named.and_then(|id| self.charges.get(id)).map(|charge| &charge.current).or_else(|| {
+            let charges = self.charges.values().map(|charge| &charge.current);
+            charges.max_by_key(|charge| (charge.created, charge.status == "succeeded", charge.id.clone()))
+        })
+    }
+
+    /// Id of the last attempt, also when only the PaymentIntent names it.
+    pub fn last_charge_id(&self) -> Option<&str> {
+        let named = self.intent.as_ref().and_then(|intent| intent.current.latest_charge.as_deref());
+        named.or_else(|| self.last_charge().map(|charge| charge.id.as_str()))
+    }
+
+    pub fn currency(&self) -> Option<&str> {
+        let intent = self.intent.as_ref().map(|intent| intent.current.currency.as_str());
+        intent
+            .or_else(|| self.last_charge().map(|charge| charge.currency.as_str()))
+            .or_else(|| self.refunds.values().next().map(|refund| refund.current.currency.as_str()))
+            .or_else(|| self.disputes.values().next().map(|dispute| dispute.current.currency.as_str()))
+    }
+
+    pub fn amount(&self) -> i64 {
+        let intent = self.intent.as_ref().map(|intent| intent.current.amount);
+        intent.or_else(|| self.last_charge().map(|charge| charge.amount)).unwrap_or(0)
+    }
+
+    /// What arrived, before refunds and disputes.
+    pub fn amount_received(&self) -> i64 {
+        let captured = |charge: &Charge| {
+            if charge.status == "succeeded" { charge.amount_captured } else { 0 }
+        };
+        let intent = self.intent.as_ref().map_or(0, |intent| intent.current.amount_received);
+        intent.max(self.charges.values().map(|charge| captured(&charge.current)).sum())
+    }
+
+    /// What went back by refunds that have not failed.
+    ///
+    /// Older API versions tell of a refund only by the charge's running total, newer ones by the refund itself too, and
+    /// either may be the later news: the larger counts. A failed refund lowers a total that was told before it failed.
+    pub fn amount_refunded(&self) -> i64 {
+        let good = self.refunds.values().filter(|refund| !refund.current.has_failed());
+        let by_refunds: i64 = good.map(|refund| refund.current.amount).sum();
+        let by_charges: i64 = self.charges.values().map(|charge| self.refunded_by_charge(charge)).sum();
+        by_refunds.max(by_charges)
+    }
+
+    fn refunded_by_charge(&self, charge: &Tracked<Charge>) -> i64 {
+        let failed_since = self.refunds.values().filter(|refund| {
+            refund.current.has_failed()
+                && refund.current.charge.as_deref() == Some(charge.current.id.as_str())
+                && refund.observed_at >= charge.observed_at
+        });
+        let failed: i64 = failed_since.map(|refund| refund.current.amount).sum();
+        (charge.current.amount_refunded - failed).max(0)
+    }
+
+    /// The dispute opened last.
+    pub fn last_dispute(&self) -> Option<&Dispute> {
+        let disputes = self.disputes.values().map(|dispute| &dispute.current);
+        disputes.max_by_key(|dispute| (dispute.created, dispute.id.clone()))
+    }
+
+    pub fn amount_lost_in_dispute(&self) -> i64 {
+        self.disputes.values().filter(|dispute| dispute.current.is_lost()).map(|dispute| dispute.current.amount).sum()
+    }
+
+    /// What open disputes withhold.
+    pub fn amount_in_dispute(&self) -> i64 {
+        self.disputes.values().filter(|dispute| dispute.current.is_open()).map(|dispute| dispute.current.amount).sum()
+    }
+
+    /// The PaymentIntent refers to this invoice.
+    pub fn is_for_invoice(&self, invoice: &str) -> bool {
+        let reference = self.intent.as_ref().and_then(|intent| intent.current.order_reference.as_deref());
+        reference.is_some_and(|reference| invoice.starts_with(reference))
+    }
+
+    /// Unix second of the earliest object, for listings.
+    pub fn created(&self) -> i64 {
+        let intent = self.intent.as_ref().and_then(|intent| intent.current.created);
+        let charges = self.charges.values().filter_map(|charge| charge.current.created);
+        let refunds = self.refunds.values().filter_map(|refund| refund.current.created);
+        let disputes = self.disputes.values().filter_map(|dispute| dispute.current.created);
+        intent.into_iter().chain(charges).chain(refunds).chain(disputes).min().unwrap_or(0)
+    }
+
+    /// Takes in what another copy of the same payment has heard.
+    pub fn merge(&mut self, other: Self) {
+        tracked::merge(&mut self.intent, other.intent);
+        merge_all(&mut self.charges, other.charges);
+        merge_all(&mut self.refunds, other.refunds);
+        merge_all(&mut self.disputes, other.disputes);
+        self.stripe_invoice_id = self.stripe_invoice_id.take().or(other.stripe_invoice_id);
+        self.stripe_checkout_session_id = self.stripe_checkout_session_id.take().or(other.stripe_checkout_session_id);
+    }
+}
+
+/// Merges what two copies of a family of objects have seen.
+pub fn merge_all<T: tracked::Snapshot>(known: &mut BTreeMap<String, Tracked<T>>, others: BTreeMap<String, Tracked<T>>) {
+    for (id, other) in others {
+        match known.get_mut(&id) {
+            Some(tracked) => {
+                tracked.merge(other);
+            }
+            None => {
+                known.insert(id, other);
+            }
+        }
+    }
+}

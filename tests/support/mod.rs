@@ -1,0 +1,5 @@
+//! What several test suites share.
+#![allow(dead_code)]
+
+pub mod lifecycle;
+pub mod shuffle;
