@@ -114,9 +114,13 @@ pub fn decide(draft: &mut Draft<'_>, command: &Command, context: Context<'_>) ->
             settle_all(draft, context);
             Ok(Outcome::Observed { applied })
         }
-        Command::Absorb { from, credits, billing } => {
-            let absorbed =
-                AccountAbsorbed { from: from.clone(), credits: (**credits).clone(), billing: (**billing).clone() };
+        Command::Absorb { from, credits, billing, links } => {
+            let absorbed = AccountAbsorbed {
+                from: from.clone(),
+                credits: (**credits).clone(),
+                billing: (**billing).clone(),
+                links: links.clone(),
+            };
             draft.emit(Event::AccountAbsorbed(Box::new(absorbed)));
             settle_all(draft, context);
             Ok(Outcome::Done)

@@ -28,6 +28,9 @@ pub struct AccountAbsorbed {
     pub from: AccountId,
     pub credits: Credits,
     pub billing: Billing,
+    /// Stripe ids that led to the other stream.
+    #[serde(default)]
+    pub links: Vec<String>,
 }
 
 /// This stream turned out to belong to another account, and moved there with all it held.

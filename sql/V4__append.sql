@@ -1,0 +1,130 @@
+-- The one way events get into the log, and read models beside it: one statement, one round trip, one transaction.
+
+create function append_batch(
+    batch uuid,
+    head_partition smallint[], head_expected bigint[], head_position bigint[], head_hash bytea[],
+    event_partition smallint[], event_position bigint[], event_account text[], event_version bigint[],
+    event_type text[], event_type_version smallint, event_at timestamptz[], event_payload text[], event_hash bytea[],
+    key_partition smallint[], key_digest bytea[], key_request bytea[], key_position bigint[], key_outcome text[],
+    balance_partition smallint[], balance_account text[], balance_version bigint[], balance_available bigint[],
+    balance_state text[],
+    object_partition smallint[], object_account text[], object_kind text[], object_id text[],
+    object_sort_at timestamptz[], object_state text[],
+    link_partition smallint[], link_stripe_id text[], link_account text[], link_moved_from text[],
+    inbox_partition smallint[], inbox_event text[], inbox_type text[], inbox_status text[], inbox_reason text[],
+    inbox_account text[], inbox_api_version text[], inbox_created_at timestamptz[], inbox_received_at timestamptz[],
+    inbox_body bytea[]
+) returns table (refused_partition smallint, reason text) language plpgsql volatile as $$
+declare
+    refused smallint[] := '{}';
+begin
+    -- VOLATILE, so each statement below sees what was committed while this one waited. Ascending, so writers cannot
+    -- deadlock.
+    perform 1 from heads where heads.partition_id = any (head_partition) order by heads.partition_id for update;
+
+    return query
+        select e.partition_id, 'stale'::text
+        from unnest(head_partition, head_expected) as e (partition_id, expected)
+        left join heads on heads.partition_id = e.partition_id
+        where heads.position is distinct from e.expected;
+    if found then
+        select array_agg(e.partition_id) into refused
+        from unnest(head_partition, head_expected) as e (partition_id, expected)
+        left join heads on heads.partition_id = e.partition_id
+        where heads.position is distinct from e.expected;
+    end if;
+
+    if cardinality(key_digest) > 0 then
+        return query
+            select distinct k.partition_id, 'key'::text
+            from unnest(key_partition, key_digest) as k (partition_id, digest)
+            join idempotency on idempotency.key = k.digest;
+        if found then
+            select refused || array_agg(distinct k.partition_id) into refused
+            from unnest(key_partition, key_digest) as k (partition_id, digest)
+            join idempotency on idempotency.key = k.digest;
+        end if;
+    end if;
+
+    if cardinality(link_stripe_id) > 0 then
+        return query
+            select distinct l.partition_id, 'link'::text
+            from unnest(link_partition, link_stripe_id, link_account, link_moved_from)
+                as l (partition_id, stripe_id, account, moved_from)
+            join stripe_links on stripe_links.stripe_id = l.stripe_id
+            where stripe_links.account_id <> l.account and stripe_links.account_id is distinct from l.moved_from;
+        if found then
+            select refused || array_agg(distinct l.partition_id) into refused
+            from unnest(link_partition, link_stripe_id, link_account, link_moved_from)
+                as l (partition_id, stripe_id, account, moved_from)
+            join stripe_links on stripe_links.stripe_id = l.stripe_id
+            where stripe_links.account_id <> l.account and stripe_links.account_id is distinct from l.moved_from;
+        end if;
+    end if;
+
+    if cardinality(event_position) > 0 then
+        insert into events (partition_id, position, account_id, version, type, type_version, at, payload, hash)
+        select e.partition_id, e.position, e.account, e.version, e.type, event_type_version, e.at, e.payload::json, e.hash
+        from unnest(event_partition, event_position, event_account, event_version, event_type, event_at, event_payload,
+                    event_hash) as e (partition_id, position, account, version, type, at, payload, hash)
+        where e.partition_id <> all (refused);
+
+        update heads set position = h.position, hash = h.hash, batch_id = batch
+        from unnest(head_partition, head_position, head_hash) as h (partition_id, position, hash)
+        where heads.partition_id = h.partition_id and h.position > heads.position and h.partition_id <> all (refused);
+    end if;
+
+    if cardinality(key_digest) > 0 then
+        insert into idempotency (key, request, partition_id, position, outcome)
+        select k.digest, k.request, k.partition_id, k.position, k.outcome::json
+        from unnest(key_partition, key_digest, key_request, key_position, key_outcome)
+            as k (partition_id, digest, request, position, outcome)
+        where k.partition_id <> all (refused);
+    end if;
+
+    if cardinality(balance_account) > 0 then
+        insert into balances (account_id, partition_id, version, available, state)
+        select b.account, b.partition_id, b.version, b.available, b.state::json
+        from unnest(balance_partition, balance_account, balance_version, balance_available, balance_state)
+            as b (partition_id, account, version, available, state)
+        where b.partition_id <> all (refused)
+        on conflict (account_id) do update
+            set version = excluded.version, available = excluded.available, state = excluded.state;
+    end if;
+
+    if cardinality(object_id) > 0 then
+        delete from billing_objects using unnest(object_partition, object_account, object_kind, object_id, object_state)
+            as o (partition_id, account, kind, id, state)
+        where o.state is null and o.partition_id <> all (refused)
+            and billing_objects.account_id = o.account and billing_objects.kind = o.kind
+            and billing_objects.object_id = o.id;
+        insert into billing_objects (account_id, kind, object_id, partition_id, sort_at, state)
+        select o.account, o.kind, o.id, o.partition_id, o.sort_at, o.state::json
+        from unnest(object_partition, object_account, object_kind, object_id, object_sort_at, object_state)
+            as o (partition_id, account, kind, id, sort_at, state)
+        where o.state is not null and o.partition_id <> all (refused)
+        on conflict (account_id, kind, object_id) do update set state = excluded.state, sort_at = excluded.sort_at;
+    end if;
+
+    if cardinality(link_stripe_id) > 0 then
+        insert into stripe_links (stripe_id, account_id, partition_id)
+        select l.stripe_id, l.account, l.partition_id
+        from unnest(link_partition, link_stripe_id, link_account) as l (partition_id, stripe_id, account)
+        where l.partition_id <> all (refused)
+        on conflict (stripe_id) do update set account_id = excluded.account_id, partition_id = excluded.partition_id
+            where stripe_links.account_id <> excluded.account_id;
+    end if;
+
+    if cardinality(inbox_event) > 0 then
+        insert into inbox (stripe_event_id, type, status, reason, account_id, api_version, created_at, received_at, body)
+        select i.event, i.type, i.status, i.reason, i.account, i.api_version, i.created_at, i.received_at, i.body
+        from unnest(inbox_partition, inbox_event, inbox_type, inbox_status, inbox_reason, inbox_account,
+                    inbox_api_version, inbox_created_at, inbox_received_at, inbox_body)
+            as i (partition_id, event, type, status, reason, account, api_version, created_at, received_at, body)
+        where i.partition_id <> all (refused)
+        on conflict (stripe_event_id) do update
+            set status = excluded.status, reason = excluded.reason, account_id = excluded.account_id;
+    end if;
+end $$;
+comment on function append_batch is
+    'Appends a batch of decided commands. A partition is refused, whole, when its head has moved, a key of it was used before, or a Stripe id of it leads elsewhere; the others go through. The caller reloads and decides again.';

@@ -1,0 +1,137 @@
+//! From accounts and their changes to the rows that readers see. Pure, and the same for live writes and a rebuild.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::domain::account::{Account, Changes};
+use crate::domain::billing::{Billing, Kind};
+use crate::domain::event::Event;
+use crate::domain::stripe_object::StripeObject;
+
+/// An account's row in `balances`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BalanceRow {
+    pub account_id: String,
+    pub version: i64,
+    /// Credits spendable when the row was written.
+    pub available: i64,
+    /// JSON.
+    pub state: String,
+}
+
+/// A row in `billing_objects`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectRow {
+    pub account_id: String,
+    pub kind: &'static str,
+    pub object_id: String,
+    /// Unix seconds.
+    pub sort_at: i64,
+    /// JSON; `None`: the row goes.
+    pub state: Option<String>,
+}
+
+/// The balance row of an account.
+pub fn balance_row(account: &Account, now: DateTime<Utc>) -> Result<BalanceRow, serde_json::Error> {
+    Ok(BalanceRow {
+        account_id: account.id.as_str().to_owned(),
+        version: account.version,
+        available: account.credits.available_at(now),
+        state: serde_json::to_string(&account.credits)?,
+    })
+}
+
+/// The rows of what changed beside the balance.
+pub fn object_rows(account: &Account, changes: &Changes) -> Result<Vec<ObjectRow>, serde_json::Error> {
+    let row = |(kind, id): &(Kind, String)| {
+        let (sort_at, state) = match (kind, &account.billing) {
+            (Kind::ClosedLot, _) => {
+                let lot = changes.closed_lots.values().find(|lot| lot.id.to_string() == *id);
+                let state = lot.map(serde_json::to_string).transpose()?;
+                (lot.map_or(0, |lot| lot.effective_at.timestamp()), state)
+            }
+            (_, Some(billing)) => object_state(billing, *kind, id)?,
+            (_, None) => (0, None),
+        };
+        Ok(ObjectRow {
+            account_id: account.id.as_str().to_owned(),
+            kind: kind.as_str(),
+            object_id: id.clone(),
+            sort_at,
+            state,
+        })
+    };
+    changes.touched.iter().map(row).collect()
+}
+
+/// When an object came to be, for listings, and its JSON.
+fn object_state(billing: &Billing, kind: Kind, id: &str) -> Result<(i64, Option<String>), serde_json::Error> {
+    fn found<T: Serialize>(
+        object: Option<&T>,
+        created: impl FnOnce(&T) -> Option<i64>,
+    ) -> Result<(i64, Option<String>), serde_json::Error> {
+        let Some(object) = object else { return Ok((0, None)) };
+        Ok((created(object).unwrap_or(0), Some(serde_json::to_string(object)?)))
+    }
+    match kind {
+        Kind::Customer => found(billing.customers.get(id), |object| Some(object.observed_at)),
+        Kind::Subscription => found(billing.subscriptions.get(id), |object| object.current.created),
+        Kind::Invoice => found(billing.invoices.get(id), |record| record.current().and_then(|invoice| invoice.created)),
+        Kind::Payment => found(billing.payments.get(id), |payment| Some(payment.created())),
+        Kind::CheckoutSession => found(billing.checkout_sessions.get(id), |record| record.session.current.created),
+        Kind::CreditNote => found(billing.credit_notes.get(id), |object| object.current.created),
+        Kind::PaymentMethod => found(billing.payment_methods.get(id), |object| object.current.created),
+        Kind::SubscriptionSchedule => {
+            found(billing.subscription_schedules.get(id), |object| object.current.created)
+        }
+        Kind::UpcomingInvoice => found(billing.upcoming_invoices.get(id), |object| Some(object.observed_at)),
+        Kind::ActiveEntitlements => found(billing.active_entitlements.get(id), |object| Some(object.observed_at)),
+        Kind::CatalogObject => found(billing.catalog_objects.get(id), |object| Some(object.observed_at)),
+        Kind::ClosedLot => found(billing.closed_lots.get(id), |lot| Some(lot.effective_at.timestamp())),
+    }
+}
+
+/// The Stripe ids that lead to the account in whose stream `event` stands.
+pub fn links(event: &Event) -> Vec<String> {
+    match event {
+        Event::CustomerLinked(linked) => vec![linked.stripe_customer_id.clone()],
+        Event::StripeObserved(observation) => links_of(&observation.object),
+        Event::AccountAbsorbed(absorbed) => {
+            let billing = &absorbed.billing;
+            let mut links: Vec<String> = billing.customers.keys().cloned().collect();
+            links.extend(billing.invoices.keys().cloned());
+            links.extend(billing.payments.keys().cloned());
+            links.extend(billing.payment_methods.keys().cloned());
+            links.extend(billing.subscriptions.values().filter_map(|object| object.current.customer.clone()));
+            links.extend(absorbed.links.iter().cloned());
+            links.sort();
+            links.dedup();
+            links
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Only ids by which an object that does not name its customer may be asked for.
+fn links_of(object: &StripeObject) -> Vec<String> {
+    let (customer, own) = match object {
+        StripeObject::Customer(customer) => (Some(&customer.id), None),
+        StripeObject::Subscription(subscription) => (subscription.customer.as_ref(), None),
+        StripeObject::Invoice(invoice) => (invoice.customer.as_ref(), Some(&invoice.id)),
+        StripeObject::InvoicePayment(link) => (Some(&link.payment_intent), Some(&link.invoice)),
+        StripeObject::PaymentIntent(intent) => (intent.customer.as_ref(), Some(&intent.id)),
+        StripeObject::Charge(charge) => {
+            (charge.customer.as_ref(), charge.payment_intent.as_ref().or(Some(&charge.id)))
+        }
+        StripeObject::Refund(refund) => (None, refund.payment_intent.as_ref().or(refund.charge.as_ref())),
+        StripeObject::Dispute(dispute) => (None, dispute.payment_intent.as_ref().or(dispute.charge.as_ref())),
+        StripeObject::CreditNote(note) => (note.customer.as_ref(), note.invoice.as_ref()),
+        StripeObject::CheckoutSession(session) => (session.customer.as_ref(), session.payment_intent.as_ref()),
+        StripeObject::PaymentMethod(method) => (method.customer.as_ref(), Some(&method.id)),
+        StripeObject::SubscriptionSchedule(schedule) => (schedule.customer.as_ref(), None),
+        StripeObject::UpcomingInvoice(upcoming) => (upcoming.customer.as_ref(), None),
+        StripeObject::ActiveEntitlements(active) => (Some(&active.customer), None),
+        StripeObject::CatalogObject(_) => (None, None),
+    };
+    customer.into_iter().chain(own).cloned().collect()
+}

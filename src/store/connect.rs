@@ -1,0 +1,79 @@
+//! Connections: a pool for readers, and direct ones for the lanes.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use deadpool_postgres::{Hook, HookError, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
+use tokio_postgres::{Client, Config, NoTls};
+
+use super::error::StoreError;
+
+/// How long to wait for a connection of an exhausted pool before saying so.
+const POOL_WAIT: Duration = Duration::from_millis(100);
+/// How long to wait for Postgres to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Gives up on a peer that has gone silent, so that a cut cable is noticed.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Puts a connection into the service's own, weaker role, where that role exists and the login may take it.
+const BECOME_SERVICE: &str = "
+    do $$ begin
+        if pg_has_role(current_user, 'subledger_service', 'member') then
+            execute 'set role subledger_service';
+        end if;
+    exception when undefined_object or insufficient_privilege then null;
+    end $$";
+
+/// Where and as whom to connect.
+#[derive(Debug, Clone)]
+pub struct Database {
+    config: Config,
+}
+
+impl Database {
+    /// Reads a `postgres://` URL or key=value settings.
+    pub fn parse(url: &str) -> Result<Self, StoreError> {
+        let mut config = Config::from_str(url)
+            .map_err(|error| StoreError::Refused(format!("DATABASE_URL cannot be read: {error}")))?;
+        config.connect_timeout(CONNECT_TIMEOUT);
+        config.tcp_user_timeout(TCP_USER_TIMEOUT);
+        config.application_name("subledger");
+        Ok(Self { config })
+    }
+
+    /// A pool for queries, working as the service's role.
+    pub fn pool(&self, size: usize) -> Result<Pool, StoreError> {
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = deadpool_postgres::Manager::from_config(self.config.clone(), NoTls, recycling);
+        let timeouts =
+            Timeouts { wait: Some(POOL_WAIT), create: Some(CONNECT_TIMEOUT), recycle: Some(CONNECT_TIMEOUT) };
+        let become_service = Hook::async_fn(|client, _| {
+            Box::pin(async move { client.batch_execute(BECOME_SERVICE).await.map_err(HookError::Backend) })
+        });
+        Pool::builder(manager)
+            .max_size(size)
+            .timeouts(timeouts)
+            .runtime(Runtime::Tokio1)
+            .post_create(become_service)
+            .build()
+            .map_err(|error| StoreError::Refused(error.to_string()))
+    }
+
+    /// A connection of one's own, working as the service's role.
+    pub async fn connect(&self) -> Result<Client, StoreError> {
+        let client = self.connect_as_owner().await?;
+        client.batch_execute(BECOME_SERVICE).await?;
+        Ok(client)
+    }
+
+    /// A connection of one's own with the login's full rights: for migrations and rebuilds.
+    pub async fn connect_as_owner(&self) -> Result<Client, StoreError> {
+        let (client, connection) = self.config.connect(NoTls).await?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::warn!(%error, "a database connection broke");
+            }
+        });
+        Ok(client)
+    }
+}
