@@ -1,2 +1,3 @@
 //! An event-sourced subscription and credit ledger.
 #![forbid(unsafe_code)]
+pub mod embedded_postgres;
