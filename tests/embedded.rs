@@ -2,6 +2,9 @@
 //!
 //! As root the server must be another user; as an ordinary user it is that user. Both are worth a run.
 
+// The helpers beside the tests, too.
+#![allow(clippy::unwrap_used)]
+
 use std::{
     env, fs,
     io::{BufRead, BufReader},

@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(all, expected.map(|folder| root.join(folder)));
 
         let chosen = search(Some(own.clone().into()), &debian, None, &own);
-        assert_eq!(chosen, [own.clone()]);
+        assert_eq!(chosen, vec![own.clone()]);
         let empty = search(Some(root.join("debian/18/bin").into()), &debian, None, &own);
         assert_eq!(empty, Vec::<PathBuf>::new());
         fs::remove_dir_all(root).unwrap();
