@@ -65,11 +65,7 @@ pub enum EmbeddedPostgresError {
          their folder in PG_BINDIR, or set DATABASE_URL",
         path = .path.display()
     )]
-    UnusableBinaries {
-        path: PathBuf,
-        user: String,
-        detail: String,
-    },
+    UnusableBinaries { path: PathBuf, user: String, detail: String },
     #[error(
         "PostgreSQL {found} in {path} is too old: install version {oldest} or newer, or set DATABASE_URL",
         path = .path.display(), oldest = binaries::OLDEST_MAJOR
@@ -80,11 +76,7 @@ pub enum EmbeddedPostgresError {
          {made_by} or name its folder in PG_BINDIR; or, if the data may go, remove that folder",
         path = .path.display()
     )]
-    OtherVersion {
-        path: PathBuf,
-        made_by: u32,
-        found: String,
-    },
+    OtherVersion { path: PathBuf, made_by: u32, found: String },
     #[error(
         "the service runs as root, Postgres must not, and there is neither a user `postgres` nor `nobody`: \
          create one (useradd --system postgres), or run the service as an ordinary user, or set DATABASE_URL"
@@ -115,36 +107,22 @@ pub enum EmbeddedPostgresError {
     #[error("initdb failed: {0}")]
     InitFailed(String),
     #[error("Postgres stopped while starting ({status}); the end of {log}:\n{tail}", log = .log.display())]
-    Exited {
-        status: String,
-        log: PathBuf,
-        tail: String,
-    },
-    #[error(
-        "a Postgres left over from an earlier run (process {pid}) does not stop: end it, then start again"
-    )]
+    Exited { status: String, log: PathBuf, tail: String },
+    #[error("a Postgres left over from an earlier run (process {pid}) does not stop: end it, then start again")]
     LeftoverWillNotStop { pid: i32 },
     #[error("Postgres (process {pid}) does not stop: end it by hand; what was committed is safe")]
     WillNotStop { pid: i32 },
     #[error("the embedded Postgres runs but refuses the service: {0}")]
     Refused(#[from] tokio_postgres::Error),
     #[error("cannot {action} {path}: {source}; is SUBLEDGER_DATA_DIR a folder this user may write to?", path = .path.display())]
-    Io {
-        action: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { action: &'static str, path: PathBuf, source: io::Error },
 }
 
 impl EmbeddedPostgresError {
     /// For `map_err`: says what was being done to which file.
     fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
+        move |source| Self::Io { action, path, source }
     }
 }
 
@@ -169,10 +147,7 @@ impl EmbeddedPostgres {
     ///
     /// # Errors
     /// See [`EmbeddedPostgresError`]; nothing keeps running after an error.
-    pub async fn start(
-        data_dir: &Path,
-        durability: Durability,
-    ) -> Result<Self, EmbeddedPostgresError> {
+    pub async fn start(data_dir: &Path, durability: Durability) -> Result<Self, EmbeddedPostgresError> {
         let folder = Folder::open(data_dir)?;
         let binaries = binaries::choose(&folder)?;
         leftovers::stop(&folder.cluster()).await?;
@@ -184,12 +159,7 @@ impl EmbeddedPostgres {
             folder.password()?
         };
         let (server, port) = launch(&folder, &binaries, durability).await?;
-        let started = Self {
-            server,
-            folder,
-            password,
-            port,
-        };
+        let started = Self { server, folder, password, port };
         started.create_database().await?;
         started.server.restart_when_it_dies();
         tracing::info!(
@@ -204,17 +174,12 @@ impl EmbeddedPostgres {
 
     /// The address of the service's database, password included: not for logs.
     pub fn url(&self) -> String {
-        format!(
-            "postgres://{NAME}:{}@127.0.0.1:{}/{NAME}",
-            self.password, self.port
-        )
+        format!("postgres://{NAME}:{}@127.0.0.1:{}/{NAME}", self.password, self.port)
     }
 
     /// The process that heads the server; `None` for the moment between its death and its next start.
     pub fn process_id(&self) -> Option<u32> {
-        self.server
-            .process()
-            .and_then(|pid| u32::try_from(pid.as_raw()).ok())
+        self.server.process().and_then(|pid| u32::try_from(pid.as_raw()).ok())
     }
 
     /// Where the data is, which is not always where it was asked for (see [`start`](Self::start)).
@@ -240,13 +205,9 @@ impl EmbeddedPostgres {
             .connect(NoTls)
             .await?;
         let connection = tokio::spawn(connection);
-        let found = client
-            .query_opt("select 1 from pg_database where datname = $1", &[&NAME])
-            .await?;
+        let found = client.query_opt("select 1 from pg_database where datname = $1", &[&NAME]).await?;
         if found.is_none() {
-            client
-                .batch_execute(&format!("create database {NAME}"))
-                .await?;
+            client.batch_execute(&format!("create database {NAME}")).await?;
         }
         drop(client);
         // The queries above have answered; how the connection ends changes nothing.

@@ -1,6 +1,7 @@
 //! An event-sourced subscription and credit ledger.
 #![forbid(unsafe_code)]
 
+pub mod app;
 pub mod clock;
 pub mod domain;
 pub mod embedded_postgres;

@@ -45,6 +45,7 @@ pub enum Command {
         from: AccountId,
         credits: Box<Credits>,
         billing: Box<Billing>,
+        links: Vec<String>,
     },
     /// Be taken over by another stream.
     MergeInto {

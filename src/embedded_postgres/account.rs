@@ -39,9 +39,7 @@ impl Account {
             return Ok(Self::of(user, false));
         }
         match owner.filter(|owner| *owner != 0) {
-            Some(owner) => {
-                user_with_id(Uid::from_raw(owner)).ok_or(EmbeddedPostgresError::UnknownUser(owner))
-            }
+            Some(owner) => user_with_id(Uid::from_raw(owner)).ok_or(EmbeddedPostgresError::UnknownUser(owner)),
             None => ["postgres", "nobody"]
                 .iter()
                 .find_map(|name| User::from_name(name).ok().flatten())
@@ -51,12 +49,7 @@ impl Account {
     }
 
     fn of(user: User, change: bool) -> Self {
-        Self {
-            name: user.name,
-            uid: user.uid.as_raw(),
-            gid: user.gid.as_raw(),
-            change,
-        }
+        Self { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw(), change }
     }
 
     /// A command run as this user, with nothing of the service's environment: its secrets are no

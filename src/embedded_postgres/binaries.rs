@@ -26,20 +26,10 @@ pub fn find_binaries() -> Option<PathBuf> {
 }
 
 fn find_all() -> Vec<PathBuf> {
-    search(
-        env::var_os("PG_BINDIR"),
-        Path::new("/usr/lib/postgresql"),
-        env::var_os("PATH"),
-        Path::new(".postgres/bin"),
-    )
+    search(env::var_os("PG_BINDIR"), Path::new("/usr/lib/postgresql"), env::var_os("PATH"), Path::new(".postgres/bin"))
 }
 
-fn search(
-    chosen: Option<OsString>,
-    debian: &Path,
-    path: Option<OsString>,
-    provided: &Path,
-) -> Vec<PathBuf> {
+fn search(chosen: Option<OsString>, debian: &Path, path: Option<OsString>, provided: &Path) -> Vec<PathBuf> {
     let places = match chosen {
         Some(chosen) => vec![PathBuf::from(chosen)],
         None => {
@@ -51,9 +41,7 @@ fn search(
     };
     let mut found: Vec<PathBuf> = Vec::new();
     for place in places {
-        let has_server = ["initdb", "postgres"]
-            .iter()
-            .all(|program| place.join(program).is_file());
+        let has_server = ["initdb", "postgres"].iter().all(|program| place.join(program).is_file());
         // Absolute, since the server is started from another folder; without links, since one of the
         // folders above a link may be closed to the server's user.
         if let (true, Ok(place)) = (has_server, place.canonicalize())
@@ -102,20 +90,15 @@ pub(super) fn choose(folder: &Folder) -> Result<Binaries, EmbeddedPostgresError>
                 problem = Some(EmbeddedPostgresError::TooOld { found, path: place });
             }
             Ok(major) => {
-                return Ok(Binaries {
-                    folder: place,
-                    major,
-                });
+                return Ok(Binaries { folder: place, major });
             }
             Err(error) => problem = Some(error),
         }
     }
     Err(match (made_by, problem) {
-        (Some(made_by), _) if !other_versions.is_empty() => EmbeddedPostgresError::OtherVersion {
-            path: folder.cluster(),
-            made_by,
-            found: other_versions.join(", "),
-        },
+        (Some(made_by), _) if !other_versions.is_empty() => {
+            EmbeddedPostgresError::OtherVersion { path: folder.cluster(), made_by, found: other_versions.join(", ") }
+        }
         (_, problem) => problem.unwrap_or(EmbeddedPostgresError::NoBinaries),
     })
 }
@@ -127,15 +110,9 @@ fn major_version(folder: &Path, account: &Account) -> Result<u32, EmbeddedPostgr
         user: account.name.clone(),
         detail,
     };
-    let output = account
-        .command(&program)
-        .arg("--version")
-        .output()
-        .map_err(|error| unusable(error.to_string()))?;
+    let output = account.command(&program).arg("--version").output().map_err(|error| unusable(error.to_string()))?;
     if !output.status.success() {
-        return Err(unusable(
-            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        ));
+        return Err(unusable(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
     }
     let version = String::from_utf8_lossy(&output.stdout);
     parse_major(&version).ok_or_else(|| unusable(format!("it says {version:?}")))
@@ -144,9 +121,7 @@ fn major_version(folder: &Path, account: &Account) -> Result<u32, EmbeddedPostgr
 /// From `postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)` or `… 18beta1`.
 fn parse_major(version: &str) -> Option<u32> {
     let (_, number) = version.split_once("(PostgreSQL) ")?;
-    let digits = number
-        .split(|letter: char| !letter.is_ascii_digit())
-        .next()?;
+    let digits = number.split(|letter: char| !letter.is_ascii_digit()).next()?;
     digits.parse().ok()
 }
 

@@ -29,8 +29,7 @@ pub(super) struct Folder {
 impl Folder {
     /// Creates the folder if needed, and locks it.
     pub(super) fn open(wanted: &Path) -> Result<Self, EmbeddedPostgresError> {
-        let wanted =
-            std::path::absolute(wanted).map_err(EmbeddedPostgresError::io("find", wanted))?;
+        let wanted = std::path::absolute(wanted).map_err(EmbeddedPostgresError::io("find", wanted))?;
         let (path, account) = settle(&wanted)?;
         if !path.exists() {
             create_private(&path, &account)?;
@@ -39,11 +38,7 @@ impl Folder {
         if path != wanted {
             note_location(&wanted, &path)?;
         }
-        Ok(Self {
-            path,
-            account,
-            _lock: lock,
-        })
+        Ok(Self { path, account, _lock: lock })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -84,8 +79,7 @@ impl Folder {
         const PREFIX: &str = "cluster.unfinished-";
         for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(PREFIX) {
-                fs::remove_dir_all(entry.path())
-                    .map_err(EmbeddedPostgresError::io("remove", &entry.path()))?;
+                fs::remove_dir_all(entry.path()).map_err(EmbeddedPostgresError::io("remove", &entry.path()))?;
             }
         }
         let path = self.path.join(format!("{PREFIX}{}", random_hex::<4>()));
@@ -111,9 +105,7 @@ impl Folder {
         let path = self.password_file();
         match fs::read_to_string(&path) {
             Ok(password) => Ok(password.trim().to_owned()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(EmbeddedPostgresError::PasswordMissing(path))
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(EmbeddedPostgresError::PasswordMissing(path)),
             Err(error) => Err(EmbeddedPostgresError::io("read", &path)(error)),
         }
     }
@@ -121,9 +113,7 @@ impl Folder {
     /// The port of the last run while it is free, else a new one, which is kept for the next run.
     pub(super) fn port(&self) -> Result<u16, EmbeddedPostgresError> {
         let path = self.path.join("port");
-        let last: Option<u16> = fs::read_to_string(&path)
-            .ok()
-            .and_then(|port| port.trim().parse().ok());
+        let last: Option<u16> = fs::read_to_string(&path).ok().and_then(|port| port.trim().parse().ok());
         if let Some(port) = last.filter(|port| port_is_free(*port)) {
             return Ok(port);
         }
@@ -139,8 +129,7 @@ impl Folder {
     pub(super) fn open_log(&self) -> Result<File, EmbeddedPostgresError> {
         let path = self.log_file();
         if fs::metadata(&path).is_ok_and(|log| log.len() > LOG_LIMIT) {
-            fs::rename(&path, self.path.join("server.log.old"))
-                .map_err(EmbeddedPostgresError::io("rename", &path))?;
+            fs::rename(&path, self.path.join("server.log.old")).map_err(EmbeddedPostgresError::io("rename", &path))?;
         }
         open_private(&path, &self.account).map_err(EmbeddedPostgresError::io("write", &path))
     }
@@ -180,9 +169,7 @@ fn settle(wanted: &Path) -> Result<(PathBuf, Account), EmbeddedPostgresError> {
     }
     let account = Account::choose(&cluster_in(wanted))?;
     let existing = wanted.ancestors().find(|folder| folder.exists());
-    if !nix::unistd::Uid::effective().is_root()
-        || existing.is_some_and(|folder| account.can_enter(folder))
-    {
+    if !nix::unistd::Uid::effective().is_root() || existing.is_some_and(|folder| account.can_enter(folder)) {
         return Ok((wanted.to_owned(), account));
     }
     let hash = hex::encode(Sha256::digest(wanted.as_os_str().as_encoded_bytes()));
@@ -220,12 +207,7 @@ fn create_private(path: &Path, account: &Account) -> Result<(), EmbeddedPostgres
 
 /// Opens for appending a file that only the server's user (and root) may read.
 fn open_private(path: &Path, account: &Account) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .create(true)
-        .read(true)
-        .append(true)
-        .mode(0o600)
-        .open(path)?;
+    let file = OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(path)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
     account.give(path)?;
     Ok(file)
@@ -235,18 +217,14 @@ fn open_private(path: &Path, account: &Account) -> io::Result<File> {
 /// to the server: Rust opens files close-on-exec.
 fn lock(folder: &Path, account: &Account) -> Result<File, EmbeddedPostgresError> {
     let path = folder.join("lock");
-    let mut file =
-        open_private(&path, account).map_err(EmbeddedPostgresError::io("open", &path))?;
+    let mut file = open_private(&path, account).map_err(EmbeddedPostgresError::io("open", &path))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut owner = String::new();
             // Only for the message; the lock itself is what counts.
             let _ = file.rewind().and_then(|()| file.read_to_string(&mut owner));
-            return Err(EmbeddedPostgresError::InUse {
-                path: folder.to_owned(),
-                owner: owner.trim().to_owned(),
-            });
+            return Err(EmbeddedPostgresError::InUse { path: folder.to_owned(), owner: owner.trim().to_owned() });
         }
         Err(TryLockError::Error(error)) => {
             return Err(EmbeddedPostgresError::io("lock", &path)(error));

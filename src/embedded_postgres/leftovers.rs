@@ -54,11 +54,7 @@ pub(super) async fn stop(cluster: &Path) -> Result<(), EmbeddedPostgresError> {
 /// The gentle signal means "cancel the query" to all but the head of the server, so only that gets it.
 fn targets(cluster: &Path, running: &[Pid], signal: Signal) -> Vec<Pid> {
     let head = PidFile::read(cluster).map(|file| file.pid);
-    running
-        .iter()
-        .copied()
-        .filter(|pid| signal != Signal::SIGINT || Some(*pid) == head)
-        .collect()
+    running.iter().copied().filter(|pid| signal != Signal::SIGINT || Some(*pid) == head).collect()
 }
 
 /// Every process of a Postgres that works in `cluster`. Where there is no /proc, only its head is known.
@@ -66,10 +62,7 @@ fn servers_in(cluster: &Path) -> Vec<Pid> {
     let Ok(cluster) = cluster.canonicalize() else {
         return Vec::new();
     };
-    let Some(processes) = fs::read_dir("/proc/self")
-        .ok()
-        .and_then(|_| fs::read_dir("/proc").ok())
-    else {
+    let Some(processes) = fs::read_dir("/proc/self").ok().and_then(|_| fs::read_dir("/proc").ok()) else {
         return PidFile::read(&cluster)
             .map(|file| file.pid)
             .filter(|pid| kill(*pid, None).is_ok())
@@ -81,8 +74,7 @@ fn servers_in(cluster: &Path) -> Vec<Pid> {
         .filter(|process| {
             // The name too: somebody's shell may stand in that folder.
             fs::read_link(process.path().join("cwd")).is_ok_and(|folder| folder == cluster)
-                && fs::read_to_string(process.path().join("comm"))
-                    .is_ok_and(|name| name.trim() == "postgres")
+                && fs::read_to_string(process.path().join("comm")).is_ok_and(|name| name.trim() == "postgres")
         })
         .filter_map(|process| process.file_name().to_str()?.parse().ok())
         .map(Pid::from_raw)
@@ -98,9 +90,7 @@ fn remove_misleading_pid_file(cluster: &Path) -> Result<(), EmbeddedPostgresErro
     }
     let path = PidFile::path(cluster);
     match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(EmbeddedPostgresError::io("remove", &path)(error))
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(EmbeddedPostgresError::io("remove", &path)(error)),
         _ => Ok(()),
     }
 }
@@ -125,9 +115,6 @@ impl PidFile {
         let pid: i32 = lines.next()?.trim().parse().ok()?;
         // The eighth line is the state, since PostgreSQL 10.
         let ready = lines.nth(6).is_some_and(|state| state.trim() == "ready");
-        (pid > 1).then_some(Self {
-            pid: Pid::from_raw(pid),
-            ready,
-        })
+        (pid > 1).then_some(Self { pid: Pid::from_raw(pid), ready })
     }
 }

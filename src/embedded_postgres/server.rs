@@ -16,8 +16,7 @@ use nix::{
 };
 
 use super::{
-    Durability, EmbeddedPostgresError, NAME, account::Account, binaries::Binaries, folder::Folder,
-    leftovers::PidFile,
+    Durability, EmbeddedPostgresError, NAME, account::Account, binaries::Binaries, folder::Folder, leftovers::PidFile,
 };
 
 const POLL: Duration = Duration::from_millis(20);
@@ -54,11 +53,8 @@ const SETTINGS: [(&str, &str); 13] = [
     ("cluster_name", NAME),
 ];
 
-const VOLATILE_SETTINGS: [(&str, &str); 3] = [
-    ("fsync", "off"),
-    ("synchronous_commit", "off"),
-    ("full_page_writes", "off"),
-];
+const VOLATILE_SETTINGS: [(&str, &str); 3] =
+    [("fsync", "off"), ("synchronous_commit", "off"), ("full_page_writes", "off")];
 
 /// Makes a cluster in the folder, with one role `subledger` (a superuser) and the folder's password.
 pub(super) async fn initialise(
@@ -130,11 +126,7 @@ impl Server {
     ) -> Result<Self, EmbeddedPostgresError> {
         let log = folder.log_file();
         let command = command(folder, binaries, durability, port)?;
-        let watched = Arc::new(Mutex::new(Watched {
-            goal: Goal::Start,
-            process: None,
-            ended: String::new(),
-        }));
+        let watched = Arc::new(Mutex::new(Watched { goal: Goal::Start, process: None, ended: String::new() }));
         let watcher = thread::Builder::new()
             .name("postgres-watcher".to_owned())
             .spawn({
@@ -142,12 +134,7 @@ impl Server {
                 move || watch(command, &watched)
             })
             .map_err(EmbeddedPostgresError::io("start a thread for", &log))?;
-        Ok(Self {
-            watched,
-            watcher,
-            cluster: folder.cluster(),
-            log,
-        })
+        Ok(Self { watched, watcher, cluster: folder.cluster(), log })
     }
 
     /// Waits until the server accepts connections, however long a recovery takes, or ends.
@@ -158,8 +145,7 @@ impl Server {
             // The pid tells our server's file from a predecessor's.
             let process = self.process();
             if process.is_some()
-                && PidFile::read(&self.cluster)
-                    .is_some_and(|file| file.ready && Some(file.pid) == process)
+                && PidFile::read(&self.cluster).is_some_and(|file| file.ready && Some(file.pid) == process)
             {
                 return Ok(());
             }
@@ -191,10 +177,7 @@ impl Server {
     /// Stops the server and waits for its end: first a fast shutdown, then one without a checkpoint, which
     /// the next start makes up for.
     pub(super) async fn stop(&self) -> Result<(), EmbeddedPostgresError> {
-        for (signal, patience) in [
-            (Signal::SIGINT, STOP_PATIENCE),
-            (Signal::SIGQUIT, ABORT_PATIENCE),
-        ] {
+        for (signal, patience) in [(Signal::SIGINT, STOP_PATIENCE), (Signal::SIGQUIT, ABORT_PATIENCE)] {
             self.request_stop(signal);
             let deadline = Instant::now() + patience;
             while !self.watcher.is_finished() && Instant::now() < deadline {
@@ -282,9 +265,7 @@ fn command(
     // finish its work on the database first.
     command.process_group(0);
     let log = folder.open_log()?;
-    let second = log
-        .try_clone()
-        .map_err(EmbeddedPostgresError::io("write", &folder.log_file()))?;
+    let second = log.try_clone().map_err(EmbeddedPostgresError::io("write", &folder.log_file()))?;
     command.stdout(log).stderr(second);
     Ok(command)
 }

@@ -81,9 +81,7 @@ fn object_state(billing: &Billing, kind: Kind, id: &str) -> Result<(i64, Option<
         Kind::CheckoutSession => found(billing.checkout_sessions.get(id), |record| record.session.current.created),
         Kind::CreditNote => found(billing.credit_notes.get(id), |object| object.current.created),
         Kind::PaymentMethod => found(billing.payment_methods.get(id), |object| object.current.created),
-        Kind::SubscriptionSchedule => {
-            found(billing.subscription_schedules.get(id), |object| object.current.created)
-        }
+        Kind::SubscriptionSchedule => found(billing.subscription_schedules.get(id), |object| object.current.created),
         Kind::UpcomingInvoice => found(billing.upcoming_invoices.get(id), |object| Some(object.observed_at)),
         Kind::ActiveEntitlements => found(billing.active_entitlements.get(id), |object| Some(object.observed_at)),
         Kind::CatalogObject => found(billing.catalog_objects.get(id), |object| Some(object.observed_at)),
@@ -120,9 +118,7 @@ fn links_of(object: &StripeObject) -> Vec<String> {
         StripeObject::Invoice(invoice) => (invoice.customer.as_ref(), Some(&invoice.id)),
         StripeObject::InvoicePayment(link) => (Some(&link.payment_intent), Some(&link.invoice)),
         StripeObject::PaymentIntent(intent) => (intent.customer.as_ref(), Some(&intent.id)),
-        StripeObject::Charge(charge) => {
-            (charge.customer.as_ref(), charge.payment_intent.as_ref().or(Some(&charge.id)))
-        }
+        StripeObject::Charge(charge) => (charge.customer.as_ref(), charge.payment_intent.as_ref().or(Some(&charge.id))),
         StripeObject::Refund(refund) => (None, refund.payment_intent.as_ref().or(refund.charge.as_ref())),
         StripeObject::Dispute(dispute) => (None, dispute.payment_intent.as_ref().or(dispute.charge.as_ref())),
         StripeObject::CreditNote(note) => (note.customer.as_ref(), note.invoice.as_ref()),

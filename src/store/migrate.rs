@@ -29,10 +29,7 @@ pub async fn migrate(database: &Database, partitions: i16) -> Result<i16, StoreE
 
 async fn init_ledger(client: &Client, partitions: i16) -> Result<i16, StoreError> {
     client
-        .execute(
-            "/* init_ledger */ insert into ledger (partitions) values ($1) on conflict do nothing",
-            &[&partitions],
-        )
+        .execute("/* init_ledger */ insert into ledger (partitions) values ($1) on conflict do nothing", &[&partitions])
         .await?;
     let row = client.query_one("/* init_ledger */ select partitions from ledger", &[]).await?;
     let partitions: i16 = row.get(0);

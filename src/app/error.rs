@@ -1,0 +1,34 @@
+//! What a use of the service can fail with.
+
+use crate::domain::ids::AccountId;
+use crate::domain::rejection::Rejection;
+use crate::store::error::StoreError;
+
+/// Why nothing was done, or nothing can be said.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    #[error("no account is called {0}")]
+    AccountNotFound(String),
+    #[error("this Idempotency-Key was used for another request; use a new key for a new request")]
+    KeyReused,
+    #[error("too many requests are waiting; retry in a second")]
+    Overloaded,
+    #[error("the Stripe customer {customer} is linked to another account already")]
+    CustomerLinkedElsewhere { customer: String },
+    #[error("the service is stopping; retry at once, another replica will answer")]
+    Stopping,
+    #[error("the command could not be written: {0}")]
+    Poisoned(String),
+    #[error("position {wanted} has not been reached within the time allowed; the account is at {reached}")]
+    PositionNotReached { wanted: i64, reached: i64 },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The stream moved: ask there. Only within the service.
+    #[error("the account was taken over by {0}")]
+    Moved(AccountId),
+    /// A Stripe id leads elsewhere than thought. Only within the service.
+    #[error("a Stripe id of this event leads to another account")]
+    LinkedElsewhere,
+}

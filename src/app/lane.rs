@@ -1,0 +1,503 @@
+//! A lane: one task, one connection, and the batching that makes durable writes cheap.
+//!
+//! It takes one command and whatever else is waiting, decides all of them in memory, appends their events in one round
+//! trip, and answers every caller once that is durable. Nothing lingers: a lone command goes at once, and batches grow
+//! by themselves while an append is under way.
+
+use std::collections::{HashMap, HashSet};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+use tokio::sync::mpsc;
+use tokio_postgres::{Client, Statement};
+
+use super::catalog::CatalogHolder;
+use super::error::AppError;
+use super::metrics::Metrics;
+use super::plan::Plan;
+use super::work::{Answer, Key, Work};
+use crate::clock::Clock;
+use crate::domain::account::{Account, Changes};
+use crate::domain::command::{Outcome, decide};
+use crate::domain::draft::{Context, Draft};
+use crate::domain::event::Event;
+use crate::domain::ids::AccountId;
+use crate::domain::rejection::Rejection;
+use crate::store::append::{self, Batch, Digest, InboxStatus, KeyRow, Refusal};
+use crate::store::connect::Database;
+use crate::store::error::StoreError;
+use crate::store::load::{self, Head, StoredKey};
+use crate::store::partition::partition_of;
+
+/// Commands in one append at most: past a few hundred, latency grows and the rate does not.
+const MAX_BATCH: usize = 256;
+/// Tries before a command that keeps being refused is given back.
+const MAX_TRIES: u32 = 12;
+/// Keys whose outcome is kept in memory, for retries that come soon.
+const RECENT_KEYS: NonZeroUsize = NonZeroUsize::new(50_000).expect("not zero");
+
+/// What a lane works with.
+#[derive(Debug, Clone)]
+pub struct LaneSettings {
+    pub database: Database,
+    pub partitions: i16,
+    pub catalog: CatalogHolder,
+    pub clock: Arc<dyn Clock>,
+    pub metrics: Metrics,
+    /// Accounts kept in memory.
+    pub cached_accounts: NonZeroUsize,
+    /// Name of the lane in metrics.
+    pub name: String,
+}
+
+/// The lane's task.
+#[derive(Debug)]
+pub struct Lane {
+    settings: LaneSettings,
+    queue: mpsc::Receiver<Work>,
+    connection: Option<(Client, Statement)>,
+    heads: HashMap<i16, Head>,
+    accounts: LruCache<AccountId, Account>,
+    recent: LruCache<Digest, (Digest, Answer)>,
+}
+
+/// A command that was decided and waits for its append.
+struct Decided {
+    work: Work,
+    partition_id: i16,
+    /// `None`: the answer is that of an earlier command of the batch with the same key.
+    answer: Option<Answer>,
+}
+
+/// What a round of decisions came to.
+struct Round {
+    plan: Plan,
+    decided: Vec<Decided>,
+}
+
+impl Lane {
+    pub fn new(settings: LaneSettings, queue: mpsc::Receiver<Work>) -> Self {
+        let accounts = LruCache::new(settings.cached_accounts);
+        let recent = LruCache::new(RECENT_KEYS);
+        Self { settings, queue, connection: None, heads: HashMap::new(), accounts, recent }
+    }
+
+    /// Works until every sender is gone, then finishes what was accepted.
+    pub async fn run(mut self) {
+        while let Some(first) = self.queue.recv().await {
+            let mut batch = vec![first];
+            while batch.len() < MAX_BATCH {
+                match self.queue.try_recv() {
+                    Ok(work) => batch.push(work),
+                    Err(_) => break,
+                }
+            }
+            let metrics = &self.settings.metrics;
+            metrics.append_batch_size.observe(batch.len() as f64);
+            metrics.lane_queue_depth.with_label_values(&[&self.settings.name]).set(self.queue.len() as i64);
+            for work in &batch {
+                metrics.lane_queue_seconds.observe(work.enqueued_at.elapsed().as_secs_f64());
+            }
+            self.work_off(batch).await;
+        }
+    }
+
+    /// Tries until every command of the batch is answered.
+    async fn work_off(&mut self, mut batch: Vec<Work>) {
+        for attempt in 0..MAX_TRIES {
+            batch = self.answer_recent(batch);
+            // Nobody waits for these any more, and nothing was done for them yet.
+            batch.retain(|work| !work.reply.is_closed());
+            if batch.is_empty() {
+                return;
+            }
+            if attempt > 2 {
+                tokio::time::sleep(Duration::from_millis(5 << attempt.min(6))).await;
+            }
+            match self.attempt(&mut batch).await {
+                Ok(()) => {}
+                Err(error) if error.is_transient() => {
+                    let reason = if matches!(error, StoreError::Conflict(_)) { "conflict" } else { "unavailable" };
+                    self.settings.metrics.tx_retries.with_label_values(&[reason]).inc();
+                    self.forget(&batch);
+                    if matches!(error, StoreError::OutcomeUnknown) {
+                        return give_back(batch, || AppError::Store(StoreError::OutcomeUnknown));
+                    }
+                    if matches!(error, StoreError::Conflict(_)) {
+                        batch = self.answer_stored(batch).await;
+                    } else if attempt >= 3 {
+                        let text = error.to_string();
+                        return give_back(batch, || AppError::Store(StoreError::Unavailable(text.clone())));
+                    }
+                }
+                Err(error) => return self.bisect(batch, error).await,
+            }
+        }
+        give_back(batch, || AppError::Overloaded);
+    }
+
+    /// One poison command must not fail its neighbours: halves are tried apart until it stands alone.
+    async fn bisect(&mut self, mut batch: Vec<Work>, error: StoreError) {
+        self.forget(&batch);
+        if batch.len() == 1 {
+            tracing::error!(%error, "a command could not be written");
+            let text = error.to_string();
+            return give_back(batch, || AppError::Poisoned(text.clone()));
+        }
+        let second = batch.split_off(batch.len() / 2);
+        Box::pin(self.work_off(batch)).await;
+        Box::pin(self.work_off(second)).await;
+    }
+
+    /// Loads, decides, appends, answers. What was refused stays in `batch`; so does everything on an error.
+    async fn attempt(&mut self, batch: &mut Vec<Work>) -> Result<(), StoreError> {
+        self.connect().await?;
+        self.load(batch).await?;
+        let Round { plan, decided } = self.decide(std::mem::take(batch)).map_err(|(works, error)| {
+            *batch = works;
+            error
+        })?;
+        let started = Instant::now();
+        let appended = self.append(&plan.batch).await;
+        self.settings.metrics.append_seconds.observe(started.elapsed().as_secs_f64());
+        let refused: HashMap<i16, Refusal> = match appended {
+            Ok(refused) => refused.into_iter().collect(),
+            Err(error) => {
+                batch.extend(decided.into_iter().map(|decided| decided.work));
+                return Err(error);
+            }
+        };
+        self.heads.extend(plan.heads_after().filter(|(partition_id, _)| !refused.contains_key(partition_id)));
+        for refusal in refused.values() {
+            let reason = match refusal {
+                Refusal::Stale => "stale",
+                Refusal::Key => "key",
+                Refusal::Link => "link",
+            };
+            self.settings.metrics.tx_retries.with_label_values(&[reason]).inc();
+        }
+        let mut again = Vec::new();
+        for decided in decided {
+            match refused.get(&decided.partition_id) {
+                None => self.answer(decided),
+                Some(Refusal::Link) if !decided.work.links.is_empty() => {
+                    self.forget(std::slice::from_ref(&decided.work));
+                    let _ = decided.work.reply.send(Err(AppError::LinkedElsewhere));
+                }
+                Some(_) => again.push(decided.work),
+            }
+        }
+        self.forget(&again);
+        if refused.values().any(|refusal| *refusal == Refusal::Key) {
+            again = self.answer_stored(again).await;
+        }
+        *batch = again;
+        Ok(())
+    }
+
+    /// Answers an appended command, and remembers the answer for whoever asks again.
+    fn answer(&mut self, decided: Decided) {
+        let Decided { work, answer, .. } = decided;
+        match (answer, work.key) {
+            (Some(answer), key) => {
+                if let Some(key) = key {
+                    self.recent.put(key.key, (key.request, answer.clone()));
+                }
+                let _ = work.reply.send(Ok(answer));
+            }
+            (None, Some(key)) => self.replay(work, key),
+            (None, None) => {}
+        }
+    }
+
+    fn replay(&mut self, work: Work, key: Key) {
+        if let Some((request, answer)) = self.recent.get(&key.key) {
+            let _ = work.reply.send(replayed(*request, answer, key));
+        }
+    }
+
+    /// Answers what was answered a moment ago.
+    fn answer_recent(&mut self, batch: Vec<Work>) -> Vec<Work> {
+        let (known, rest): (Vec<Work>, Vec<Work>) =
+            batch.into_iter().partition(|work| work.key.is_some_and(|key| self.recent.contains(&key.key)));
+        for work in known {
+            if let Some(key) = work.key {
+                self.replay(work, key);
+            }
+        }
+        rest
+    }
+
+    /// Answers what was answered at any time, from the store.
+    async fn answer_stored(&mut self, batch: Vec<Work>) -> Vec<Work> {
+        let Some((client, _)) = &self.connection else { return batch };
+        let digests: Vec<Digest> = batch.iter().filter_map(|work| work.key.map(|key| key.key)).collect();
+        let digests: Vec<&[u8]> = digests.iter().map(|digest| digest.as_slice()).collect();
+        let stored = match load::keys(client, &digests).await {
+            Ok(stored) => stored,
+            Err(error) => {
+                tracing::warn!(%error, "keys could not be looked up; trying again");
+                return batch;
+            }
+        };
+        let mut rest = Vec::new();
+        for work in batch {
+            let found = work.key.and_then(|key| stored.get(&key.key).map(|stored| (key, stored)));
+            match found.map(|(key, stored)| stored_answer(stored).map(|answer| (key, stored.request, answer))) {
+                None => rest.push(work),
+                Some(Ok((key, request, answer))) => {
+                    let _ = work.reply.send(replayed(request, &answer, key));
+                    self.recent.put(key.key, (request, answer));
+                }
+                Some(Err(error)) => {
+                    let _ = work.reply.send(Err(error.into()));
+                }
+            }
+        }
+        rest
+    }
+
+    /// Drops what is in memory of the partitions and accounts of these commands: the store knows better.
+    fn forget(&mut self, batch: &[Work]) {
+        let partitions: HashSet<i16> = batch.iter().map(|work| self.partition(work)).collect();
+        if partitions.is_empty() {
+            return;
+        }
+        let stale: Vec<AccountId> = self
+            .accounts
+            .iter()
+            .map(|(id, _)| id)
+            .filter(|id| partitions.contains(&partition_of(id.as_str(), self.settings.partitions)))
+            .cloned()
+            .collect();
+        for id in stale {
+            self.accounts.pop(&id);
+        }
+        for partition in partitions {
+            self.heads.remove(&partition);
+        }
+    }
+
+    fn partition(&self, work: &Work) -> i16 {
+        partition_of(work.account.as_str(), self.settings.partitions)
+    }
+
+    async fn connect(&mut self) -> Result<(), StoreError> {
+        if self.connection.as_ref().is_some_and(|(client, _)| !client.is_closed()) {
+            return Ok(());
+        }
+        self.connection = None;
+        let client = self.settings.database.connect().await?;
+        let statement = append::prepare(&client).await?;
+        self.connection = Some((client, statement));
+        Ok(())
+    }
+
+    /// Brings the heads and accounts that the batch needs into memory, in one round trip.
+    async fn load(&mut self, batch: &[Work]) -> Result<(), StoreError> {
+        let Some((client, _)) = &self.connection else { return Ok(()) };
+        let mut partitions: Vec<i16> = batch.iter().map(|work| self.partition(work)).collect();
+        partitions.sort_unstable();
+        partitions.dedup();
+        partitions.retain(|partition| !self.heads.contains_key(partition));
+
+        let mut cold: Vec<&AccountId> = Vec::new();
+        let mut cold_billing: Vec<&AccountId> = Vec::new();
+        for work in batch {
+            let Some(command) = &work.command else { continue };
+            let cached = self.accounts.peek(&work.account);
+            if cached.is_none() {
+                cold.push(&work.account);
+            }
+            if command.needs_billing() && cached.is_none_or(|account| account.billing.is_none()) {
+                cold_billing.push(&work.account);
+            }
+        }
+        for list in [&mut cold, &mut cold_billing] {
+            list.sort_unstable();
+            list.dedup();
+        }
+        let cold_ids: Vec<&str> = cold.iter().map(|id| id.as_str()).collect();
+        let billing_ids: Vec<&str> = cold_billing.iter().map(|id| id.as_str()).collect();
+        // Sent together. The heads are read first, so whatever is read of accounts is at least as new: if it is newer,
+        // the head has moved and the append will be refused.
+        let (heads, accounts, billings) = tokio::try_join!(
+            async { if partitions.is_empty() { Ok(HashMap::new()) } else { load::heads(client, &partitions).await } },
+            async { if cold_ids.is_empty() { Ok(Vec::new()) } else { load::accounts(client, &cold_ids).await } },
+            async {
+                if billing_ids.is_empty() { Ok(HashMap::new()) } else { load::billings(client, &billing_ids).await }
+            },
+        )?;
+        self.heads.extend(heads);
+        for id in cold {
+            self.accounts.put(id.clone(), Account { billing: None, ..Account::new(id.clone()) });
+        }
+        for account in accounts {
+            self.accounts.put(account.id.clone(), account);
+        }
+        let mut billings = billings;
+        for id in cold_billing {
+            if let Some(account) = self.accounts.get_mut(id) {
+                account.billing = Some(Box::new(billings.remove(id).unwrap_or_default()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides every command in memory. On an error, which only a defect can cause, all of them come back.
+    fn decide(&mut self, works: Vec<Work>) -> Result<Round, (Vec<Work>, StoreError)> {
+        let catalog = self.settings.catalog.current();
+        let now = self.settings.clock.now();
+        let context = Context { catalog: &catalog.catalog, catalog_digest: &catalog.digest, now };
+        let mut round = Round { plan: Plan::new(), decided: Vec::with_capacity(works.len()) };
+        let mut touched: HashMap<AccountId, (i16, Changes)> = HashMap::with_capacity(works.len());
+        let mut claimed: HashSet<Digest> = HashSet::new();
+        let mut failure = None;
+        for work in works {
+            let partition_id = self.partition(&work);
+            let is_repeat = work.key.is_some_and(|key| !claimed.insert(key.key));
+            if is_repeat || failure.is_some() {
+                round.decided.push(Decided { work, partition_id, answer: None });
+                continue;
+            }
+            if let Some(into) =
+                self.accounts.peek(&work.account).and_then(|account| account.credits.merged_into.clone())
+                && work.command.is_some()
+            {
+                let _ = work.reply.send(Err(AppError::Moved(into)));
+                continue;
+            }
+            let decided = self.decide_one(&mut round.plan, &mut touched, &work, partition_id, context);
+            let answer = match decided {
+                Ok(answer) => Some(answer),
+                Err(error) => {
+                    failure = Some(error);
+                    None
+                }
+            };
+            round.decided.push(Decided { work, partition_id, answer });
+        }
+        for (id, (partition_id, changes)) in &touched {
+            let Some(account) = self.accounts.peek(id) else { continue };
+            if let Err(error) = round.plan.add_rows(*partition_id, account, changes, now) {
+                failure = Some(error);
+            }
+        }
+        round.plan.seal();
+        match failure {
+            None => Ok(round),
+            Some(error) => Err((round.decided.into_iter().map(|decided| decided.work).collect(), error)),
+        }
+    }
+
+    fn decide_one(
+        &mut self,
+        plan: &mut Plan,
+        touched: &mut HashMap<AccountId, (i16, Changes)>,
+        work: &Work,
+        partition_id: i16,
+        context: Context<'_>,
+    ) -> Result<Answer, StoreError> {
+        let head = plan.enter(partition_id, &self.heads)?;
+        let mut inbox = work.inbox.clone();
+        let (result, position, outcome) = match &work.command {
+            None => (Ok(Outcome::Done), head.position, Some("null".to_owned())),
+            Some(command) => {
+                let not_loaded = || StoreError::Corrupt(format!("account {} was not loaded", work.account));
+                let account = self.accounts.get_mut(&work.account).ok_or_else(not_loaded)?;
+                let version = account.version;
+                let fresh = || (partition_id, Changes::default());
+                let (_, changes) = touched.entry(work.account.clone()).or_insert_with(fresh);
+                let mut draft = Draft::new(account, changes);
+                let result = decide(&mut draft, command, context);
+                let events = draft.events;
+                let position = plan.add_events(partition_id, &work.account, version, &events, context.now)?;
+                if let (Some(inbox), Ok(Outcome::Observed { applied })) = (&mut inbox, &result) {
+                    inbox.account_id = Some(work.account.as_str().to_owned());
+                    inbox.status = if *applied { InboxStatus::Applied } else { InboxStatus::Superseded };
+                }
+                let outcome = stored_outcome(&result);
+                (result, position, outcome)
+            }
+        };
+        for link in &work.links {
+            plan.batch.push_link(partition_id, link, work.account.as_str(), None);
+        }
+        if let Some(inbox) = inbox {
+            plan.batch.push_inbox(partition_id, inbox);
+        }
+        if let Some(key) = work.key {
+            plan.batch.push_key(partition_id, KeyRow { key: key.key, request: key.request, position, outcome });
+        }
+        Ok(Answer { result, partition_id, position, replayed: false })
+    }
+
+    async fn append(&mut self, batch: &Batch) -> Result<Vec<(i16, Refusal)>, StoreError> {
+        let Some((client, statement)) = &self.connection else {
+            return Err(StoreError::Unavailable("no connection".to_owned()));
+        };
+        let appended = append::append(client, statement, batch).await;
+        let broken = client.is_closed();
+        match appended {
+            Ok(refused) => {
+                self.settings.metrics.appended_events.inc_by(batch.events() as u64);
+                Ok(refused)
+            }
+            // The connection broke with the transaction under way: only the log can tell whether it was committed.
+            Err(StoreError::Unavailable(_)) if broken => self.find_out(batch).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn find_out(&mut self, batch: &Batch) -> Result<Vec<(i16, Refusal)>, StoreError> {
+        for pause_ms in [0, 50, 200, 500, 1_000, 2_000] {
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            if self.connect().await.is_err() {
+                continue;
+            }
+            let Some((client, _)) = &mut self.connection else { continue };
+            let Ok(tx) = client.transaction().await else { continue };
+            if let Ok(refused) = load::not_committed(&tx, batch).await {
+                return Ok(refused.into_iter().map(|partition_id| (partition_id, Refusal::Stale)).collect());
+            }
+        }
+        Err(StoreError::OutcomeUnknown)
+    }
+}
+
+/// What is kept of an outcome. A debit's event says all of it, so nothing is written twice.
+fn stored_outcome(result: &Result<Outcome, Rejection>) -> Option<String> {
+    match result {
+        Ok(Outcome::Debited(_)) => None,
+        result => serde_json::to_string(result).ok(),
+    }
+}
+
+fn stored_answer(stored: &StoredKey) -> Result<Answer, StoreError> {
+    let result = match (&stored.outcome, &stored.event) {
+        (Some(outcome), _) if outcome == "null" => Ok(Outcome::Done),
+        (Some(outcome), _) => serde_json::from_str(outcome)?,
+        (None, Some((event_type, version, payload))) => match Event::read(event_type, *version, payload) {
+            Ok(Event::CreditsDebited(debited)) => Ok(Outcome::Debited(debited)),
+            Ok(_) => return Err(StoreError::Corrupt("a key's event is no debit".to_owned())),
+            Err(error) => return Err(StoreError::Corrupt(error.to_string())),
+        },
+        (None, None) => return Err(StoreError::Corrupt("a key has no outcome".to_owned())),
+    };
+    Ok(Answer { result, partition_id: stored.partition_id, position: stored.position, replayed: true })
+}
+
+fn replayed(request: Digest, answer: &Answer, key: Key) -> Result<Answer, AppError> {
+    if request != key.request {
+        return Err(AppError::KeyReused);
+    }
+    Ok(Answer { replayed: true, ..answer.clone() })
+}
+
+fn give_back(batch: Vec<Work>, error: impl Fn() -> AppError) {
+    for work in batch {
+        let _ = work.reply.send(Err(error()));
+    }
+}

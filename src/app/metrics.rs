@@ -1,0 +1,126 @@
+//! What Prometheus is told. Labels are route patterns, event types and reasons: never ids.
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+/// Event types counted by name; Stripe has more, and will have others: those count as `other`.
+const MAX_TYPE_LABEL: usize = 64;
+
+/// All metrics of the service.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    pub registry: Registry,
+    /// StripeEvents by `type` and `status` (applied, duplicate, superseded, ignored, parked, refused).
+    pub stripe_events: IntCounterVec,
+    /// Parked StripeEvents waiting now.
+    pub parked: IntGauge,
+    /// Events of subscriptions whose price no plan names.
+    pub unmapped_prices: IntCounter,
+    /// StripeEvents whose metadata names another account than the one their customer is linked to.
+    pub conflicting_claims: IntCounter,
+    pub appended_events: IntCounter,
+    /// Commands per append.
+    pub append_batch_size: Histogram,
+    pub append_seconds: Histogram,
+    /// Commands waiting, by lane.
+    pub lane_queue_depth: IntGaugeVec,
+    /// How long a command waited for its lane.
+    pub lane_queue_seconds: Histogram,
+    /// Appends tried again, by reason (stale, key, link, conflict, unavailable).
+    pub tx_retries: IntCounterVec,
+    /// Connections of the pool by state (size, available, waiting).
+    pub pool_connections: IntGaugeVec,
+    /// How far read models are behind the log, in events: 0 while projections are inline.
+    pub projection_lag: IntGauge,
+    pub http_requests: IntCounterVec,
+    pub http_seconds: HistogramVec,
+}
+
+impl Metrics {
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
+        let short = vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+        let histogram = |name: &str, help: &str, buckets: Vec<f64>| {
+            Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))
+        };
+        let sizes = vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+        let metrics = Self {
+            stripe_events: counter(
+                "subledger_stripe_events_total",
+                "StripeEvents received, by type and what became of them",
+                &["type", "status"],
+            )?,
+            parked: IntGauge::new("subledger_parked_events", "StripeEvents parked now")?,
+            unmapped_prices: IntCounter::new(
+                "subledger_unmapped_prices_total",
+                "Subscription events whose price no plan of the catalog names",
+            )?,
+            conflicting_claims: IntCounter::new(
+                "subledger_conflicting_claims_total",
+                "StripeEvents that name another account than the one their customer is linked to",
+            )?,
+            appended_events: IntCounter::new("subledger_appended_events_total", "Events appended to the log")?,
+            append_batch_size: histogram("subledger_append_batch_size", "Commands per append", sizes)?,
+            append_seconds: histogram("subledger_append_seconds", "Time of an append, to durable", short.clone())?,
+            lane_queue_depth: IntGaugeVec::new(
+                Opts::new("subledger_lane_queue_depth", "Commands waiting for a lane"),
+                &["lane"],
+            )?,
+            lane_queue_seconds: histogram(
+                "subledger_lane_queue_seconds",
+                "Age of a command when its lane took it",
+                short.clone(),
+            )?,
+            tx_retries: counter("subledger_tx_retries_total", "Appends tried again, by reason", &["reason"])?,
+            pool_connections: IntGaugeVec::new(
+                Opts::new("subledger_pool_connections", "Connections of the pool, by state"),
+                &["state"],
+            )?,
+            projection_lag: IntGauge::new(
+                "subledger_projection_lag_events",
+                "Events that read models do not show yet; 0 by construction, since both commit together",
+            )?,
+            http_requests: counter(
+                "subledger_http_requests_total",
+                "Requests, by route pattern, method and status",
+                &["route", "method", "status"],
+            )?,
+            http_seconds: HistogramVec::new(
+                HistogramOpts::new("subledger_http_seconds", "Time to answer, by route pattern").buckets(short),
+                &["route", "method"],
+            )?,
+            registry,
+        };
+        metrics.register()?;
+        Ok(metrics)
+    }
+
+    fn register(&self) -> Result<(), prometheus::Error> {
+        let registry = &self.registry;
+        registry.register(Box::new(self.stripe_events.clone()))?;
+        registry.register(Box::new(self.parked.clone()))?;
+        registry.register(Box::new(self.unmapped_prices.clone()))?;
+        registry.register(Box::new(self.conflicting_claims.clone()))?;
+        registry.register(Box::new(self.appended_events.clone()))?;
+        registry.register(Box::new(self.append_batch_size.clone()))?;
+        registry.register(Box::new(self.append_seconds.clone()))?;
+        registry.register(Box::new(self.lane_queue_depth.clone()))?;
+        registry.register(Box::new(self.lane_queue_seconds.clone()))?;
+        registry.register(Box::new(self.tx_retries.clone()))?;
+        registry.register(Box::new(self.pool_connections.clone()))?;
+        registry.register(Box::new(self.projection_lag.clone()))?;
+        registry.register(Box::new(self.http_requests.clone()))?;
+        registry.register(Box::new(self.http_seconds.clone()))?;
+        Ok(())
+    }
+
+    /// Counts a StripeEvent. Types that are not Stripe's shape cannot blow up the number of series.
+    pub fn count_stripe_event(&self, event_type: &str, status: &str) {
+        let plain = |c: char| c.is_ascii_lowercase() || c == '.' || c == '_';
+        let known = event_type.len() <= MAX_TYPE_LABEL && event_type.chars().all(plain);
+        let label = if known && status != "ignored" { event_type } else { "other" };
+        self.stripe_events.with_label_values(&[label, status]).inc();
+    }
+}

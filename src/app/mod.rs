@@ -1,0 +1,11 @@
+//! What the service does: commands through lanes, Stripe's events to their accounts, answers to questions.
+
+pub mod catalog;
+pub mod error;
+pub mod ingest;
+pub mod lane;
+pub mod link;
+pub mod metrics;
+pub mod plan;
+pub mod service;
+pub mod work;

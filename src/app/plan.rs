@@ -1,0 +1,125 @@
+//! A batch in the making: decided events get their places in the log, changed accounts their rows.
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use crate::domain::account::{Account, Changes};
+use crate::domain::event::{EVENT_VERSION, Event};
+use crate::domain::ids::AccountId;
+use crate::projection;
+use crate::store::append::{Batch, EventRow};
+use crate::store::chain::{self, Link};
+use crate::store::error::StoreError;
+use crate::store::load::Head;
+
+/// What one append will write.
+#[derive(Debug)]
+pub struct Plan {
+    pub batch: Batch,
+    /// Each partition's head: as it was read, and as it will be.
+    heads: BTreeMap<i16, (Head, Head)>,
+}
+
+impl Plan {
+    /// Plans an append to partitions whose heads are as read.
+    pub fn new() -> Self {
+        Self { batch: Batch::new(Uuid::new_v4()), heads: BTreeMap::new() }
+    }
+
+    /// Takes a partition in, so that the append checks its head. Answers the head as it will be.
+    pub fn enter(&mut self, partition_id: i16, known: &HashMap<i16, Head>) -> Result<Head, StoreError> {
+        if let Some((_, after)) = self.heads.get(&partition_id) {
+            return Ok(*after);
+        }
+        let no_head = || StoreError::Corrupt(format!("partition {partition_id} has no head"));
+        let head = *known.get(&partition_id).ok_or_else(no_head)?;
+        self.heads.insert(partition_id, (head, head));
+        Ok(head)
+    }
+
+    /// Puts events at the end of a partition that was entered. `version` is the account's before them.
+    pub fn add_events(
+        &mut self,
+        partition_id: i16,
+        account: &AccountId,
+        version: i64,
+        events: &[Event],
+        at: DateTime<Utc>,
+    ) -> Result<i64, StoreError> {
+        let no_head = || StoreError::Corrupt(format!("partition {partition_id} was not entered"));
+        let (_, end) = self.heads.get_mut(&partition_id).ok_or_else(no_head)?;
+        for (event, version) in events.iter().zip(version + 1..) {
+            let row = place(event, account, version, partition_id, *end, at)?;
+            *end = Head { position: row.position, hash: row.hash };
+            self.batch.push_event(row);
+            for link in projection::links(event) {
+                self.batch.push_link(partition_id, &link, account.as_str(), None);
+            }
+        }
+        Ok(end.position)
+    }
+
+    /// Writes an account's rows as they are after its events.
+    pub fn add_rows(
+        &mut self,
+        partition_id: i16,
+        account: &Account,
+        changes: &Changes,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        if account.is_unknown() {
+            return Ok(());
+        }
+        self.batch.push_balance(partition_id, projection::balance_row(account, now)?);
+        for row in projection::object_rows(account, changes)? {
+            self.batch.push_object(partition_id, row);
+        }
+        Ok(())
+    }
+
+    /// Closes the plan: from here on only the append is missing.
+    pub fn seal(&mut self) {
+        for (partition_id, (before, after)) in &self.heads {
+            self.batch.push_head(*partition_id, before.position, after.position, &after.hash);
+        }
+    }
+
+    /// The heads as they will be once the batch is appended.
+    pub fn heads_after(&self) -> impl Iterator<Item = (i16, Head)> + '_ {
+        self.heads.iter().map(|(partition_id, (_, after))| (*partition_id, *after))
+    }
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Gives an event its place after the end of a partition.
+fn place(
+    event: &Event,
+    account: &AccountId,
+    version: i64,
+    partition_id: i16,
+    end: Head,
+    at: DateTime<Utc>,
+) -> Result<EventRow, StoreError> {
+    let payload = event.payload()?;
+    let position = end.position + 1;
+    let link = Link {
+        partition_id,
+        position,
+        account_id: account.as_str(),
+        version,
+        event_type: event.name(),
+        type_version: EVENT_VERSION,
+        at_us: at.timestamp_micros(),
+        payload: &payload,
+    };
+    let hash = chain::hash(&end.hash, link);
+    let account_id = account.as_str().to_owned();
+    Ok(EventRow { partition_id, position, account_id, version, event_type: event.name(), at, payload, hash })
+}

@@ -1,0 +1,267 @@
+//! The service: lanes, a pool, the catalog, and the ways in.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
+
+use deadpool_postgres::{Object, Pool};
+use lru::LruCache;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::catalog::{ActiveCatalog, CatalogHolder};
+use super::error::AppError;
+use super::lane::{Lane, LaneSettings};
+use super::link;
+use super::metrics::Metrics;
+use super::work::{Answer, Key, Work};
+use crate::clock::Clock;
+use crate::domain::catalog::Catalog;
+use crate::domain::command::Command;
+use crate::domain::event::Event;
+use crate::domain::ids::{AccountId, Ownership};
+use crate::store::connect::Database;
+use crate::store::error::StoreError;
+use crate::store::partition::partition_of;
+use crate::store::{load, log};
+use crate::stripe::translate::SYSTEM_ACCOUNT;
+
+/// Stripe ids whose account is kept in memory.
+const CACHED_LINKS: NonZeroUsize = NonZeroUsize::new(200_000).expect("not zero");
+/// How often a command follows its account before giving up.
+const MAX_MOVES: usize = 8;
+
+/// What a service is made of.
+#[derive(Debug, Clone)]
+pub struct ServiceSettings {
+    pub database: Database,
+    pub partitions: i16,
+    pub clock: Arc<dyn Clock>,
+    /// In-process writers; see BENCHMARKS.md for how many are best.
+    pub lanes: usize,
+    /// Connections for reading.
+    pub pool_size: usize,
+    /// Commands that may wait for one lane; more are turned away.
+    pub queue_length: usize,
+    /// Accounts kept in memory, over all lanes.
+    pub cached_accounts: usize,
+    pub stripe: StripeSettings,
+}
+
+/// How Stripe's events are taken.
+#[derive(Debug, Clone, Default)]
+pub struct StripeSettings {
+    /// All are accepted, so that they can be rotated; empty: Stripe is not configured.
+    pub webhook_secrets: Vec<String>,
+    /// Events of the other mode are kept, not applied.
+    pub livemode: bool,
+    /// Metadata keys that hold our account id.
+    pub account_metadata_keys: Vec<String>,
+}
+
+/// The running service.
+#[derive(Debug)]
+pub struct Service {
+    pub pool: Pool,
+    pub partitions: i16,
+    pub catalog: CatalogHolder,
+    pub clock: Arc<dyn Clock>,
+    pub metrics: Metrics,
+    pub stripe: StripeSettings,
+    pub database: Database,
+    lanes: RwLock<Vec<mpsc::Sender<Work>>>,
+    links: Mutex<LruCache<String, AccountId>>,
+}
+
+/// The tasks of a service's lanes.
+#[derive(Debug)]
+pub struct Lanes(Vec<JoinHandle<()>>);
+
+impl Lanes {
+    /// Waits until everything accepted is done.
+    pub async fn finish(self) {
+        for lane in self.0 {
+            if let Err(error) = lane.await {
+                tracing::error!(%error, "a lane ended badly");
+            }
+        }
+    }
+}
+
+impl Service {
+    /// Starts the lanes on a migrated database, under the catalog recorded last.
+    pub async fn start(settings: ServiceSettings) -> Result<(Arc<Self>, Lanes), StoreError> {
+        let pool = settings.database.pool(settings.pool_size)?;
+        let metrics = Metrics::new().map_err(|error| StoreError::Refused(error.to_string()))?;
+        let recorded = recorded_catalog(&pool.get().await?).await?;
+        let catalog = CatalogHolder::new(recorded.unwrap_or_else(Catalog::empty));
+        let lanes = settings.lanes.max(1);
+        let per_lane = NonZeroUsize::new((settings.cached_accounts / lanes).max(1_024)).unwrap_or(NonZeroUsize::MIN);
+        let mut senders = Vec::with_capacity(lanes);
+        let mut tasks = Vec::with_capacity(lanes);
+        for lane in 0..lanes {
+            let (sender, receiver) = mpsc::channel(settings.queue_length);
+            let settings = LaneSettings {
+                database: settings.database.clone(),
+                partitions: settings.partitions,
+                catalog: catalog.clone(),
+                clock: Arc::clone(&settings.clock),
+                metrics: metrics.clone(),
+                cached_accounts: per_lane,
+                name: lane.to_string(),
+            };
+            senders.push(sender);
+            tasks.push(tokio::spawn(Lane::new(settings, receiver).run()));
+        }
+        let service = Self {
+            pool,
+            partitions: settings.partitions,
+            catalog,
+            clock: settings.clock,
+            metrics,
+            stripe: settings.stripe,
+            database: settings.database,
+            lanes: RwLock::new(senders),
+            links: Mutex::new(LruCache::new(CACHED_LINKS)),
+        };
+        Ok((Arc::new(service), Lanes(tasks)))
+    }
+
+    /// Takes no more commands; the lanes end once they have done what was accepted.
+    pub fn stop(&self) {
+        self.lanes.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// A connection of the pool.
+    pub async fn connection(&self) -> Result<Object, StoreError> {
+        Ok(self.pool.get().await?)
+    }
+
+    /// Executes a command, durably, following the account if it was taken over.
+    pub async fn execute(&self, account: AccountId, command: Command, key: Option<Key>) -> Result<Answer, AppError> {
+        let mut account = account;
+        for _ in 0..MAX_MOVES {
+            let (reply, answer) = oneshot::channel();
+            let work = Work {
+                account: account.clone(),
+                command: Some(command.clone()),
+                key,
+                links: Vec::new(),
+                inbox: None,
+                reply,
+                enqueued_at: Instant::now(),
+            };
+            match self.submit(work, answer).await {
+                Err(AppError::Moved(into)) => account = into,
+                outcome => return outcome,
+            }
+        }
+        Err(AppError::Overloaded)
+    }
+
+    /// Hands work to the lane of its partition and waits for the durable answer.
+    pub async fn submit(
+        &self,
+        work: Work,
+        answer: oneshot::Receiver<Result<Answer, AppError>>,
+    ) -> Result<Answer, AppError> {
+        self.enqueue(work)?;
+        // A lane that dies with a command in hand leaves its outcome open: the key tells.
+        answer.await.unwrap_or(Err(AppError::Store(StoreError::OutcomeUnknown)))
+    }
+
+    fn enqueue(&self, work: Work) -> Result<(), AppError> {
+        let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
+        if lanes.is_empty() {
+            return Err(AppError::Stopping);
+        }
+        let partition = partition_of(work.account.as_str(), self.partitions);
+        let lane = &lanes[usize::from(partition.unsigned_abs()) % lanes.len()];
+        lane.try_send(work).map_err(|_| AppError::Overloaded)
+    }
+
+    /// The account that a name in a path means: the caller's own id, or a Stripe id linked to it.
+    pub async fn resolve(&self, name: &AccountId) -> Result<AccountId, AppError> {
+        if name.standing() == Ownership::Account {
+            return Ok(name.clone());
+        }
+        let owners = self.owners(&[name.as_str().to_owned()]).await?;
+        Ok(owners.get(name.as_str()).cloned().unwrap_or_else(|| name.clone()))
+    }
+
+    /// Where Stripe ids lead, as far as they lead anywhere.
+    pub async fn owners(
+        &self,
+        stripe_ids: &[String],
+    ) -> Result<std::collections::HashMap<String, AccountId>, AppError> {
+        let mut owners = std::collections::HashMap::new();
+        let mut unknown = Vec::new();
+        {
+            let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+            for id in stripe_ids {
+                match links.get(id) {
+                    Some(account) => {
+                        owners.insert(id.clone(), account.clone());
+                    }
+                    None => unknown.push(id.clone()),
+                }
+            }
+        }
+        if !unknown.is_empty() {
+            let client = self.connection().await?;
+            let found = load::links(&**client, &unknown).await?;
+            self.remember_links(found.iter().map(|(id, account)| (id.clone(), account.clone())));
+            owners.extend(found);
+        }
+        Ok(owners)
+    }
+
+    /// Keeps in memory where Stripe ids lead. Only the customers of accounts are worth it: they stay.
+    pub fn remember_links(&self, links: impl Iterator<Item = (String, AccountId)>) {
+        let mut known = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, account) in links.filter(|(id, _)| id.starts_with("cus_")) {
+            known.put(id, account);
+        }
+    }
+
+    /// Looks the links of these ids up afresh next time.
+    pub fn forget_links(&self, stripe_ids: &[String]) {
+        let mut known = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in stripe_ids {
+            known.pop(id);
+        }
+    }
+
+    /// Moves a stream to the account it belongs to.
+    pub async fn move_stream(&self, from: &AccountId, into: &AccountId) -> Result<(), AppError> {
+        let catalog = self.catalog.current();
+        link::move_stream(&self.pool, self.partitions, &catalog, self.clock.now(), from, into).await
+    }
+
+    /// Puts a catalog in force, and on record if it is a new version.
+    pub async fn apply_catalog(&self, catalog: Catalog) -> Result<bool, AppError> {
+        let active = ActiveCatalog::new(catalog);
+        let client = self.connection().await?;
+        let recorded = recorded_catalog(&client).await?;
+        drop(client);
+        let is_new = recorded.is_none_or(|recorded| recorded.digest() != active.digest);
+        if is_new {
+            let system = AccountId::new(SYSTEM_ACCOUNT).map_err(|_| AppError::Overloaded)?;
+            let json = serde_json::to_value(&active.catalog).map_err(StoreError::from)?;
+            let command = Command::ApplyCatalog { digest: active.digest.clone(), catalog: json };
+            self.execute(system, command, None).await?;
+        }
+        self.catalog.replace(active);
+        Ok(is_new)
+    }
+}
+
+/// The catalog applied last, as the log has it.
+async fn recorded_catalog(client: &Object) -> Result<Option<Catalog>, StoreError> {
+    let Some(stored) = log::last_of_type(&***client, SYSTEM_ACCOUNT, "catalog_applied").await? else { return Ok(None) };
+    match Event::read(&stored.event_type, stored.type_version, &stored.payload) {
+        Ok(Event::CatalogApplied(applied)) => Ok(Some(serde_json::from_value(applied.catalog)?)),
+        Ok(_) => Ok(None),
+        Err(error) => Err(StoreError::Corrupt(error.to_string())),
+    }
+}

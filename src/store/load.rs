@@ -1,0 +1,225 @@
+//! Reading what a decision needs: heads, accounts, keys, links.
+
+use std::collections::HashMap;
+
+use tokio_postgres::GenericClient;
+use tokio_postgres::Row;
+
+use super::append::{Batch, Digest};
+use super::chain::Hash;
+use super::error::StoreError;
+use crate::domain::account::Account;
+use crate::domain::billing::{Billing, Kind};
+use crate::domain::credit::Credits;
+use crate::domain::ids::AccountId;
+
+/// A partition's last position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    pub position: i64,
+    pub hash: Hash,
+}
+
+/// Reads the heads of some partitions.
+pub async fn heads(client: &impl GenericClient, partitions: &[i16]) -> Result<HashMap<i16, Head>, StoreError> {
+    let rows = client
+        .query(
+            "/* heads */ select partition_id, position, hash from heads where partition_id = any($1)",
+            &[&partitions],
+        )
+        .await?;
+    rows.iter().map(|row| Ok((row.get(0), head(row, 1)?))).collect()
+}
+
+/// Locks the heads of some partitions until the transaction ends, in the order every writer locks them.
+pub async fn lock_heads(client: &impl GenericClient, partitions: &[i16]) -> Result<HashMap<i16, Head>, StoreError> {
+    let rows = client
+        .query(
+            "/* lock_heads */ select partition_id, position, hash from heads where partition_id = any($1)
+             order by partition_id for update",
+            &[&partitions],
+        )
+        .await?;
+    rows.iter().map(|row| Ok((row.get(0), head(row, 1)?))).collect()
+}
+
+fn head(row: &Row, at: usize) -> Result<Head, StoreError> {
+    let hash: &[u8] = row.get(at + 1);
+    let hash = hash.try_into().map_err(|_| StoreError::Corrupt("a head's hash is not 32 bytes".to_owned()))?;
+    Ok(Head { position: row.get(at), hash })
+}
+
+/// Reads the hot part of accounts. Accounts that have no row are not in the answer.
+pub async fn accounts(client: &impl GenericClient, ids: &[&str]) -> Result<Vec<Account>, StoreError> {
+    let rows = client
+        .query(
+            "/* accounts */ select account_id, version, state::text from balances where account_id = any($1)",
+            &[&ids],
+        )
+        .await?;
+    rows.iter().map(account).collect()
+}
+
+fn account(row: &Row) -> Result<Account, StoreError> {
+    let credits: Credits = serde_json::from_str(row.get(2))?;
+    Ok(Account { id: account_id(row.get(0))?, version: row.get(1), credits, billing: None })
+}
+
+pub(super) fn account_id(id: &str) -> Result<AccountId, StoreError> {
+    AccountId::new(id).map_err(|error| StoreError::Corrupt(format!("account {id}: {error}")))
+}
+
+/// Reads the Stripe objects of accounts.
+pub async fn billings(client: &impl GenericClient, ids: &[&str]) -> Result<HashMap<AccountId, Billing>, StoreError> {
+    let rows = client
+        .query(
+            "/* billings */ select account_id, kind, object_id, state::text from billing_objects
+             where account_id = any($1)",
+            &[&ids],
+        )
+        .await?;
+    let mut billings: HashMap<AccountId, Billing> = HashMap::new();
+    for row in &rows {
+        let kind: &str = row.get(1);
+        let kind = Kind::parse(kind).ok_or_else(|| StoreError::Corrupt(format!("no kind is called {kind}")))?;
+        let billing = billings.entry(account_id(row.get(0))?).or_default();
+        insert_object(billing, kind, row.get(2), row.get(3))?;
+    }
+    Ok(billings)
+}
+
+/// Puts a stored object in its place.
+pub fn insert_object(billing: &mut Billing, kind: Kind, id: String, state: &str) -> Result<(), StoreError> {
+    macro_rules! into {
+        ($family:ident) => {{
+            billing.$family.insert(id, serde_json::from_str(state)?);
+        }};
+    }
+    match kind {
+        Kind::Customer => into!(customers),
+        Kind::Subscription => into!(subscriptions),
+        Kind::Invoice => into!(invoices),
+        Kind::Payment => into!(payments),
+        Kind::CheckoutSession => into!(checkout_sessions),
+        Kind::CreditNote => into!(credit_notes),
+        Kind::PaymentMethod => into!(payment_methods),
+        Kind::SubscriptionSchedule => into!(subscription_schedules),
+        Kind::UpcomingInvoice => into!(upcoming_invoices),
+        Kind::ActiveEntitlements => into!(active_entitlements),
+        Kind::CatalogObject => into!(catalog_objects),
+        Kind::ClosedLot => into!(closed_lots),
+    }
+    Ok(())
+}
+
+/// A key that was used before.
+#[derive(Debug, Clone)]
+pub struct StoredKey {
+    pub request: Digest,
+    pub partition_id: i16,
+    pub position: i64,
+    /// JSON of the outcome, or of the event that says it.
+    pub outcome: Option<String>,
+    /// Payload of the event at `position`, when `outcome` is absent.
+    pub event: Option<(String, i16, String)>,
+}
+
+/// Looks keys up.
+pub async fn keys(client: &impl GenericClient, digests: &[&[u8]]) -> Result<HashMap<Digest, StoredKey>, StoreError> {
+    let rows = client
+        .query(
+            "/* keys */ select i.key, i.request, i.partition_id, i.position, i.outcome::text,
+                    e.type, e.type_version, e.payload::text
+             from idempotency i
+             left join events e
+                 on i.outcome is null and e.partition_id = i.partition_id and e.position = i.position
+             where i.key = any($1)",
+            &[&digests],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let event_type: Option<String> = row.get(5);
+            let event = event_type.map(|event_type| (event_type, row.get(6), row.get(7)));
+            let stored = StoredKey {
+                request: digest(row.get(1))?,
+                partition_id: row.get(2),
+                position: row.get(3),
+                outcome: row.get(4),
+                event,
+            };
+            Ok((digest(row.get(0))?, stored))
+        })
+        .collect()
+}
+
+fn digest(bytes: &[u8]) -> Result<Digest, StoreError> {
+    bytes.try_into().map_err(|_| StoreError::Corrupt("a digest is not 16 bytes".to_owned()))
+}
+
+/// Where Stripe ids lead.
+pub async fn links(
+    client: &impl GenericClient,
+    stripe_ids: &[String],
+) -> Result<HashMap<String, AccountId>, StoreError> {
+    let rows = client
+        .query("/* links */ select stripe_id, account_id from stripe_links where stripe_id = any($1)", &[&stripe_ids])
+        .await?;
+    rows.iter().map(|row| Ok((row.get(0), account_id(row.get(1))?))).collect()
+}
+
+/// All Stripe ids that lead to an account.
+pub async fn links_to(client: &impl GenericClient, account: &AccountId) -> Result<Vec<String>, StoreError> {
+    let rows = client
+        .query(
+            "/* links_to */ select stripe_id from stripe_links where account_id = $1 order by stripe_id",
+            &[&account.as_str()],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Accounts known by an e-mail address.
+pub async fn accounts_by_email(client: &impl GenericClient, email: &str) -> Result<Vec<AccountId>, StoreError> {
+    let rows = client
+        .query(
+            "/* accounts_by_email */ select account_id from account_profiles
+             where lower(email) = lower($1) order by account_id",
+            &[&email],
+        )
+        .await?;
+    rows.iter().map(|row| account_id(row.get(0))).collect()
+}
+
+/// Which partitions of a batch were not written, asked on a fresh connection after the batch's own broke.
+///
+/// Call it in a transaction: locking the heads waits for a commit that is still under way.
+pub async fn not_committed(client: &impl GenericClient, batch: &Batch) -> Result<Vec<i16>, StoreError> {
+    let ends = batch.ends();
+    let partitions: Vec<i16> = ends.iter().map(|end| end.partition_id).collect();
+    lock_heads(client, &partitions).await?;
+    let mut missing = Vec::new();
+    for end in ends {
+        let row = match (end.event, end.key) {
+            (Some((position, hash)), _) => {
+                client
+                    .query_one(
+                        "/* not_committed */ select exists (
+                             select from events where partition_id = $1 and position = $2 and hash = $3)",
+                        &[&end.partition_id, &position, &hash],
+                    )
+                    .await?
+            }
+            (None, Some(key)) => {
+                client
+                    .query_one("/* not_committed */ select exists (select from idempotency where key = $1)", &[&key])
+                    .await?
+            }
+            (None, None) => continue,
+        };
+        if !row.get::<_, bool>(0) {
+            missing.push(end.partition_id);
+        }
+    }
+    Ok(missing)
+}

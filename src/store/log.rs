@@ -1,0 +1,102 @@
+//! Reading the log.
+
+use chrono::{DateTime, Utc};
+use tokio_postgres::GenericClient;
+use tokio_postgres::Row;
+
+use super::error::StoreError;
+
+/// An event as stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredEvent {
+    pub partition_id: i16,
+    pub position: i64,
+    pub account_id: String,
+    pub version: i64,
+    pub event_type: String,
+    pub type_version: i16,
+    pub at: DateTime<Utc>,
+    /// JSON.
+    pub payload: String,
+}
+
+fn stored(row: &Row) -> StoredEvent {
+    StoredEvent {
+        partition_id: row.get(0),
+        position: row.get(1),
+        account_id: row.get(2),
+        version: row.get(3),
+        event_type: row.get(4),
+        type_version: row.get(5),
+        at: row.get(6),
+        payload: row.get(7),
+    }
+}
+
+/// The newest event of a type in an account's stream.
+pub async fn last_of_type(
+    client: &impl GenericClient,
+    account: &str,
+    event_type: &str,
+) -> Result<Option<StoredEvent>, StoreError> {
+    let row = client
+        .query_opt(
+            "/* last_of_type */ select partition_id, position, account_id, version, type, type_version, at, payload::text
+             from events where account_id = $1 and type = $2 order by version desc limit 1",
+            &[&account, &event_type],
+        )
+        .await?;
+    Ok(row.as_ref().map(stored))
+}
+
+/// An account's events after a version, oldest first; of certain types only, if any are given.
+pub async fn of_account(
+    client: &impl GenericClient,
+    account: &str,
+    after_version: i64,
+    types: &[&str],
+    limit: i64,
+) -> Result<Vec<StoredEvent>, StoreError> {
+    let rows = client
+        .query(
+            "/* of_account */ select partition_id, position, account_id, version, type, type_version, at, payload::text
+             from events where account_id = $1 and version > $2 and (cardinality($3::text[]) = 0 or type = any($3))
+             order by version limit $4",
+            &[&account, &after_version, &types, &limit],
+        )
+        .await?;
+    Ok(rows.iter().map(stored).collect())
+}
+
+/// A partition's events after a position, oldest first.
+pub async fn of_partition(
+    client: &impl GenericClient,
+    partition_id: i16,
+    after: i64,
+    types: &[&str],
+    limit: i64,
+) -> Result<Vec<StoredEvent>, StoreError> {
+    let rows = client
+        .query(
+            "/* of_partition */ select partition_id, position, account_id, version, type, type_version, at, payload::text
+             from events where partition_id = $1 and position > $2 and (cardinality($3::text[]) = 0 or type = any($3))
+             order by position limit $4",
+            &[&partition_id, &after, &types, &limit],
+        )
+        .await?;
+    Ok(rows.iter().map(stored).collect())
+}
+
+/// Every partition's last position, ascending by partition.
+pub async fn positions(client: &impl GenericClient) -> Result<Vec<(i16, i64)>, StoreError> {
+    let rows =
+        client.query("/* positions */ select partition_id, position from heads order by partition_id", &[]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// A partition's last position.
+pub async fn position(client: &impl GenericClient, partition_id: i16) -> Result<i64, StoreError> {
+    let row =
+        client.query_one("/* position */ select position from heads where partition_id = $1", &[&partition_id]).await?;
+    Ok(row.get(0))
+}
