@@ -43,7 +43,6 @@ async fn answer(
     let started = Instant::now();
     let method = request.method().clone();
     let route = request.match_pattern().unwrap_or_else(|| "unmatched".to_owned());
-    let http_request = request.request().clone();
     let state = request.app_data::<web::Data<State>>().cloned();
 
     let permitted = match (&state, request.app_data::<web::Data<RouteTable>>()) {
@@ -54,13 +53,14 @@ async fn answer(
         _ => Ok(()),
     };
     let mut response = match permitted {
-        Err(error) => ServiceResponse::new(http_request, error.error_response()),
+        Err(error) => request.into_response(error.error_response()),
+        // The request may not be held on to here: routing needs it to itself.
         Ok(()) => match AssertUnwindSafe(next.call(request)).catch_unwind().await {
             Ok(Ok(response)) => response.map_into_boxed_body(),
-            Ok(Err(error)) => ServiceResponse::new(http_request, error.error_response()),
+            Ok(Err(error)) => return Err(error),
             Err(_panic) => {
                 tracing::error!(request_id = id, route, "a handler panicked");
-                ServiceResponse::new(http_request, ApiError::Internal.error_response())
+                return Err(ApiError::Internal.into());
             }
         },
     };
