@@ -1,5 +1,6 @@
 //! The command line.
 
+mod bench;
 mod demo;
 
 use std::path::PathBuf;
@@ -57,6 +58,8 @@ enum Command {
     Account(AccountArguments),
     /// Ask a running service whether it is ready; exit code 0 if so
     Healthcheck,
+    /// Measure, side by side with yardsticks, and write BENCHMARKS.md
+    Bench(bench::Arguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -155,6 +158,7 @@ async fn execute(command: Command, config: Config, json: bool) -> Result<ExitCod
         Command::Parked(command) => return parked(command, &config, json).await,
         Command::Account(arguments) => return account(arguments, &config, json).await,
         Command::Healthcheck => return Ok(healthcheck(&config).await),
+        Command::Bench(arguments) => return bench::run(arguments).await,
     }
     Ok(ExitCode::SUCCESS)
 }

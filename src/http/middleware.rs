@@ -75,14 +75,19 @@ async fn answer(
         metrics.http_requests.with_label_values(&[route.as_str(), method.as_str(), status.as_str()]).inc();
         metrics.http_seconds.with_label_values(&[route.as_str(), method.as_str()]).observe(seconds);
     }
-    tracing::info!(
-        request_id = id,
-        method = method.as_str(),
-        route,
-        status = status.as_u16(),
-        elapsed_ms = seconds * 1_000.0,
-        "answered"
-    );
+    // A line for each success would cost more than the success itself; metrics count those.
+    if status.is_client_error() {
+        tracing::info!(request_id = id, method = method.as_str(), route, status = status.as_u16(), "refused");
+    } else {
+        tracing::debug!(
+            request_id = id,
+            method = method.as_str(),
+            route,
+            status = status.as_u16(),
+            seconds,
+            "answered"
+        );
+    }
     Ok(response)
 }
 
