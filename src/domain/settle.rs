@@ -189,7 +189,9 @@ fn pack_lot(record: &CheckoutRecord, catalog: &Catalog) -> Option<Lot> {
     });
     let pack = named.or(priced);
     let credits = order.credits.or(pack.map(|pack| pack.credits)).filter(|credits| *credits > 0)?;
-    let effective_at = DateTime::from_timestamp(record.session.observed_at, 0)?;
+    // Not when the payment was heard of: several notifications may show a session paid, and which of them comes first is
+    // chance. When the session was created they all agree on.
+    let effective_at = DateTime::from_timestamp(session.created.unwrap_or(record.session.observed_at), 0)?;
     let days = pack.and_then(|pack| pack.expires_after_days);
     Some(Lot {
         expires_at: days.map(|days| effective_at + chrono::Duration::days(i64::from(days))),
