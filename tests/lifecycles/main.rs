@@ -4,4 +4,5 @@
 mod support;
 
 mod fold;
+mod mixed_shapes;
 mod orders;

@@ -2,4 +2,5 @@
 #![allow(dead_code)]
 
 pub mod lifecycle;
+pub mod shapes;
 pub mod shuffle;
