@@ -3,6 +3,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod crowd;
 mod fold;
 mod mixed_shapes;
 mod orders;
+mod router;
