@@ -81,8 +81,10 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// An object; an empty list is none, for that is how PHP writes an object without fields.
     pub fn object(&self, key: &str) -> Result<Option<Fields<'a>>> {
-        self.get(key).map(|value| Fields::new(value, &format!("{}.{key}", self.path))).transpose()
+        let is_object = |value: &&Value| value.as_array().is_none_or(|list| !list.is_empty());
+        self.get(key).filter(is_object).map(|value| Fields::new(value, &format!("{}.{key}", self.path))).transpose()
     }
 
     /// The id of a field that may be expanded to the whole object.

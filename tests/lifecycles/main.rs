@@ -3,8 +3,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod corpus;
 mod crowd;
 mod fold;
 mod mixed_shapes;
 mod orders;
 mod router;
+mod types;
