@@ -122,10 +122,7 @@ impl Account {
                 changes.closed_lots.insert(lot.id, lot.clone());
             }
             billing.absorb(absorbed.billing.clone(), &mut changes.touched);
-            let subscriptions: Vec<String> = billing.subscriptions.keys().cloned().collect();
-            for subscription in subscriptions {
-                self.refresh_access_of(&subscription);
-            }
+            self.refresh_access_of_all();
         }
     }
 
@@ -267,12 +264,16 @@ impl Account {
     fn refresh_access(&mut self, object: &StripeObject) {
         match object {
             StripeObject::Subscription(subscription) => self.refresh_access_of(&subscription.id),
-            StripeObject::Invoice(invoice) => {
-                if let Some(subscription) = &invoice.subscription {
-                    self.refresh_access_of(subscription);
-                }
-            }
+            StripeObject::Invoice(_) => self.refresh_access_of_all(),
             _ => {}
+        }
+    }
+
+    /// Of all: an invoice may have been thought another subscription's, or nobody's.
+    fn refresh_access_of_all(&mut self) {
+        let known = self.billing.as_ref().map(|billing| billing.subscriptions.keys().cloned().collect::<Vec<_>>());
+        for subscription in known.unwrap_or_default() {
+            self.refresh_access_of(&subscription);
         }
     }
 

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::fields::{FieldError, Fields};
+use crate::domain::command::MAX_AMOUNT;
 use crate::domain::stripe_object::{
     ActiveEntitlements, CatalogObject, Charge, CheckoutSession, CreditNote, Customer, Dispute, Invoice, InvoiceLine,
     InvoicePayment, PackOrder, PauseCollection, PaymentIntent, PaymentMethod, Price, Refund, SchedulePhase,
@@ -410,10 +411,10 @@ fn pack_order(object: &Fields<'_>) -> Result<Option<PackOrder>> {
         return Ok(None);
     }
     let credits = metadata.string("credits")?.map(|credits| {
-        let number = credits.trim().parse::<i64>().ok().filter(|credits| *credits > 0);
+        let number = credits.trim().parse::<i64>().ok().filter(|credits| (1..=MAX_AMOUNT).contains(credits));
         number.ok_or_else(|| FieldError {
             field: "data.object.metadata.credits".to_owned(),
-            problem: "must be a whole number of credits, 1 or more".to_owned(),
+            problem: format!("must be a whole number from 1 to {MAX_AMOUNT}"),
         })
     });
     Ok(Some(PackOrder { credits: credits.transpose()?, pack, price: metadata.string("price")? }))

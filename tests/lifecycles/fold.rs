@@ -106,7 +106,7 @@ pub fn assert_same(story: &Lifecycle, got: &End, want: &End, hint: &dyn std::fmt
 }
 
 /// The first lines in which two ends differ.
-fn difference(got: &End, want: &End) -> String {
+pub fn difference(got: &End, want: &End) -> String {
     let (got, want) = (format!("{got:#?}"), format!("{want:#?}"));
     let differing = got.lines().zip(want.lines()).filter(|(got, want)| got != want);
     differing.take(5).map(|(got, want)| format!("got {got} want {want}\n")).collect()

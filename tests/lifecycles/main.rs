@@ -6,6 +6,7 @@ mod support;
 mod corpus;
 mod crowd;
 mod fold;
+mod hostile;
 mod mixed_shapes;
 mod orders;
 mod router;

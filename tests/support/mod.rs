@@ -4,3 +4,4 @@
 pub mod lifecycle;
 pub mod shapes;
 pub mod shuffle;
+pub mod vandal;
