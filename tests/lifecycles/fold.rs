@@ -30,7 +30,11 @@ pub struct End {
 
 impl Fold {
     pub fn new() -> Self {
-        let catalog = Catalog::from_toml(include_str!("../fixtures/seller.toml")).expect("a valid catalog");
+        Self::of_seller(include_str!("../fixtures/seller.toml"))
+    }
+
+    pub fn of_seller(catalog: &str) -> Self {
+        let catalog = Catalog::from_toml(catalog).expect("a valid catalog");
         Self { digest: catalog.digest(), catalog, keys: vec!["user_id".to_owned()] }
     }
 
@@ -62,11 +66,15 @@ impl Fold {
 
     /// Plays the commands in an order.
     pub fn end(&self, story: &Lifecycle, commands: &[Command], order: &[usize]) -> End {
+        self.end_at(self.context(story), commands, order)
+    }
+
+    pub fn end_at(&self, context: Context<'_>, commands: &[Command], order: &[usize]) -> End {
         let mut account = account("user_1");
         for &at in order {
-            self.apply(&mut account, &commands[at], self.context(story));
+            self.apply(&mut account, &commands[at], context);
         }
-        self.end_of(account, self.context(story))
+        self.end_of(account, context)
     }
 
     /// Decides one command, which must not be refused, and gives the events.
