@@ -89,6 +89,17 @@ impl Lot {
     pub fn spent(&self) -> i64 {
         self.granted - self.remaining - self.clawed_back - self.expired
     }
+
+    /// Takes in what another stream did to the same lot: both granted it, and each may have spent of it.
+    pub fn merge(&mut self, other: &Self) {
+        let left = (self.granted - self.spent() - other.spent()).max(0);
+        self.claimed_back = self.claimed_back.max(other.claimed_back);
+        self.owed = self.owed.max(other.owed);
+        self.clawed_back = self.clawed_back.max(other.clawed_back).min(left);
+        self.expired = self.expired.max(other.expired).min(left - self.clawed_back);
+        self.remaining = left - self.clawed_back - self.expired;
+        self.expires_at = self.expires_at.into_iter().chain(other.expires_at).min();
+    }
 }
 
 /// A paid invoice line that grants credits over its period: at once, and month by month when the period is longer.

@@ -9,6 +9,7 @@ use super::billing::{Billing, CheckoutRecord, InvoiceRecord};
 use super::catalog::{
     Catalog, ClawbackPolicy, CreditAllowance, DEFAULT_PACK_PRIORITY, Interval, PriceKey, Rollover, TrialCredits,
 };
+use super::command::MAX_AMOUNT;
 use super::credit::{Allowance, AllowancePart, Credits, Draw, Lot, LotSource};
 use super::draft::{Context, Draft};
 use super::event::{
@@ -189,10 +190,12 @@ fn pack_lot(record: &CheckoutRecord, catalog: &Catalog) -> Option<Lot> {
     });
     let pack = named.or(priced);
     let credits = order.credits.or(pack.map(|pack| pack.credits)).filter(|credits| *credits > 0)?;
-    let effective_at = DateTime::from_timestamp(record.session.observed_at, 0)?;
+    // Not when the payment was heard of: several notifications may show a session paid, and which of them comes first is
+    // chance. When the session was created they all agree on.
+    let effective_at = DateTime::from_timestamp(session.created.unwrap_or(record.session.observed_at), 0)?;
     let days = pack.and_then(|pack| pack.expires_after_days);
     Some(Lot {
-        expires_at: days.map(|days| effective_at + chrono::Duration::days(i64::from(days))),
+        expires_at: days.and_then(|days| effective_at.checked_add_signed(chrono::Duration::days(i64::from(days)))),
         priority: pack.map_or(DEFAULT_PACK_PRIORITY, |pack| pack.priority),
         bought_by: Some(session.id.clone()),
         ..Lot::new(LotSource::Pack, format!("checkout_session:{}", session.id), credits, effective_at)
@@ -326,7 +329,8 @@ impl Terms {
                     if full_amount == 0 { 0 } else { full * i128::from(amount) / full_amount }
                 }
             };
-            credits = credits.saturating_add(i64::try_from(share).unwrap_or(i64::MAX));
+            let most = i128::from(MAX_AMOUNT);
+            credits += i64::try_from(share.clamp(-most, most)).unwrap_or(0);
             rollover = plan.rollover;
         }
         Some(Self { credits, step_months, rollover })

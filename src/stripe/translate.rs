@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::fields::{FieldError, Fields};
 use super::project;
 use crate::domain::billing::Observation;
-use crate::domain::ids::AccountId;
+use crate::domain::ids::{AccountId, Ownership};
 use crate::domain::stripe_object::StripeObject;
 use crate::domain::tracked::Change;
 
@@ -223,8 +223,10 @@ fn claim(object: &Fields<'_>, settings: Settings<'_>) -> Result<Option<AccountId
         Some(id) => Some(id),
         None => claim_in_metadata(object, settings)?,
     };
-    // An id that cannot be one of ours names nobody.
-    Ok(named.and_then(|id| AccountId::new(&id).ok()))
+    // An id that cannot be one of our caller's names nobody: whoever fills in a metadata field must not reach the
+    // system's stream, nor another customer's by its Stripe id.
+    let is_callers = |id: &AccountId| id.as_str() != SYSTEM_ACCOUNT && id.standing() == Ownership::Account;
+    Ok(named.and_then(|id| AccountId::new(&id).ok()).filter(is_callers))
 }
 
 /// The object's own metadata, then what an invoice copied from its subscription's.
