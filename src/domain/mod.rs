@@ -14,4 +14,5 @@ pub mod rejection;
 pub mod settle;
 pub mod standing;
 pub mod stripe_object;
+pub mod stripe_payment;
 pub mod tracked;
