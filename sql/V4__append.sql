@@ -8,7 +8,7 @@ create function append_batch(
     key_partition smallint[], key_digest bytea[], key_request bytea[], key_position bigint[], key_outcome text[],
     balance_partition smallint[], balance_account text[], balance_version bigint[], balance_available bigint[],
     balance_state text[],
-    object_partition smallint[], object_account text[], object_kind text[], object_id text[],
+    object_partition smallint[], object_account text[], object_kind text[], object_stripe_id text[],
     object_sort_at timestamptz[], object_state text[],
     link_partition smallint[], link_stripe_id text[], link_account text[], link_moved_from text[],
     inbox_partition smallint[], inbox_event text[], inbox_type text[], inbox_status text[], inbox_reason text[],
@@ -92,15 +92,15 @@ begin
             set version = excluded.version, available = excluded.available, state = excluded.state;
     end if;
 
-    if cardinality(object_id) > 0 then
-        delete from billing_objects using unnest(object_partition, object_account, object_kind, object_id, object_state)
+    if cardinality(object_stripe_id) > 0 then
+        delete from billing_objects using unnest(object_partition, object_account, object_kind, object_stripe_id, object_state)
             as o (partition_id, account, kind, id, state)
         where o.state is null and o.partition_id <> all (refused)
             and billing_objects.account_id = o.account and billing_objects.kind = o.kind
             and billing_objects.object_id = o.id;
         insert into billing_objects (account_id, kind, object_id, partition_id, sort_at, state)
         select o.account, o.kind, o.id, o.partition_id, o.sort_at, o.state::json
-        from unnest(object_partition, object_account, object_kind, object_id, object_sort_at, object_state)
+        from unnest(object_partition, object_account, object_kind, object_stripe_id, object_sort_at, object_state)
             as o (partition_id, account, kind, id, sort_at, state)
         where o.state is not null and o.partition_id <> all (refused)
         on conflict (account_id, kind, object_id) do update set state = excluded.state, sort_at = excluded.sort_at;

@@ -248,3 +248,18 @@ async fn launch(
         }
     }
 }
+
+/// The address of the database in a folder that another process of ours is serving, password included.
+///
+/// For commands that work beside a running service: they come here when [`EmbeddedPostgres::start`] says
+/// [`InUse`](EmbeddedPostgresError::InUse).
+///
+/// # Errors
+/// [`EmbeddedPostgresError::Io`] when the folder's files cannot be read by this user.
+pub fn url_of_running(data_dir: &Path) -> Result<String, EmbeddedPostgresError> {
+    let read = |path: &Path| std::fs::read_to_string(path).map_err(EmbeddedPostgresError::io("read", path));
+    let location = std::fs::read_to_string(data_dir.join("location"));
+    let folder = location.map_or_else(|_| data_dir.to_owned(), |location| PathBuf::from(location.trim()));
+    let (password, port) = (read(&folder.join("password"))?, read(&folder.join("port"))?);
+    Ok(format!("postgres://{NAME}:{}@127.0.0.1:{}/{NAME}", password.trim(), port.trim()))
+}

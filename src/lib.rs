@@ -3,8 +3,12 @@
 
 pub mod app;
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod embedded_postgres;
+pub mod http;
 pub mod projection;
+pub mod startup;
 pub mod store;
 pub mod stripe;
+pub mod telemetry;

@@ -262,6 +262,25 @@ impl Service {
         self.park(row, error.to_string()).await
     }
 
+    /// Tries all parked StripeEvents again, oldest first. Answers what became of each.
+    pub async fn retry_all_parked(&self) -> Result<Vec<(String, Received)>, AppError> {
+        const PAGE: i64 = 100;
+        let mut outcomes = Vec::new();
+        let mut after = None;
+        loop {
+            let client = self.connection().await?;
+            let page = inbox::list_parked(&**client, after.take(), PAGE).await?;
+            drop(client);
+            let Some(last) = page.last() else { return Ok(outcomes) };
+            after = Some((last.received_at, last.stripe_event_id.clone()));
+            for parked in page {
+                if let Some(received) = self.retry_parked(&parked.stripe_event_id).await? {
+                    outcomes.push((parked.stripe_event_id, received));
+                }
+            }
+        }
+    }
+
     /// Tries a parked StripeEvent again; `None` if there is none of that id.
     pub async fn retry_parked(&self, id: &str) -> Result<Option<Received>, AppError> {
         let client = self.connection().await?;

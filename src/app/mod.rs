@@ -1,5 +1,6 @@
 //! What the service does: commands through lanes, Stripe's events to their accounts, answers to questions.
 
+pub mod accounts;
 pub mod catalog;
 pub mod error;
 pub mod fold;
@@ -8,6 +9,7 @@ pub mod lane;
 pub mod link;
 pub mod metrics;
 pub mod plan;
+pub mod reads;
 pub mod rebuild;
 pub mod service;
 pub mod verify;

@@ -223,3 +223,18 @@ pub async fn not_committed(client: &impl GenericClient, batch: &Batch) -> Result
     }
     Ok(missing)
 }
+
+/// Customers that completed a Checkout under an e-mail address which no account carried then: their streams still bear
+/// their own ids.
+pub async fn customers_waiting_for(client: &impl GenericClient, email: &str) -> Result<Vec<String>, StoreError> {
+    let rows = client
+        .query(
+            "/* customers_waiting_for */ select p.account_id from account_profiles p
+             where lower(p.email) = lower($1) and p.account_id like 'cus\\_%' and exists (
+                 select from billing_objects o where o.account_id = p.account_id and o.kind = 'checkout_session')
+             order by p.account_id",
+            &[&email],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}

@@ -20,7 +20,7 @@ pub struct StoredEvent {
     pub payload: String,
 }
 
-fn stored(row: &Row) -> StoredEvent {
+pub(super) fn stored(row: &Row) -> StoredEvent {
     StoredEvent {
         partition_id: row.get(0),
         position: row.get(1),

@@ -1,0 +1,286 @@
+//! What is measured: the write path in process, and the service over HTTP.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use serde_json::json;
+use subledger::app::service::{Lanes, Service, ServiceSettings, StripeSettings};
+use subledger::app::work::Key;
+use subledger::clock::SystemClock;
+use subledger::domain::command::{Charge, Command, Grant};
+use subledger::domain::credit::LotSource;
+use subledger::domain::ids::AccountId;
+use subledger::store::connect::Database;
+use subledger::stripe::signature;
+use tokio::process::{Child, Command as Process};
+use uuid::Uuid;
+
+use super::BenchError;
+use super::load::{self, MakeRequest, Outcome};
+
+/// Signs the webhooks of the benchmark.
+pub const SECRET: &str = "whsec_benchmark";
+/// A body of this size, in bytes, is what Stripe sends for an invoice.
+const WEBHOOK_BYTES: usize = 3 * 1024;
+/// Credits of each account: more than any run can spend.
+const CREDITS: i64 = 1_000_000_000;
+
+fn account_name(n: u64) -> String {
+    format!("bench_{n:07}")
+}
+
+fn account(n: u64) -> AccountId {
+    match AccountId::new(&account_name(n)) {
+        Ok(id) => id,
+        Err(_) => unreachable!("a plain name"),
+    }
+}
+
+/// A scrambled walk over the accounts: neighbours in time are strangers.
+fn scramble(n: u64, accounts: u64) -> u64 {
+    let mut z = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ (z >> 31)) % accounts
+}
+
+/// Starts lanes in this process.
+pub async fn start_lanes(
+    database: &Database,
+    partitions: i16,
+    lanes: usize,
+) -> Result<(Arc<Service>, Lanes), BenchError> {
+    let settings = ServiceSettings {
+        database: database.clone(),
+        partitions,
+        clock: Arc::new(SystemClock),
+        lanes,
+        pool_size: 4,
+        queue_length: 8_192,
+        cached_accounts: 200_000,
+        stripe: StripeSettings::default(),
+    };
+    Ok(Service::start(settings).await?)
+}
+
+/// Opens accounts, each with credits to spend. Answers how many events that made.
+pub async fn open_accounts(service: &Arc<Service>, accounts: u64) -> Result<(), BenchError> {
+    let next = Arc::new(AtomicU64::new(0));
+    let mut tasks = Vec::new();
+    for _ in 0..512 {
+        let (service, next) = (Arc::clone(service), Arc::clone(&next));
+        tasks.push(tokio::spawn(async move {
+            loop {
+                let n = next.fetch_add(1, Ordering::Relaxed);
+                if n >= accounts {
+                    return Ok::<_, BenchError>(());
+                }
+                service.execute(account(n), Command::Open { stripe_customer_id: None }, None).await?;
+                let grant = Grant {
+                    grant: Uuid::new_v4(),
+                    amount: CREDITS,
+                    source: LotSource::Manual,
+                    priority: 50,
+                    effective_at: None,
+                    expires_at: None,
+                    reason: None,
+                };
+                service.execute(account(n), Command::Grant(grant), None).await?;
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.map_err(std::io::Error::other)??;
+    }
+    Ok(())
+}
+
+/// Debits straight through the lanes, `in_flight` at a time, for a time or up to a number. Answers debits each second.
+pub async fn debits_in_process(
+    service: &Arc<Service>,
+    accounts: u64,
+    in_flight: usize,
+    time: Duration,
+    most: u64,
+) -> Result<f64, BenchError> {
+    let done = Arc::new(AtomicU64::new(0));
+    let next = Arc::new(AtomicU64::new(0));
+    let run: u64 = rand::random();
+    let started = Instant::now();
+    let mut tasks = Vec::new();
+    for _ in 0..in_flight {
+        let (service, done, next) = (Arc::clone(service), Arc::clone(&done), Arc::clone(&next));
+        tasks.push(tokio::spawn(async move {
+            while started.elapsed() < time {
+                let n = next.fetch_add(1, Ordering::Relaxed);
+                if n >= most {
+                    break;
+                }
+                let key = Key::of_request(&format!("{run}-{n}"), &[b"bench"]);
+                let command = Command::Debit { debit: Uuid::now_v7(), charge: Charge::Amount(1) };
+                let answer = service.execute(account(scramble(n ^ run, accounts)), command, Some(key)).await?;
+                if answer.result.is_ok() {
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Ok::<_, BenchError>(())
+        }));
+    }
+    for task in tasks {
+        task.await.map_err(std::io::Error::other)??;
+    }
+    Ok(done.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64())
+}
+
+/// The service as a process of its own.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Server {
+    /// Starts `subledger serve` on a database, with the settings' defaults but for quiet logs.
+    pub async fn start(database_url: &str, catalog: &std::path::Path, lanes: usize) -> Result<Self, BenchError> {
+        let address = free_address()?;
+        let program = std::env::current_exe()?;
+        let child = Process::new(program)
+            .arg("serve")
+            .env("DATABASE_URL", database_url)
+            .env("SUBLEDGER_LISTEN", address.to_string())
+            .env("SUBLEDGER_CATALOG", catalog)
+            .env("SUBLEDGER_LANES", lanes.to_string())
+            .env("STRIPE_WEBHOOK_SECRETS", SECRET)
+            .env("RUST_LOG", "warn")
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        let server = Self { child, address };
+        server.wait().await?;
+        Ok(server)
+    }
+
+    /// Starts the bare handler that is the yardstick of checks.
+    pub async fn start_bare() -> Result<Self, BenchError> {
+        let address = free_address()?;
+        let program = std::env::current_exe()?;
+        let child = Process::new(program)
+            .args(["bench", "--bare-handler", &address.to_string()])
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        let server = Self { child, address };
+        server.wait().await?;
+        Ok(server)
+    }
+
+    async fn wait(&self) -> Result<(), BenchError> {
+        for _ in 0..600 {
+            if tokio::net::TcpStream::connect(self.address).await.is_ok() {
+                let ready = load::request("GET", "/readyz", "", b"");
+                let make: MakeRequest = Arc::new(move |n| (n == 0).then(|| ready.clone()));
+                let asked = load::run(self.address, 1, Duration::from_secs(1), 200, make).await;
+                if asked.is_ok() {
+                    return Ok(());
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err(BenchError::Subject("the service did not start".to_owned()))
+    }
+
+    pub async fn stop(mut self) -> Result<(), BenchError> {
+        if let Some(id) = self.child.id().and_then(|id| i32::try_from(id).ok()) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGTERM);
+        }
+        self.child.wait().await?;
+        Ok(())
+    }
+}
+
+fn free_address() -> std::io::Result<SocketAddr> {
+    std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()
+}
+
+/// Durable debits over HTTP, one in each request.
+pub async fn debits_over_http(
+    address: SocketAddr,
+    accounts: u64,
+    in_flight: usize,
+    time: Duration,
+) -> Result<Outcome, BenchError> {
+    let run: u64 = rand::random();
+    let make: MakeRequest = Arc::new(move |n| {
+        let path = format!("/v1/accounts/{}/credits/debits", account_name(scramble(n ^ run, accounts)));
+        Some(load::request("POST", &path, &format!("Idempotency-Key: {run:x}-{n:x}\r\n"), br#"{"amount":1}"#))
+    });
+    checked(load::run(address, in_flight, time, 201, make).await?)
+}
+
+/// Entitlement checks over HTTP.
+pub async fn bare_requests(address: SocketAddr, in_flight: usize, time: Duration) -> Result<Outcome, BenchError> {
+    let request = load::request("GET", "/", "", b"");
+    checked(load::run(address, in_flight, time, 200, Arc::new(move |_| Some(request.clone()))).await?)
+}
+
+/// Signed webhooks: each an invoice paid, of an account linked to its customer.
+pub fn webhooks(run: u64, accounts: u64, count: u64) -> Arc<Vec<Vec<u8>>> {
+    let now = Utc::now().timestamp();
+    let made = (0..count).map(|n| {
+        let customer = scramble(n ^ run, accounts);
+        let body = paid_invoice(run, n, customer, now);
+        let header = format!("Stripe-Signature: {}\r\n", signature::sign(&body, SECRET, now));
+        load::request("POST", "/webhooks/stripe", &header, &body)
+    });
+    Arc::new(made.collect())
+}
+
+/// Delivers webhooks that were made before.
+pub async fn deliver(
+    address: SocketAddr,
+    webhooks: &Arc<Vec<Vec<u8>>>,
+    in_flight: usize,
+) -> Result<Outcome, BenchError> {
+    let webhooks = Arc::clone(webhooks);
+    let make: MakeRequest = Arc::new(move |n| webhooks.get(usize::try_from(n).ok()?).cloned());
+    checked(load::run(address, in_flight, Duration::from_secs(120), 200, make).await?)
+}
+
+fn checked(outcome: Outcome) -> Result<Outcome, BenchError> {
+    if outcome.unexpected > 0 {
+        return Err(BenchError::Subject(format!("{} requests were not answered as expected", outcome.unexpected)));
+    }
+    Ok(outcome)
+}
+
+fn paid_invoice(run: u64, n: u64, customer: u64, now: i64) -> Vec<u8> {
+    let id = format!("in_{run:x}_{n}");
+    let line = json!({
+        "id": format!("il_{run:x}_{n}"), "object": "line_item", "amount": 999, "currency": "usd", "quantity": 1,
+        "period": {"start": now, "end": now + 2_592_000},
+        "parent": {"type": "subscription_item_details", "subscription_item_details":
+            {"subscription": format!("sub_{customer}"), "subscription_item": "si_1", "proration": false}},
+        "pricing": {"type": "price_details", "price_details":
+            {"price": "price_sample_basic_monthly", "product": "prod_sample"}},
+    });
+    let mut event = json!({
+        "id": format!("evt_{run:x}_{n}"), "object": "event", "api_version": "2025-08-27.basil", "created": now,
+        "type": "invoice.paid", "livemode": false, "pending_webhooks": 1,
+        "data": {"object": {
+            "id": id, "object": "invoice", "customer": format!("cus_{customer}"), "status": "paid",
+            "billing_reason": "subscription_cycle", "currency": "usd", "subtotal": 999, "total": 999,
+            "amount_due": 999, "amount_paid": 999, "amount_remaining": 0, "created": now, "attempt_count": 1,
+            "parent": {"type": "subscription_details", "subscription_details":
+                {"subscription": format!("sub_{customer}"), "metadata": {"account_id": account_name(customer)}}},
+            "lines": {"object": "list", "has_more": false, "data": [line]},
+            "description": "",
+        }},
+    });
+    let missing = WEBHOOK_BYTES.saturating_sub(event.to_string().len());
+    event["data"]["object"]["description"] = json!("x".repeat(missing));
+    event.to_string().into_bytes()
+}

@@ -1,0 +1,132 @@
+//! Debits: one at a time, or many accounts' in one request.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use futures_util::future::join_all;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::problem::ApiError;
+use super::request::{MAX_JSON_BYTES, account_id, idempotency_key, key_of, parse_json, read_body};
+use super::server::State;
+use super::views::DebitView;
+use crate::app::work::{Answer, Key};
+use crate::domain::command::{Charge, Command, Outcome};
+use crate::domain::ids::AccountId;
+
+/// Debits in one batch.
+const MAX_DEBITS: usize = 1_000;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PostDebit {
+    feature: Option<String>,
+    quantity: Option<i64>,
+    amount: Option<i64>,
+}
+
+impl PostDebit {
+    fn charge(self) -> Result<Charge, ApiError> {
+        match (self.feature, self.quantity, self.amount) {
+            (Some(feature), quantity, None) => Ok(Charge::Feature { feature, quantity: quantity.unwrap_or(1) }),
+            (None, None, Some(amount)) => Ok(Charge::Amount(amount)),
+            _ => Err(ApiError::InvalidBody("give either feature and quantity, or amount".to_owned())),
+        }
+    }
+}
+
+/// Turns a durable answer into a reply: 201, marked when it is an earlier one again.
+pub fn answered(
+    answer: Answer,
+    view: impl FnOnce(&Outcome) -> Result<Value, ApiError>,
+) -> Result<HttpResponse, ApiError> {
+    let replayed = answer.replayed;
+    let mut response = match answer.result {
+        Ok(outcome) => HttpResponse::Created().json(view(&outcome)?),
+        Err(rejection) => actix_web::ResponseError::error_response(&ApiError::from(rejection)),
+    };
+    if replayed {
+        let name = actix_web::http::header::HeaderName::from_static("idempotent-replayed");
+        response.headers_mut().insert(name, actix_web::http::header::HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+fn view(outcome: &Outcome, position: i64) -> Result<Value, ApiError> {
+    match outcome {
+        Outcome::Debited(debited) => {
+            serde_json::to_value(DebitView::of(debited, position)).map_err(|_| ApiError::Internal)
+        }
+        _ => Err(ApiError::Internal),
+    }
+}
+
+/// Spends credits, if there are enough.
+pub async fn debit(
+    request: HttpRequest,
+    path: web::Path<String>,
+    state: web::Data<State>,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    let account = account_id(&path)?;
+    let body = read_body(payload, MAX_JSON_BYTES).await?;
+    let key = idempotency_key(&request, &body)?;
+    let charge = parse_json::<PostDebit>(&body)?.charge()?;
+    let answer = execute(&state, account, charge, key).await?;
+    let position = answer.position;
+    answered(answer, |outcome| view(outcome, position))
+}
+
+async fn execute(state: &State, account: AccountId, charge: Charge, key: Key) -> Result<Answer, ApiError> {
+    let account = state.service.resolve(&account).await?;
+    let command = Command::Debit { debit: Uuid::now_v7(), charge };
+    Ok(state.service.execute(account, command, Some(key)).await?)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PostBatch {
+    debits: Vec<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BatchDebit {
+    account: String,
+    idempotency_key: Option<String>,
+    feature: Option<String>,
+    quantity: Option<i64>,
+    amount: Option<i64>,
+}
+
+/// Up to 1,000 debits, each with its own key and its own outcome: good rows go through beside bad ones.
+pub async fn batch(state: web::Data<State>, payload: web::Payload) -> Result<HttpResponse, ApiError> {
+    let body = read_body(payload, MAX_JSON_BYTES).await?;
+    let body: PostBatch = parse_json(&body)?;
+    if body.debits.is_empty() || body.debits.len() > MAX_DEBITS {
+        let problem = format!("must hold 1 to {MAX_DEBITS} debits");
+        return Err(ApiError::InvalidParameter { field: "debits".to_owned(), problem });
+    }
+    let rows = body.debits.iter().map(|row| batch_row(&state, row));
+    let outcomes: Vec<Value> = join_all(rows).await.into_iter().map(|row| row.unwrap_or_else(row_problem)).collect();
+    Ok(HttpResponse::Ok().json(json!({"data": outcomes})))
+}
+
+async fn batch_row(state: &State, row: &Value) -> Result<Value, ApiError> {
+    let text = row.to_string();
+    let debit: BatchDebit =
+        serde_json::from_value(row.clone()).map_err(|error| ApiError::InvalidBody(error.to_string()))?;
+    let key = debit.idempotency_key.as_deref().ok_or(ApiError::IdempotencyKeyMissing)?;
+    let key = key_of(key, &[b"batch", text.as_bytes()])?;
+    let account = account_id(&debit.account)?;
+    let charge = PostDebit { feature: debit.feature, quantity: debit.quantity, amount: debit.amount }.charge()?;
+    let answer = execute(state, account, charge, key).await?;
+    let outcome = answer.result.as_ref().map_err(|rejection| ApiError::from(rejection.clone()))?;
+    let debit = view(outcome, answer.position)?;
+    Ok(json!({"status": 201, "replayed": answer.replayed, "debit": debit}))
+}
+
+fn row_problem(error: ApiError) -> Value {
+    let problem = error.problem();
+    json!({"status": problem.status, "problem": problem})
+}

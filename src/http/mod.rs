@@ -1,0 +1,21 @@
+//! REST: thin handlers over one route table, and one match from errors to answers.
+
+pub mod accounts;
+pub mod admin;
+pub mod auth;
+pub mod billing;
+pub mod credits;
+pub mod debits;
+pub mod docs;
+pub mod entitlements;
+pub mod events;
+pub mod health;
+pub mod middleware;
+pub mod page;
+pub mod plans;
+pub mod problem;
+pub mod request;
+pub mod routes;
+pub mod server;
+pub mod views;
+pub mod webhooks;

@@ -1,0 +1,251 @@
+//! Every error a caller can see: RFC 9457 problem+json with a stable code.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use actix_web::{HttpResponse, ResponseError};
+use serde::Serialize;
+
+use super::middleware::request_id;
+use crate::app::error::AppError;
+use crate::domain::rejection::Rejection;
+use crate::store::error::StoreError;
+use crate::stripe::signature::SignatureError;
+
+/// Why a request was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    #[error(transparent)]
+    App(#[from] AppError),
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    #[error("Stripe webhooks are not configured: set STRIPE_WEBHOOK_SECRETS to the endpoint's whsec_… secret")]
+    StripeNotConfigured,
+    #[error("the body has more than {max} bytes")]
+    BodyTooLarge { max: usize },
+    #[error("the body did not arrive within {seconds} s")]
+    BodyTooSlow { seconds: u64 },
+    #[error("the body did not arrive whole")]
+    BodyBroken,
+    #[error("the body cannot be read: {0}")]
+    InvalidBody(String),
+    #[error("{field}: {problem}")]
+    InvalidParameter { field: String, problem: String },
+    #[error("this request needs an Idempotency-Key header: any string of your own, the same when you retry")]
+    IdempotencyKeyMissing,
+    #[error("an Idempotency-Key has 1 to 255 printable ASCII characters")]
+    IdempotencyKeyInvalid,
+    #[error("send Authorization: Bearer <key>; `subledger keys create` makes one")]
+    Unauthorized,
+    #[error("the key's scope is {have}; this route needs {need}")]
+    Forbidden { have: &'static str, need: &'static str },
+    #[error("{what} {id} does not exist")]
+    NotFound { what: &'static str, id: String },
+    #[error("there is no such route; /docs lists them")]
+    NoSuchRoute,
+    #[error("the route exists, but not for this method; /docs lists them")]
+    MethodNotAllowed,
+    #[error("something went wrong on our side; the request id leads to it")]
+    Internal,
+}
+
+/// Status, stable code and title of an error. The one place where they are said.
+fn kind(error: &ApiError) -> (StatusCode, &'static str, &'static str) {
+    use StatusCode as S;
+    match error {
+        ApiError::App(error) => app_kind(error),
+        ApiError::Signature(error) => match error {
+            SignatureError::Missing => (S::BAD_REQUEST, "signature_missing", "The signature is missing"),
+            SignatureError::Malformed => (S::BAD_REQUEST, "signature_malformed", "The signature is malformed"),
+            SignatureError::NoMatch => (S::BAD_REQUEST, "signature_mismatch", "The signature does not match"),
+            SignatureError::TooOld => (S::BAD_REQUEST, "signature_too_old", "The signature is too old"),
+            SignatureError::TooNew => (S::BAD_REQUEST, "signature_too_new", "The signature is from the future"),
+        },
+        ApiError::StripeNotConfigured => (S::SERVICE_UNAVAILABLE, "stripe_not_configured", "Stripe is not configured"),
+        ApiError::BodyTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large"),
+        ApiError::BodyTooSlow { .. } => (S::REQUEST_TIMEOUT, "body_too_slow", "The body came too slowly"),
+        ApiError::BodyBroken => (S::BAD_REQUEST, "body_incomplete", "The body is incomplete"),
+        ApiError::InvalidBody(_) => (S::BAD_REQUEST, "invalid_body", "The body cannot be read"),
+        ApiError::InvalidParameter { .. } => (S::BAD_REQUEST, "invalid_parameter", "A parameter is invalid"),
+        ApiError::IdempotencyKeyMissing => {
+            (S::BAD_REQUEST, "idempotency_key_missing", "The Idempotency-Key is missing")
+        }
+        ApiError::IdempotencyKeyInvalid => {
+            (S::BAD_REQUEST, "idempotency_key_invalid", "The Idempotency-Key is invalid")
+        }
+        ApiError::Unauthorized => (S::UNAUTHORIZED, "unauthorized", "A valid API key is needed"),
+        ApiError::Forbidden { .. } => (S::FORBIDDEN, "forbidden", "The API key may not do this"),
+        ApiError::NotFound { .. } => (S::NOT_FOUND, "not_found", "It does not exist"),
+        ApiError::NoSuchRoute => (S::NOT_FOUND, "no_such_route", "No such route"),
+        ApiError::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
+        ApiError::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
+    }
+}
+
+fn app_kind(error: &AppError) -> (StatusCode, &'static str, &'static str) {
+    use StatusCode as S;
+    match error {
+        AppError::Rejected(rejection) => rejection_kind(rejection),
+        AppError::AccountNotFound(_) => (S::NOT_FOUND, "account_not_found", "No such account"),
+        AppError::KeyReused => {
+            (S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The Idempotency-Key belongs to another request")
+        }
+        AppError::Overloaded | AppError::Moved(_) | AppError::LinkedElsewhere => {
+            (S::SERVICE_UNAVAILABLE, "overloaded", "Too busy")
+        }
+        AppError::CustomerLinkedElsewhere { .. } => {
+            (S::CONFLICT, "customer_linked_elsewhere", "The customer belongs to another account")
+        }
+        AppError::Stopping => (S::SERVICE_UNAVAILABLE, "stopping", "The service is stopping"),
+        AppError::Poisoned(_) => (S::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
+        AppError::PositionNotReached { .. } => {
+            (S::CONFLICT, "position_not_reached", "The position has not been reached")
+        }
+        AppError::Store(StoreError::OutcomeUnknown) => {
+            (S::SERVICE_UNAVAILABLE, "outcome_unknown", "The outcome is unknown")
+        }
+        AppError::Store(StoreError::Unavailable(_) | StoreError::Conflict(_)) => {
+            (S::SERVICE_UNAVAILABLE, "database_unavailable", "The database is not available")
+        }
+        AppError::Store(StoreError::Refused(_) | StoreError::Corrupt(_)) => {
+            (S::INTERNAL_SERVER_ERROR, "internal", "Internal error")
+        }
+    }
+}
+
+fn rejection_kind(rejection: &Rejection) -> (StatusCode, &'static str, &'static str) {
+    use StatusCode as S;
+    match rejection {
+        Rejection::InsufficientCredits { .. } => (S::PAYMENT_REQUIRED, "insufficient_credits", "Too little credit"),
+        Rejection::AccountNotFound { .. } => (S::NOT_FOUND, "account_not_found", "No such account"),
+        Rejection::UnknownFeature { .. } => (S::NOT_FOUND, "unknown_feature", "No such feature"),
+        Rejection::FeatureWithoutCost { .. } => {
+            (S::UNPROCESSABLE_ENTITY, "feature_without_cost", "The feature costs no credits")
+        }
+        Rejection::FeatureNotInPlan { .. } => {
+            (S::FORBIDDEN, "feature_not_in_plan", "The plan does not include the feature")
+        }
+        Rejection::OutOfRange { .. } => (S::BAD_REQUEST, "out_of_range", "A number is out of range"),
+        Rejection::AlreadyExpired => (S::BAD_REQUEST, "already_expired", "The credits would have expired"),
+    }
+}
+
+/// Every code there is; `openapi.yaml` must know them all.
+pub const CODES: &[&str] = &[
+    "account_not_found",
+    "already_expired",
+    "body_incomplete",
+    "body_too_large",
+    "body_too_slow",
+    "customer_linked_elsewhere",
+    "database_unavailable",
+    "feature_not_in_plan",
+    "feature_without_cost",
+    "forbidden",
+    "idempotency_key_invalid",
+    "idempotency_key_missing",
+    "idempotency_key_reused",
+    "insufficient_credits",
+    "internal",
+    "invalid_body",
+    "invalid_parameter",
+    "method_not_allowed",
+    "no_such_route",
+    "not_found",
+    "out_of_range",
+    "outcome_unknown",
+    "overloaded",
+    "position_not_reached",
+    "signature_malformed",
+    "signature_mismatch",
+    "signature_missing",
+    "signature_too_new",
+    "signature_too_old",
+    "stopping",
+    "stripe_not_configured",
+    "unauthorized",
+    "unknown_feature",
+];
+
+/// The body of an error.
+#[derive(Debug, Serialize)]
+pub struct Problem {
+    #[serde(rename = "type")]
+    pub type_uri: String,
+    pub title: &'static str,
+    pub status: u16,
+    pub detail: String,
+    pub code: &'static str,
+    pub request_id: String,
+}
+
+impl ApiError {
+    /// The body of this error.
+    pub fn problem(&self) -> Problem {
+        let (status, code, title) = kind(self);
+        let detail = match self {
+            // The server's own words are for the log, not for callers.
+            Self::App(AppError::Poisoned(_) | AppError::Store(StoreError::Refused(_) | StoreError::Corrupt(_))) => {
+                Self::Internal.to_string()
+            }
+            Self::App(AppError::Store(StoreError::Unavailable(_) | StoreError::Conflict(_))) => {
+                "the database is not available at the moment; retry with the same key".to_owned()
+            }
+            error => error.to_string(),
+        };
+        Problem {
+            type_uri: format!("urn:subledger:problem:{code}"),
+            title,
+            status: status.as_u16(),
+            detail,
+            code,
+            request_id: request_id(),
+        }
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        kind(self).0
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let problem = self.problem();
+        if self.status_code().is_server_error() {
+            tracing::error!(error = ?self, code = problem.code, request_id = problem.request_id, "a request failed");
+        }
+        let mut response = HttpResponse::build(self.status_code());
+        if self.status_code() == StatusCode::SERVICE_UNAVAILABLE {
+            response.insert_header((RETRY_AFTER, "1"));
+        }
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        response.insert_header((CONTENT_TYPE, "application/problem+json")).body(body)
+    }
+}
+
+macro_rules! through_app_error {
+    ($($source:ty),*) => {$(
+        impl From<$source> for ApiError {
+            fn from(error: $source) -> Self {
+                Self::App(error.into())
+            }
+        }
+    )*};
+}
+
+through_app_error!(StoreError, Rejection);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_database_says_stays_inside() {
+        let error = ApiError::from(StoreError::Refused("relation secret does not exist".to_owned()));
+        assert!(!error.problem().detail.contains("secret"));
+    }
+
+    #[test]
+    fn codes_are_listed_in_order() {
+        assert!(CODES.is_sorted());
+    }
+}

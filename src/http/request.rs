@@ -1,0 +1,72 @@
+//! Reading requests: bodies within limits, keys, ids, numbers; whatever is wrong is named.
+
+use std::time::Duration;
+
+use actix_web::{HttpRequest, web};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
+
+use super::problem::ApiError;
+use crate::app::work::Key;
+use crate::domain::ids::AccountId;
+
+/// Largest JSON body.
+pub const MAX_JSON_BYTES: usize = 1024 * 1024;
+/// A body must arrive within this time: actix itself would wait for ever.
+const BODY_DEADLINE: Duration = Duration::from_secs(15);
+const MAX_KEY_LEN: usize = 255;
+
+/// Reads a whole body of at most `max` bytes.
+pub async fn read_body(mut payload: web::Payload, max: usize) -> Result<Bytes, ApiError> {
+    let read = async {
+        let mut body = BytesMut::new();
+        while let Some(chunk) = payload.next().await {
+            let chunk = chunk.map_err(|_| ApiError::BodyBroken)?;
+            if body.len() + chunk.len() > max {
+                return Err(ApiError::BodyTooLarge { max });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    };
+    let too_slow = |_| ApiError::BodyTooSlow { seconds: BODY_DEADLINE.as_secs() };
+    tokio::time::timeout(BODY_DEADLINE, read).await.map_err(too_slow)?
+}
+
+/// Reads a JSON body.
+pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| ApiError::InvalidBody(error.to_string()))
+}
+
+/// The key of a request that must have one. It stands for the route, the path and the body.
+pub fn idempotency_key(request: &HttpRequest, body: &[u8]) -> Result<Key, ApiError> {
+    let header = request.headers().get("idempotency-key").ok_or(ApiError::IdempotencyKeyMissing)?;
+    let key = header.to_str().map_err(|_| ApiError::IdempotencyKeyInvalid)?;
+    key_of(key, &[request.method().as_str().as_bytes(), request.path().as_bytes(), body])
+}
+
+/// Checks a key's form.
+pub fn key_of(key: &str, request: &[&[u8]]) -> Result<Key, ApiError> {
+    let printable = key.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    if key.trim().is_empty() || key.len() > MAX_KEY_LEN || !printable {
+        return Err(ApiError::IdempotencyKeyInvalid);
+    }
+    Ok(Key::of_request(key, request))
+}
+
+/// An account as named in a path or body.
+pub fn account_id(name: &str) -> Result<AccountId, ApiError> {
+    AccountId::new(name)
+        .map_err(|error| ApiError::InvalidParameter { field: "account".to_owned(), problem: error.to_string() })
+}
+
+/// A query parameter that must be a whole number within bounds.
+pub fn number(value: Option<&str>, field: &str, default: i64, min: i64, max: i64) -> Result<i64, ApiError> {
+    let Some(value) = value else { return Ok(default) };
+    let parsed = value.parse::<i64>().ok().filter(|number| (min..=max).contains(number));
+    parsed.ok_or_else(|| ApiError::InvalidParameter {
+        field: field.to_owned(),
+        problem: format!("must be a whole number from {min} to {max}"),
+    })
+}

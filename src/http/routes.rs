@@ -1,0 +1,104 @@
+//! The route table: every route there is, and the scope each one needs.
+
+use actix_web::http::Method;
+use actix_web::{ResponseError, Route, web};
+
+use super::auth::Scope;
+use super::problem::ApiError;
+use super::{accounts, admin, billing, credits, debits, docs, entitlements, events, health, plans, webhooks};
+
+/// A route.
+#[derive(Debug, Clone)]
+pub struct RouteSpec {
+    pub method: Method,
+    pub path: &'static str,
+    /// `None`: open to all. Stripe's route is, since it checks a signature of its own.
+    pub scope: Option<Scope>,
+    handler: fn() -> Route,
+}
+
+/// All routes.
+#[derive(Debug, Clone)]
+pub struct RouteTable(Vec<RouteSpec>);
+
+macro_rules! routes {
+    ($($method:ident $path:literal $scope:expr => $handler:path),* $(,)?) => {
+        vec![$(RouteSpec {
+            method: Method::$method,
+            path: $path,
+            scope: $scope,
+            handler: || web::route().method(Method::$method).to($handler),
+        }),*]
+    };
+}
+
+impl RouteTable {
+    pub fn new() -> Self {
+        use Scope::{Admin, Bill, Read, Spend};
+        Self(routes![
+            POST "/webhooks/stripe" None => webhooks::receive,
+            PUT "/v1/accounts/{account}" Some(Bill) => accounts::put,
+            GET "/v1/accounts/{account}" Some(Read) => accounts::get,
+            GET "/v1/accounts/{account}/subscriptions" Some(Read) => billing::list_subscriptions,
+            GET "/v1/accounts/{account}/subscription" Some(Read) => billing::get_subscription,
+            GET "/v1/accounts/{account}/invoices" Some(Read) => billing::list_invoices,
+            GET "/v1/accounts/{account}/payments" Some(Read) => billing::list_payments,
+            GET "/v1/accounts/{account}/credit-purchases" Some(Read) => billing::list_credit_purchases,
+            GET "/v1/accounts/{account}/payment-methods" Some(Read) => billing::list_payment_methods,
+            GET "/v1/accounts/{account}/entitlements" Some(Read) => entitlements::list,
+            GET "/v1/accounts/{account}/entitlements/{feature}" Some(Read) => entitlements::get,
+            POST "/v1/entitlements/check" Some(Read) => entitlements::check_batch,
+            GET "/v1/accounts/{account}/credits" Some(Read) => credits::get,
+            GET "/v1/accounts/{account}/credits/entries" Some(Read) => credits::entries,
+            POST "/v1/accounts/{account}/credits/grants" Some(Bill) => credits::grant,
+            POST "/v1/accounts/{account}/credits/debits" Some(Spend) => debits::debit,
+            POST "/v1/debits/batch" Some(Spend) => debits::batch,
+            GET "/v1/plans" Some(Read) => plans::list,
+            GET "/v1/plans/{plan}" Some(Read) => plans::get,
+            GET "/v1/credit-packs" Some(Read) => plans::list_credit_packs,
+            GET "/v1/events" Some(Admin) => events::list,
+            GET "/v1/admin/parked" Some(Admin) => admin::list_parked,
+            POST "/v1/admin/parked/retry" Some(Admin) => admin::retry_all_parked,
+            POST "/v1/admin/parked/{stripe_event}/retry" Some(Admin) => admin::retry_parked,
+            POST "/v1/admin/keys" Some(Admin) => admin::create_key,
+            GET "/v1/admin/keys" Some(Admin) => admin::list_keys,
+            DELETE "/v1/admin/keys/{key}" Some(Admin) => admin::revoke_key,
+            GET "/healthz" None => health::live,
+            GET "/readyz" None => health::ready,
+            GET "/metrics" None => health::metrics,
+            GET "/openapi.yaml" None => docs::openapi,
+            GET "/docs" None => docs::page,
+        ])
+    }
+
+    pub fn all(&self) -> &[RouteSpec] {
+        &self.0
+    }
+
+    /// The scope a route needs: `None` if there is no such route, `Some(None)` if it is open to all.
+    pub fn scope_of(&self, method: &Method, path: &str) -> Option<Option<Scope>> {
+        self.0.iter().find(|route| route.method == *method && route.path == path).map(|route| route.scope)
+    }
+
+    /// Registers every route.
+    pub fn configure(&self, app: &mut web::ServiceConfig) {
+        let mut done: Vec<&str> = Vec::new();
+        for route in &self.0 {
+            if done.contains(&route.path) {
+                continue;
+            }
+            done.push(route.path);
+            let methods = self.0.iter().filter(|other| other.path == route.path);
+            let resource =
+                methods.fold(web::resource(route.path), |resource, method| resource.route((method.handler)()));
+            app.service(resource.default_service(web::to(|| async { ApiError::MethodNotAllowed.error_response() })));
+        }
+        app.default_service(web::to(|| async { ApiError::NoSuchRoute.error_response() }));
+    }
+}
+
+impl Default for RouteTable {
+    fn default() -> Self {
+        Self::new()
+    }
+}

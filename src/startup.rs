@@ -1,0 +1,202 @@
+//! Putting a service together, and taking it apart in order.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::app::service::{Lanes, Service, ServiceSettings, StripeSettings};
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::domain::catalog::Catalog;
+use crate::embedded_postgres::{self, Durability, EmbeddedPostgres, EmbeddedPostgresError};
+use crate::http::auth::Auth;
+use crate::http::server::{self, State};
+use crate::store::connect::Database;
+use crate::store::{inbox, keys, migrate};
+
+/// How often old webhook bodies are looked for.
+const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
+
+/// Why the service does not start, in one line with its cure.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedPostgresError),
+    #[error(transparent)]
+    Store(#[from] crate::store::error::StoreError),
+    #[error(transparent)]
+    App(#[from] crate::app::error::AppError),
+    #[error("the catalog {path} cannot be read: {cause}")]
+    CatalogFile { path: String, cause: std::io::Error },
+    #[error("the catalog {path} is not valid:\n{errors}")]
+    Catalog { path: String, errors: String },
+    #[error(
+        "{0} is reachable from elsewhere, and no API key exists: set SUBLEDGER_ADMIN_KEY, or make a key first with \
+         `subledger keys create --scope admin`, or listen on 127.0.0.1"
+    )]
+    OpenToAll(std::net::SocketAddr),
+    #[error("cannot listen on {address}: {cause}; set SUBLEDGER_LISTEN to a free address")]
+    Listen { address: std::net::SocketAddr, cause: std::io::Error },
+}
+
+/// The database to work with: the one that was named, or an embedded one that lives as long as this does.
+#[derive(Debug)]
+pub struct Ground {
+    pub database: Database,
+    embedded: Option<EmbeddedPostgres>,
+}
+
+impl Ground {
+    /// Starts the embedded Postgres unless a database is named.
+    pub async fn open(config: &Config) -> Result<Self, StartError> {
+        if let Some(url) = &config.database_url {
+            return Ok(Self { database: Database::parse(url)?, embedded: None });
+        }
+        let embedded = EmbeddedPostgres::start(&config.data_dir, Durability::Durable).await?;
+        Ok(Self { database: Database::parse(&embedded.url())?, embedded: Some(embedded) })
+    }
+
+    /// The same for a command that may run beside a service, whose embedded Postgres it then shares.
+    pub async fn open_beside(config: &Config) -> Result<Self, StartError> {
+        match Self::open(config).await {
+            Err(StartError::Embedded(EmbeddedPostgresError::InUse { .. })) => {
+                let url = embedded_postgres::url_of_running(&config.data_dir)?;
+                Ok(Self { database: Database::parse(&url)?, embedded: None })
+            }
+            other => other,
+        }
+    }
+
+    /// Stops the embedded Postgres, if there is one.
+    pub async fn close(self) -> Result<(), StartError> {
+        if let Some(embedded) = self.embedded {
+            embedded.stop().await?;
+        }
+        Ok(())
+    }
+}
+
+/// A migrated database with lanes at work on it.
+#[derive(Debug)]
+pub struct Running {
+    pub service: Arc<Service>,
+    lanes: Lanes,
+}
+
+impl Running {
+    /// Migrates and starts the lanes.
+    pub async fn start(config: &Config, database: &Database) -> Result<Self, StartError> {
+        let partitions = migrate::migrate(database, config.partitions).await?;
+        let settings = ServiceSettings {
+            database: database.clone(),
+            partitions,
+            clock: Arc::new(SystemClock),
+            lanes: config.lanes,
+            pool_size: config.pool_size,
+            queue_length: config.queue_length,
+            cached_accounts: config.cached_accounts,
+            stripe: StripeSettings {
+                webhook_secrets: config.webhook_secrets.clone(),
+                livemode: config.livemode,
+                account_metadata_keys: config.account_metadata_keys.clone(),
+            },
+        };
+        let (service, lanes) = Service::start(settings).await?;
+        Ok(Self { service, lanes })
+    }
+
+    /// Finishes what was accepted.
+    pub async fn stop(self) {
+        self.service.stop();
+        self.lanes.finish().await;
+    }
+}
+
+/// Reads and checks a catalog file.
+pub fn read_catalog(path: &Path) -> Result<Catalog, StartError> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|cause| StartError::CatalogFile { path: name.clone(), cause })?;
+    Catalog::from_toml(&text).map_err(|errors| StartError::Catalog { path: name, errors: errors.to_string() })
+}
+
+/// Serves until `shutdown` ends, then stops in order: no new requests, those under way, the lanes, Postgres.
+///
+/// `ready` is called once the service answers.
+pub async fn serve(
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+    ready: impl FnOnce(&Arc<Service>),
+) -> Result<(), StartError> {
+    // Taken first, so that a port in use is said before Postgres is started.
+    let listener =
+        TcpListener::bind(config.listen).map_err(|cause| StartError::Listen { address: config.listen, cause })?;
+    let catalog = config.catalog.as_deref().map(read_catalog).transpose()?;
+    let ground = Ground::open(&config).await?;
+    let running = Running::start(&config, &ground.database).await?;
+    let service = Arc::clone(&running.service);
+    refuse_open_door(&config, &service).await?;
+    if let Some(catalog) = catalog {
+        let is_new = service.apply_catalog(catalog).await?;
+        tracing::info!(version = service.catalog.current().digest, is_new, "catalog applied");
+    }
+    let pruning = prune_inbox(Arc::clone(&service), config.inbox_retention_days);
+    let auth = Auth::new(config.admin_key.as_deref(), config.listen.ip().is_loopback());
+    tracing::info!(address = %config.listen, partitions = service.partitions, lanes = config.lanes, "serving");
+    ready(&service);
+    let served = server::run(listener, State::new(Arc::clone(&service), auth), config.http_workers, shutdown).await;
+    pruning.abort();
+    running.stop().await;
+    ground.close().await?;
+    served.map_err(|cause| StartError::Listen { address: config.listen, cause })?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Beyond loopback, somebody must hold a key.
+async fn refuse_open_door(config: &Config, service: &Service) -> Result<(), StartError> {
+    if config.listen.ip().is_loopback() || config.admin_key.is_some() {
+        return Ok(());
+    }
+    let client = service.connection().await?;
+    if keys::any(&**client).await? { Ok(()) } else { Err(StartError::OpenToAll(config.listen)) }
+}
+
+fn prune_inbox(service: Arc<Service>, retention_days: u32) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        loop {
+            let before = SystemClock.now() - chrono::Duration::days(i64::from(retention_days));
+            let pruned = match service.connection().await {
+                Ok(client) => inbox::prune(&**client, before).await,
+                Err(error) => Err(error),
+            };
+            match pruned {
+                Ok(0) => {}
+                Ok(bodies) => tracing::info!(bodies, "old webhook bodies dropped"),
+                Err(error) => tracing::warn!(%error, "old webhook bodies could not be dropped; trying again later"),
+            }
+            tokio::time::sleep(PRUNE_EVERY).await;
+        }
+    })
+}
+
+/// Ends when the process is told to stop (Ctrl-C, or SIGTERM).
+pub async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminate = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signals) => {
+                signals.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminate => {}
+    }
+}

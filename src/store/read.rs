@@ -1,0 +1,116 @@
+//! Reading the read models.
+
+use chrono::{DateTime, Utc};
+use tokio_postgres::GenericClient;
+
+use super::error::StoreError;
+use super::load::account_id;
+use crate::domain::account::Account;
+
+/// An account's hot part, and how far its partition was when it was read.
+#[derive(Debug, Clone)]
+pub struct Balance {
+    pub account: Account,
+    pub partition_id: i16,
+    pub position: i64,
+}
+
+/// Reads an account's balance row; `None` for an account that nothing is known of.
+pub async fn balance(client: &impl GenericClient, account: &str) -> Result<Option<Balance>, StoreError> {
+    let row = client
+        .query_opt(
+            "/* balance */ select b.account_id, b.version, b.state::text, h.partition_id, h.position
+             from balances b join heads h on h.partition_id = b.partition_id where b.account_id = $1",
+            &[&account],
+        )
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let credits = serde_json::from_str(row.get(2))?;
+    let account = Account { id: account_id(row.get(0))?, version: row.get(1), credits, billing: None };
+    Ok(Some(Balance { account, partition_id: row.get(3), position: row.get(4) }))
+}
+
+/// A row of `billing_objects`.
+#[derive(Debug, Clone)]
+pub struct StoredObject {
+    pub sort_at: DateTime<Utc>,
+    pub id: String,
+    /// JSON.
+    pub state: String,
+}
+
+/// An account's objects of a kind, newest first, from a place in the list on.
+pub async fn objects(
+    client: &impl GenericClient,
+    account: &str,
+    kind: &str,
+    before: Option<(DateTime<Utc>, &str)>,
+    limit: i64,
+) -> Result<Vec<StoredObject>, StoreError> {
+    let rows = match before {
+        None => {
+            client
+                .query(
+                    "/* objects */ select sort_at, object_id, state::text from billing_objects
+                     where account_id = $1 and kind = $2 order by sort_at desc, object_id desc limit $3",
+                    &[&account, &kind, &limit],
+                )
+                .await?
+        }
+        Some((sort_at, id)) => {
+            client
+                .query(
+                    "/* objects */ select sort_at, object_id, state::text from billing_objects
+                     where account_id = $1 and kind = $2 and (sort_at, object_id) < ($3, $4)
+                     order by sort_at desc, object_id desc limit $5",
+                    &[&account, &kind, &sort_at, &id, &limit],
+                )
+                .await?
+        }
+    };
+    let objects = rows.iter().map(|row| StoredObject { sort_at: row.get(0), id: row.get(1), state: row.get(2) });
+    Ok(objects.collect())
+}
+
+/// The feed of the log over several partitions, each from its own position on.
+pub async fn feed(
+    client: &impl GenericClient,
+    after: &[(i16, i64)],
+    types: &[String],
+    limit: i64,
+) -> Result<Vec<super::log::StoredEvent>, StoreError> {
+    let partitions: Vec<i16> = after.iter().map(|(partition, _)| *partition).collect();
+    let positions: Vec<i64> = after.iter().map(|(_, position)| *position).collect();
+    let rows = client
+        .query(
+            "/* feed */ select e.partition_id, e.position, e.account_id, e.version, e.type, e.type_version, e.at,
+                    e.payload::text
+             from unnest($1::smallint[], $2::bigint[]) as c (partition_id, after)
+             cross join lateral (
+                 select * from events where events.partition_id = c.partition_id and events.position > c.after
+                     and (cardinality($3::text[]) = 0 or events.type = any($3))
+                 order by events.position limit $4) e
+             order by e.at, e.partition_id, e.position limit $4",
+            &[&partitions, &positions, &types, &limit],
+        )
+        .await?;
+    Ok(rows.iter().map(super::log::stored).collect())
+}
+
+/// Some of an account's objects, by id.
+pub async fn objects_by_id(
+    client: &impl GenericClient,
+    account: &str,
+    kind: &str,
+    ids: &[String],
+) -> Result<Vec<StoredObject>, StoreError> {
+    let rows = client
+        .query(
+            "/* objects_by_id */ select sort_at, object_id, state::text from billing_objects
+             where account_id = $1 and kind = $2 and object_id = any($3)",
+            &[&account, &kind, &ids],
+        )
+        .await?;
+    let objects = rows.iter().map(|row| StoredObject { sort_at: row.get(0), id: row.get(1), state: row.get(2) });
+    Ok(objects.collect())
+}
