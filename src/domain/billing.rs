@@ -321,21 +321,28 @@ impl Billing {
         }
     }
 
+    /// Everything there is, as rows are named.
+    pub fn ids(&self) -> Touched {
+        let mut ids = Touched::new();
+        let mut take = |kind: Kind, family: Vec<&String>| ids.extend(family.into_iter().map(|id| (kind, id.clone())));
+        take(Kind::Customer, self.customers.keys().collect());
+        take(Kind::Subscription, self.subscriptions.keys().collect());
+        take(Kind::Invoice, self.invoices.keys().collect());
+        take(Kind::Payment, self.payments.keys().collect());
+        take(Kind::CheckoutSession, self.checkout_sessions.keys().collect());
+        take(Kind::CreditNote, self.credit_notes.keys().collect());
+        take(Kind::PaymentMethod, self.payment_methods.keys().collect());
+        take(Kind::SubscriptionSchedule, self.subscription_schedules.keys().collect());
+        take(Kind::UpcomingInvoice, self.upcoming_invoices.keys().collect());
+        take(Kind::ActiveEntitlements, self.active_entitlements.keys().collect());
+        take(Kind::CatalogObject, self.catalog_objects.keys().collect());
+        take(Kind::ClosedLot, self.closed_lots.keys().collect());
+        ids
+    }
+
     /// Takes in everything another stream knew, when it turns out to belong to the same account.
     pub fn absorb(&mut self, other: Self, touched: &mut Touched) {
-        let mut touch = |kind: Kind, ids: Vec<String>| touched.extend(ids.into_iter().map(|id| (kind, id)));
-        touch(Kind::Customer, other.customers.keys().cloned().collect());
-        touch(Kind::Subscription, other.subscriptions.keys().cloned().collect());
-        touch(Kind::Invoice, other.invoices.keys().cloned().collect());
-        touch(Kind::Payment, other.payments.keys().cloned().collect());
-        touch(Kind::CheckoutSession, other.checkout_sessions.keys().cloned().collect());
-        touch(Kind::CreditNote, other.credit_notes.keys().cloned().collect());
-        touch(Kind::PaymentMethod, other.payment_methods.keys().cloned().collect());
-        touch(Kind::SubscriptionSchedule, other.subscription_schedules.keys().cloned().collect());
-        touch(Kind::UpcomingInvoice, other.upcoming_invoices.keys().cloned().collect());
-        touch(Kind::ActiveEntitlements, other.active_entitlements.keys().cloned().collect());
-        touch(Kind::CatalogObject, other.catalog_objects.keys().cloned().collect());
-        touch(Kind::ClosedLot, other.closed_lots.keys().cloned().collect());
+        touched.extend(other.ids());
 
         merge_all(&mut self.customers, other.customers);
         merge_all(&mut self.subscriptions, other.subscriptions);
