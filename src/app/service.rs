@@ -130,6 +130,7 @@ impl Service {
     /// Takes no more commands; the lanes end once they have done what was accepted.
     pub fn stop(&self) {
         self.lanes.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.pool.close();
     }
 
     /// A connection of the pool.
