@@ -7,6 +7,7 @@ pub mod fold;
 pub mod ingest;
 pub mod lane;
 pub mod link;
+pub mod links;
 pub mod metrics;
 pub mod plan;
 pub mod reads;
