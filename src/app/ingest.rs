@@ -131,7 +131,7 @@ impl Service {
                 Err(error) => return Err(error),
                 Ok(answer) if answer.replayed => return Ok(Received::Duplicate),
                 Ok(answer) => {
-                    self.remember_links(facts.references.iter().map(|id| (id.clone(), account.clone())));
+                    self.remember_links(facts.customer.iter().map(|id| (id.clone(), account.clone())));
                     self.keep_email(&facts, &account).await?;
                     return Ok(match answer.result {
                         Ok(Outcome::Observed { applied: false }) => Received::Superseded,
@@ -140,7 +140,18 @@ impl Service {
                 }
             }
         }
-        Err(AppError::Overloaded)
+        Err(self.why_unroutable(&facts).await?)
+    }
+
+    /// The ids of an event may lead to two accounts, and no number of tries changes that. Else it was bad luck.
+    async fn why_unroutable(&self, facts: &Facts) -> Result<AppError, AppError> {
+        let owners = self.owners(&facts.references).await?;
+        let mut accounts = owners.iter().filter(|(_, owner)| owner.standing() == Ownership::Account);
+        let Some((first, account)) = accounts.next() else { return Ok(AppError::Overloaded) };
+        let Some((second, other)) = accounts.find(|(_, owner)| *owner != account) else {
+            return Ok(AppError::Overloaded);
+        };
+        Ok(AppError::Poisoned(format!("{first} belongs to account {account}, {second} to account {other}")))
     }
 
     /// Finds the account of a StripeEvent, and brings together the streams that turn out to be one. Answers the

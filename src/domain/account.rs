@@ -116,6 +116,8 @@ impl Account {
             }
         }
         ours.allowances.sort_by(|a, b| a.cause.cmp(&b.cause));
+        let learnt = theirs.lookup_keys.into_iter().chain(ours.lookup_keys.clone());
+        learnt.for_each(|(price, key)| ours.learn_lookup_key(&price, &key));
         let mut billing = absorbed.billing.clone();
         let closed = std::mem::take(&mut billing.closed_lots);
         for lot in theirs.lots.into_iter().chain(closed.into_values()) {
@@ -216,6 +218,7 @@ impl Account {
         let repaid = self.credits.debt.min(lot.remaining);
         self.credits.debt -= repaid;
         lot.remaining -= repaid;
+        lot.repaid += repaid;
         match lot.source {
             LotSource::FreePlan => self.credits.free_until = self.credits.free_until.max(lot.expires_at),
             LotSource::Pack => {
@@ -248,7 +251,6 @@ impl Account {
     }
 
     fn reinstate(&mut self, event: &CreditsReinstated, changes: &mut Changes) {
-        self.credits.debt = (self.credits.debt - event.debt).max(0);
         self.change_lot(event.lot, changes, |lot| {
             lot.claimed_back -= event.claimed;
             lot.clawed_back -= event.reinstated;
@@ -256,7 +258,26 @@ impl Account {
             lot.remaining += event.reinstated;
         });
         self.reopen_lot(event.lot, changes);
+        let forgiven = event.debt.min(self.credits.debt);
+        self.credits.debt -= forgiven;
+        self.return_repaid(event.debt - forgiven, changes);
         self.close_empty_lots(changes);
+    }
+
+    /// Gives credits back to the lots that had made good a debt.
+    fn return_repaid(&mut self, mut amount: i64, changes: &mut Changes) {
+        let closed = self.billing.iter().flat_map(|billing| billing.closed_lots.values());
+        let lots = self.credits.lots.iter().chain(closed).filter(|lot| lot.repaid > 0);
+        let repaid: Vec<(LotId, i64)> = lots.map(|lot| (lot.id, lot.repaid)).collect();
+        for (id, repaid) in repaid {
+            let returned = repaid.min(amount);
+            amount -= returned;
+            self.change_lot(id, changes, |lot| {
+                lot.repaid -= returned;
+                lot.remaining += returned;
+            });
+            self.reopen_lot(id, changes);
+        }
     }
 
     /// Changes a lot wherever it is kept.
@@ -298,7 +319,12 @@ impl Account {
 
     fn refresh_access(&mut self, object: &StripeObject) {
         match object {
-            StripeObject::Subscription(subscription) => self.refresh_access_of(&subscription.id),
+            StripeObject::Subscription(subscription) => {
+                for (price, key) in subscription.lookup_keys() {
+                    self.credits.learn_lookup_key(price, key);
+                }
+                self.refresh_access_of(&subscription.id);
+            }
             StripeObject::Invoice(_) => self.refresh_access_of_all(),
             _ => {}
         }
@@ -319,13 +345,6 @@ impl Account {
         let Some(tracked) = billing.subscriptions.get(id) else {
             return;
         };
-        // Invoice lines name only the price; a catalog may know it by its lookup key alone.
-        let allowances = self.credits.allowances.iter_mut();
-        for allowance in allowances.filter(|allowance| allowance.subscription.as_deref() == Some(id)) {
-            for part in allowance.parts.iter_mut().filter(|part| part.lookup_key.is_none()) {
-                part.lookup_key = tracked.current.lookup_key_of(&part.price);
-            }
-        }
         if tracked.current.has_ended() {
             return;
         }

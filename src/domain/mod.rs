@@ -3,6 +3,7 @@
 pub mod account;
 pub mod billing;
 pub mod catalog;
+pub mod claims;
 pub mod command;
 pub mod credit;
 pub mod draft;

@@ -95,9 +95,10 @@ impl Subscription {
 }
 
 impl Subscription {
-    /// The lookup key of one of its prices.
-    pub fn lookup_key_of(&self, price: &str) -> Option<String> {
-        self.items.iter().find(|item| item.price.id == price).and_then(|item| item.price.lookup_key.clone())
+    /// The prices among its items that have a lookup key, each with it.
+    pub fn lookup_keys(&self) -> impl Iterator<Item = (&str, &str)> {
+        let prices = self.items.iter().map(|item| &item.price);
+        prices.filter_map(|price| Some((price.id.as_str(), price.lookup_key.as_deref()?)))
     }
 }
 

@@ -52,9 +52,9 @@ impl Shadow {
         let Self { owner, home, schema } = &shadow;
         let tables = shadow
             .statements(
-                "/* create_shadow */ select format('create table %s.%I (like %s.%I including all excluding indexes)%s',
-                     $1, c.relname, $2, c.relname, ' with (' || array_to_string(c.reloptions, ', ') || ')')
-                 from pg_class c where c.oid = any ($3)",
+                "select format('create table %s.%I (like %s.%I including all excluding indexes)%s',
+                     place.shadow, c.relname, place.live, c.relname, ' with (' || array_to_string(c.reloptions, ', ') || ')')
+                 from place, pg_class c where c.oid = any (place.tables)",
             )
             .await?;
         let script = format!(
@@ -88,32 +88,32 @@ impl Shadow {
             ))
             .await?;
         const CONSTRAINTS: &str = "
-            /* complete_shadow */ select format('alter table %s.%I add constraint %I %s', $1, c.relname, k.conname,
+            select format('alter table %s.%I add constraint %I %s', place.shadow, c.relname, k.conname,
                 pg_get_constraintdef(k.oid))
-            from pg_constraint k join pg_class c on c.oid = k.conrelid
-            where c.oid = any ($3) and k.contype in ('p', 'u', 'x') and $2 <> ''";
+            from place, pg_constraint k join pg_class c on c.oid = k.conrelid
+            where c.oid = any (place.tables) and k.contype in ('p', 'u', 'x')";
         const INDEXES: &str = "
-            /* complete_shadow */ select replace(pg_get_indexdef(i.indexrelid), format(' ON %s.%I USING ', $2, c.relname),
-                format(' ON %s.%I USING ', $1, c.relname))
-            from pg_index i join pg_class c on c.oid = i.indrelid
-            where c.oid = any ($3) and not exists (select from pg_constraint k where k.conindid = i.indexrelid)";
+            select replace(pg_get_indexdef(i.indexrelid), format(' ON %s.%I USING ', place.live, c.relname),
+                format(' ON %s.%I USING ', place.shadow, c.relname))
+            from place, pg_index i join pg_class c on c.oid = i.indrelid
+            where c.oid = any (place.tables) and not exists (select from pg_constraint k where k.conindid = i.indexrelid)";
         const COMMENTS: &str = "
-            /* complete_shadow */ select format('comment on table %s.%I is %L', $1, c.relname,
+            select format('comment on table %s.%I is %L', place.shadow, c.relname,
                 obj_description(c.oid, 'pg_class'))
-            from pg_class c where c.oid = any ($3) and $2 <> ''";
+            from place, pg_class c where c.oid = any (place.tables)";
         const STATISTICS: &str = "
-            /* complete_shadow */ select format('analyze %s.%I', $1, c.relname)
-            from pg_class c where c.oid = any ($3) and $2 <> ''";
+            select format('analyze %s.%I', place.shadow, c.relname)
+            from place, pg_class c where c.oid = any (place.tables)";
         const GRANTS: &str = "
-            /* complete_shadow */ select format('grant %s on %s.%I to %s%s', a.privilege_type, $1, c.relname,
+            select format('grant %s on %s.%I to %s%s', a.privilege_type, place.shadow, c.relname,
                 case when a.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end,
                 case when a.is_grantable then ' with grant option' else '' end)
-            from pg_class c, aclexplode(c.relacl) a
-            where c.oid = any ($3) and a.grantee <> c.relowner and $2 <> ''";
+            from place, pg_class c, aclexplode(c.relacl) a
+            where c.oid = any (place.tables) and a.grantee <> c.relowner";
         const OWNERS: &str = "
-            /* complete_shadow */ select format('alter table %s.%I owner to %I', $1, c.relname,
+            select format('alter table %s.%I owner to %I', place.shadow, c.relname,
                 pg_get_userbyid(c.relowner))
-            from pg_class c where c.oid = any ($3) and pg_get_userbyid(c.relowner) <> current_user and $2 <> ''";
+            from place, pg_class c where c.oid = any (place.tables) and pg_get_userbyid(c.relowner) <> current_user";
         for query in [CONSTRAINTS, INDEXES, COMMENTS, STATISTICS, GRANTS, OWNERS] {
             let script = self.statements(query).await?;
             owner.batch_execute(&script).await?;
@@ -144,7 +144,7 @@ impl Shadow {
         // new ones before them, they name those.
         let views = tx
             .query(
-                "/* swap */ select distinct format('create or replace view %s%s as %s', v.oid::regclass,
+                "/* swap */ select distinct format('create or replace view %s.%I%s as %s', v.relnamespace::regnamespace, v.relname,
                      ' with (' || array_to_string(v.reloptions, ', ') || ')', pg_get_viewdef(v.oid))
                  from pg_depend d
                  join pg_rewrite r on r.oid = d.objid
@@ -157,7 +157,6 @@ impl Shadow {
             .await?;
         let mut script = format!("/* swap */ set local search_path = {schema}, {home};\n");
         for view in &views {
-            // Unqualified, but found nowhere else: the new schema has no views.
             script.push_str(view.get(0));
             script.push('\n');
         }
@@ -174,7 +173,7 @@ impl Shadow {
         Ok(self.owner.batch_execute(&format!("/* discard */ drop schema if exists {schema} cascade")).await?)
     }
 
-    /// Runs a query that writes statements: `$1` is the new schema, `$2` the live one, `$3` the live tables.
+    /// Runs a query that writes statements about the live `tables`; `place` has their schema and the new one.
     async fn statements(&self, query: &str) -> Result<String, StoreError> {
         let tables: Vec<u32> = self
             .owner
@@ -186,7 +185,10 @@ impl Shadow {
             .iter()
             .map(|row| row.get(0))
             .collect();
-        let rows = self.owner.query(query, &[&self.schema, &self.home, &tables]).await?;
+        let query = format!(
+            "/* statements */ with place as (select $1::text as shadow, $2::text as live, $3::oid[] as tables) {query}"
+        );
+        let rows = self.owner.query(&query, &[&self.schema, &self.home, &tables]).await?;
         let statements: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         Ok(statements.join(";\n"))
     }

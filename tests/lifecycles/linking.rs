@@ -2,9 +2,12 @@
 //! end is as if it had come first.
 
 use std::collections::BTreeMap;
-use subledger::domain::account::Account;
-use subledger::domain::command::Command;
+
+use subledger::domain::account::{Account, Changes};
+use subledger::domain::command::{Charge, Command, decide};
+use subledger::domain::draft::Draft;
 use subledger::domain::ids::AccountId;
+use uuid::Uuid;
 
 use crate::fold::{End, Fold, assert_facts, assert_same};
 use crate::router::merge;
@@ -115,6 +118,40 @@ fn what_two_streams_held_of_one_story_becomes_one() {
             merge(&fold, &mut accounts, &from, &into, context);
             let account = accounts.remove(&into).unwrap_or_else(|| Account::new(into.clone()));
             assert_same(story, &fold.end_of(account, context), &first, &seed);
+        }
+    }
+}
+
+#[test]
+fn what_was_spent_before_the_link_stays_spent() {
+    let fold = Fold::new();
+    let (from, into) = (AccountId::new("cus_1").expect("valid"), AccountId::new(ACCOUNT).expect("valid"));
+    for story in &lifecycle::all() {
+        let context = fold.context(story);
+        let mut commands = fold.commands(story);
+        commands.push(Command::Debit { debit: Uuid::from_u128(1), charge: Charge::Amount(7) });
+        let left = |linked_before: usize| {
+            let mut accounts = BTreeMap::from([(from.clone(), Account::new(from.clone()))]);
+            let mut stream = &from;
+            for (place, command) in commands.iter().enumerate() {
+                if place == linked_before {
+                    merge(&fold, &mut accounts, &from, &into, context);
+                    stream = &into;
+                }
+                let account = accounts.get_mut(stream).expect("there");
+                let mut changes = Changes::default();
+                // Too little is an answer too, and must be the same one.
+                let _ = decide(&mut Draft::new(account, &mut changes), command, context);
+            }
+            if stream == &from {
+                merge(&fold, &mut accounts, &from, &into, context);
+            }
+            let end = fold.end_of(accounts.remove(&into).expect("there"), context);
+            end.credits.available_at(context.now)
+        };
+        let events = story.events.len();
+        for linked_before in 1..=events + 1 {
+            assert_eq!(left(linked_before), left(0), "{} linked before {linked_before}", story.name);
         }
     }
 }

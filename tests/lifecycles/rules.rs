@@ -209,6 +209,21 @@ fn what_rolls_over_does_not_depend_on_when_a_refund_is_heard_of() {
 }
 
 #[test]
+fn a_proration_takes_nothing_from_what_its_period_gave() {
+    let fold = Fold::of_seller(ROLLING_OVER);
+    let middle = JANUARY + 15 * 86_400;
+    let mut prorated = invoice("in_2", "price_small", middle, FEBRUARY);
+    prorated["lines"]["data"][0]["proration"] = json!(true);
+    prorated["lines"]["data"][0]["amount"] = json!(1450);
+    let events = [
+        told("invoice.paid", JANUARY, invoice("in_1", "price_small", JANUARY, FEBRUARY)),
+        told("invoice.paid", middle, prorated),
+    ];
+    let end = end_in_any_order(&fold, middle + 1, &events);
+    assert_eq!(available(&fold, &end, middle + 1), 150, "beyond the cap of 30, which is for whole periods");
+}
+
+#[test]
 fn a_debt_that_a_later_grant_paid_is_given_back_when_the_dispute_is_won() {
     let fold = Fold::of_seller(&ROLLING_OVER.replace("credits = \"none\"", "credits = \"none\"\nclawback = \"debt\""));
     let now = JANUARY + 60;
