@@ -65,7 +65,8 @@ pub fn merge(
 ) {
     let Some(old) = accounts.get_mut(from) else { return };
     let billing = old.billing.clone().expect("loaded");
-    let absorb = Command::Absorb { from: from.clone(), credits: Box::new(old.credits.clone()), billing };
+    let absorb =
+        Command::Absorb { from: from.clone(), credits: Box::new(old.credits.clone()), billing, links: Vec::new() };
     fold.apply(old, &Command::MergeInto { into: into.clone() }, context);
     let account = accounts.entry(into.clone()).or_insert_with(|| Account::new(into.clone()));
     fold.apply(account, &absorb, context);

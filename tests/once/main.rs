@@ -1,0 +1,11 @@
+//! Exactly once, in any order: over HTTP and a real Postgres, with everything that can go wrong on the way.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod client;
+mod ground;
+
+mod orders;
+mod story;
+mod twins;
