@@ -168,22 +168,27 @@ impl Billing {
                 changed | invoice.is_some_and(|invoice| self.link_payment(&invoice, &intent.id, touched))
             }
             StripeObject::Charge(charge) => {
-                let id = self.payment_id(charge.payment_intent.as_deref(), Some(&charge.id), touched);
-                self.record_payment(&id, touched, |payment| {
-                    observe_child(&mut payment.charges, charge, created, change)
-                })
+                let (id, adopted) = self.payment_id(charge.payment_intent.as_deref(), Some(&charge.id), touched);
+                adopted
+                    | self.record_payment(&id, touched, |payment| {
+                        observe_child(&mut payment.charges, charge, created, change)
+                    })
             }
             StripeObject::Refund(refund) => {
-                let id = self.payment_id(refund.payment_intent.as_deref(), refund.charge.as_deref(), touched);
-                self.record_payment(&id, touched, |payment| {
-                    observe_child(&mut payment.refunds, refund, created, change)
-                })
+                let (id, adopted) =
+                    self.payment_id(refund.payment_intent.as_deref(), refund.charge.as_deref(), touched);
+                adopted
+                    | self.record_payment(&id, touched, |payment| {
+                        observe_child(&mut payment.refunds, refund, created, change)
+                    })
             }
             StripeObject::Dispute(dispute) => {
-                let id = self.payment_id(dispute.payment_intent.as_deref(), dispute.charge.as_deref(), touched);
-                self.record_payment(&id, touched, |payment| {
-                    observe_child(&mut payment.disputes, dispute, created, change)
-                })
+                let (id, adopted) =
+                    self.payment_id(dispute.payment_intent.as_deref(), dispute.charge.as_deref(), touched);
+                adopted
+                    | self.record_payment(&id, touched, |payment| {
+                        observe_child(&mut payment.disputes, dispute, created, change)
+                    })
             }
             StripeObject::CreditNote(note) => {
                 observe_in(&mut self.credit_notes, note, created, change, Kind::CreditNote, touched)
@@ -262,20 +267,23 @@ impl Billing {
             })
     }
 
-    /// The payment a charge, refund or dispute belongs to. One that names no PaymentIntent is looked up by its charge.
-    fn payment_id(&mut self, intent: Option<&str>, charge: Option<&str>, touched: &mut Touched) -> String {
+    /// The payment a charge, refund or dispute belongs to, and whether saying so taught something. One that names no
+    /// PaymentIntent is looked up by its charge.
+    fn payment_id(&mut self, intent: Option<&str>, charge: Option<&str>, touched: &mut Touched) -> (String, bool) {
         let charge = charge.unwrap_or_default();
         if let Some(intent) = intent {
             // What came under the charge's own id before its PaymentIntent was known moves over.
-            if let Some(orphan) = self.payments.remove(charge) {
+            let orphan = self.payments.remove(charge);
+            let adopted = orphan.is_some();
+            if let Some(orphan) = orphan {
                 touched.insert((Kind::Payment, charge.to_owned()));
                 touched.insert((Kind::Payment, intent.to_owned()));
                 self.payments.entry(intent.to_owned()).or_default().merge(orphan);
             }
-            return intent.to_owned();
+            return (intent.to_owned(), adopted);
         }
         let owner = self.payments.iter().find(|(_, payment)| payment.charges.contains_key(charge));
-        owner.map_or_else(|| charge.to_owned(), |(id, _)| id.clone())
+        (owner.map_or_else(|| charge.to_owned(), |(id, _)| id.clone()), false)
     }
 
     fn record_payment(&mut self, id: &str, touched: &mut Touched, record: impl FnOnce(&mut Payment) -> bool) -> bool {
