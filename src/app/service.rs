@@ -140,19 +140,26 @@ impl Service {
     /// Executes a command, durably, following the account if it was taken over.
     pub async fn execute(&self, account: AccountId, command: Command, key: Option<Key>) -> Result<Answer, AppError> {
         let mut account = account;
+        let customer = match &command {
+            Command::Open { stripe_customer_id } => stripe_customer_id.clone(),
+            _ => None,
+        };
         for _ in 0..MAX_MOVES {
             let (reply, answer) = oneshot::channel();
             let work = Work {
                 account: account.clone(),
                 command: Some(command.clone()),
                 key,
-                links: Vec::new(),
+                links: customer.iter().cloned().collect(),
                 inbox: None,
                 reply,
                 enqueued_at: Instant::now(),
             };
             match self.submit(work, answer).await {
                 Err(AppError::Moved(into)) => account = into,
+                Err(AppError::LinkedElsewhere) => {
+                    return Err(AppError::CustomerLinkedElsewhere { customer: customer.unwrap_or_default() });
+                }
                 outcome => return outcome,
             }
         }

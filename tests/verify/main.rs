@@ -9,3 +9,7 @@ mod ledger;
 mod work;
 
 mod clean;
+mod links;
+mod rebuilding;
+mod tampering;
+mod upcasting;
