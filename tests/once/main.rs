@@ -4,8 +4,12 @@
 mod support;
 
 mod client;
+mod crash;
+mod cuts;
 mod ground;
 
+mod load;
 mod orders;
+mod proxy;
 mod story;
 mod twins;

@@ -208,3 +208,9 @@ pub fn answers_like(want: &Value, route: &str, rows: &Value) -> Value {
 pub fn now() -> i64 {
     chrono::Utc::now().timestamp()
 }
+
+/// A customer comes to be.
+pub fn customer_event(n: usize, customer: &str) -> Value {
+    json!({"id": format!("evt_created_{n}_{customer}"), "object": "event", "created": now(), "livemode": false,
+        "type": "customer.created", "data": {"object": {"id": customer, "object": "customer", "created": now()}}})
+}
