@@ -10,12 +10,15 @@ use sha2::{Digest, Sha256};
 use super::fields::{FieldError, Fields};
 use super::project;
 use crate::domain::billing::Observation;
-use crate::domain::ids::AccountId;
+use crate::domain::ids::{AccountId, Ownership};
 use crate::domain::stripe_object::StripeObject;
 use crate::domain::tracked::Change;
 
 /// The stream of facts that belong to no account: catalogs, prices, products.
 pub const SYSTEM_ACCOUNT: &str = "$system";
+
+/// Stripe says that its ids have at most 255 characters; longer ones no index can hold.
+const MAX_EVENT_ID: usize = 255;
 
 /// A StripeEvent's envelope.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,6 +68,10 @@ pub struct Settings<'a> {
 pub fn parse(body: &[u8]) -> Result<(StripeEvent, Value), TranslateError> {
     let value: Value = serde_json::from_slice(body).map_err(|error| TranslateError::NotJson(error.to_string()))?;
     let event = Fields::new(&value, "event")?;
+    if event.required_string("id")?.len() > MAX_EVENT_ID {
+        let problem = format!("is longer than {MAX_EVENT_ID} bytes");
+        return Err(TranslateError::Field(FieldError { field: "event.id".to_owned(), problem }));
+    }
     let envelope = StripeEvent {
         id: event.required_string("id")?,
         event_type: event.required_string("type")?,
@@ -223,8 +230,9 @@ fn claim(object: &Fields<'_>, settings: Settings<'_>) -> Result<Option<AccountId
         Some(id) => Some(id),
         None => claim_in_metadata(object, settings)?,
     };
-    // An id that cannot be one of ours names nobody.
-    Ok(named.and_then(|id| AccountId::new(&id).ok()))
+    // An id that cannot be one of ours names nobody: on a payment link whoever pays may write what they like.
+    let is_ours = |id: &AccountId| id.standing() == Ownership::Account && id.as_str() != SYSTEM_ACCOUNT;
+    Ok(named.and_then(|id| AccountId::new(&id).ok()).filter(is_ours))
 }
 
 /// The object's own metadata, then what an invoice copied from its subscription's.
