@@ -210,7 +210,7 @@ impl Credits {
             return None;
         }
         let mut usable: Vec<&Lot> = self.lots.iter().filter(|lot| lot.is_usable_at(now)).collect();
-        usable.sort_by(|a, b| burn_key(a).cmp(&burn_key(b)));
+        usable.sort_by_key(|lot| burn_key(lot));
         let mut left = amount;
         let mut draws = Vec::with_capacity(1);
         for lot in usable {
