@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::error::InternalError;
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, ResponseError, web};
 use futures_util::FutureExt;
@@ -60,21 +62,18 @@ async fn answer(
             Ok(Err(error)) => return Err(error),
             Err(_panic) => {
                 tracing::error!(request_id = id, route, "a handler panicked");
-                return Err(ApiError::Internal.into());
+                let mut response = ApiError::Internal.error_response();
+                mark(response.headers_mut(), &id);
+                count(state.as_ref(), &route, &method, response.status(), started);
+                // The panic took the request with it, so there is nothing to put the response together with.
+                return Err(InternalError::from_response("a handler panicked", response).into());
             }
         },
     };
 
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID_HEADER, value);
-    }
+    mark(response.headers_mut(), &id);
     let status = response.status();
-    let seconds = started.elapsed().as_secs_f64();
-    if let Some(state) = state {
-        let metrics = &state.service.metrics;
-        metrics.http_requests.with_label_values(&[route.as_str(), method.as_str(), status.as_str()]).inc();
-        metrics.http_seconds.with_label_values(&[route.as_str(), method.as_str()]).observe(seconds);
-    }
+    let seconds = count(state.as_ref(), &route, &method, status, started);
     // A line for each success would cost more than the success itself; metrics count those.
     if status.is_client_error() {
         tracing::info!(request_id = id, method = method.as_str(), route, status = status.as_u16(), "refused");
@@ -89,6 +88,23 @@ async fn answer(
         );
     }
     Ok(response)
+}
+
+fn mark(headers: &mut HeaderMap, id: &str) {
+    if let Ok(value) = HeaderValue::from_str(id) {
+        headers.insert(REQUEST_ID_HEADER, value);
+    }
+}
+
+/// Counts an answer, and says how many seconds it took.
+fn count(state: Option<&web::Data<State>>, route: &str, method: &Method, status: StatusCode, started: Instant) -> f64 {
+    let seconds = started.elapsed().as_secs_f64();
+    if let Some(state) = state {
+        let metrics = &state.service.metrics;
+        metrics.http_requests.with_label_values(&[route, method.as_str(), status.as_str()]).inc();
+        metrics.http_seconds.with_label_values(&[route, method.as_str()]).observe(seconds);
+    }
+    seconds
 }
 
 /// A caller's own id is taken over if it cannot spoil a log line.

@@ -1,7 +1,8 @@
 //! The route table: every route there is, and the scope each one needs.
 
 use actix_web::http::Method;
-use actix_web::{ResponseError, Route, web};
+use actix_web::http::header::{ALLOW, HeaderValue};
+use actix_web::{HttpResponse, ResponseError, Route, web};
 
 use super::auth::Scope;
 use super::problem::ApiError;
@@ -67,6 +68,7 @@ impl RouteTable {
             GET "/readyz" None => health::ready,
             GET "/metrics" None => health::metrics,
             GET "/openapi.yaml" None => docs::openapi,
+            GET "/openapi.json" None => docs::openapi_json,
             GET "/docs" None => docs::page,
         ])
     }
@@ -88,13 +90,24 @@ impl RouteTable {
                 continue;
             }
             done.push(route.path);
-            let methods = self.0.iter().filter(|other| other.path == route.path);
+            let methods = || self.0.iter().filter(|other| other.path == route.path);
             let resource =
-                methods.fold(web::resource(route.path), |resource, method| resource.route((method.handler)()));
-            app.service(resource.default_service(web::to(|| async { ApiError::MethodNotAllowed.error_response() })));
+                methods().fold(web::resource(route.path), |resource, method| resource.route((method.handler)()));
+            let mut allowed: Vec<&str> = methods().map(|route| route.method.as_str()).collect();
+            allowed.sort_unstable();
+            let allowed = allowed.join(", ");
+            app.service(resource.default_service(web::to(move || method_not_allowed(allowed.clone()))));
         }
         app.default_service(web::to(|| async { ApiError::NoSuchRoute.error_response() }));
     }
+}
+
+async fn method_not_allowed(allowed: String) -> HttpResponse {
+    let mut response = ApiError::MethodNotAllowed.error_response();
+    if let Ok(allowed) = HeaderValue::from_str(&allowed) {
+        response.headers_mut().insert(ALLOW, allowed);
+    }
+    response
 }
 
 impl Default for RouteTable {
