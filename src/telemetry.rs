@@ -6,9 +6,24 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::LogFormat;
 
+/// What is logged when nobody says otherwise.
+const DEFAULT_FILTER: &str = "info,refinery_core=warn";
+/// At `debug` the driver prints the parameters of every statement: e-mail addresses, webhook bodies, digests of keys.
+const NEVER_LOGGED: &str = "tokio_postgres=info";
+
+/// The filter for `RUST_LOG`'s value. Whatever it says, personal data stay out.
+pub fn filter(rust_log: Option<&str>) -> EnvFilter {
+    let parsed = rust_log.and_then(|text| EnvFilter::try_new(text).ok());
+    let filter = parsed.unwrap_or_else(|| EnvFilter::new(DEFAULT_FILTER));
+    match NEVER_LOGGED.parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    }
+}
+
 /// Starts logging to standard error, filtered by `RUST_LOG`.
 pub fn init(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,refinery_core=warn"));
+    let filter = filter(std::env::var(EnvFilter::DEFAULT_ENV).ok().as_deref());
     let json = match format {
         LogFormat::Json => true,
         LogFormat::Text => false,

@@ -11,8 +11,10 @@ use tokio::sync::oneshot;
 use super::error::AppError;
 use super::service::Service;
 use super::work::{Key, Work};
+use crate::domain::catalog::PriceKey;
 use crate::domain::command::{Command, Outcome};
 use crate::domain::ids::{AccountId, Ownership};
+use crate::domain::stripe_object::{Price, StripeObject};
 use crate::store::append::{InboxRow, InboxStatus};
 use crate::store::inbox;
 use crate::store::load;
@@ -135,7 +137,10 @@ impl Service {
                     self.keep_email(&facts, &account).await?;
                     return Ok(match answer.result {
                         Ok(Outcome::Observed { applied: false }) => Received::Superseded,
-                        _ => Received::Applied,
+                        _ => {
+                            self.report_unmapped_prices(&facts);
+                            Received::Applied
+                        }
                     });
                 }
             }
@@ -152,6 +157,28 @@ impl Service {
             return Ok(AppError::Overloaded);
         };
         Ok(AppError::Poisoned(format!("{first} belongs to account {account}, {second} to account {other}")))
+    }
+
+    /// A subscription whose price no plan names entitles to nothing: somebody must be told.
+    fn report_unmapped_prices(&self, facts: &Facts) {
+        let active = self.catalog.current();
+        for observation in &facts.observations {
+            let StripeObject::Subscription(subscription) = &observation.object else { continue };
+            let is_unmapped = |price: &&Price| {
+                let key = PriceKey { stripe_price_id: &price.id, lookup_key: price.lookup_key.as_deref() };
+                active.catalog.plan_of_price(key).is_none()
+            };
+            let prices = subscription.items.iter().map(|item| &item.price).filter(is_unmapped);
+            let prices: Vec<&str> = prices.map(|price| price.id.as_str()).collect();
+            if !prices.is_empty() && !subscription.has_ended() {
+                self.metrics.unmapped_prices.inc();
+                tracing::warn!(
+                    stripe_subscription_id = subscription.id,
+                    prices = prices.join(","),
+                    "no plan of the catalog names a subscription's price; name it, and plan and credits follow"
+                );
+            }
+        }
     }
 
     /// Finds the account of a StripeEvent, and brings together the streams that turn out to be one. Answers the

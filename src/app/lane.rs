@@ -6,9 +6,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use lru::LruCache;
 use tokio::sync::mpsc;
 use tokio_postgres::{Client, Statement};
@@ -100,7 +102,14 @@ impl Lane {
             for work in &batch {
                 metrics.lane_queue_seconds.observe(work.enqueued_at.elapsed().as_secs_f64());
             }
-            self.work_off(batch).await;
+            if AssertUnwindSafe(self.work_off(batch)).catch_unwind().await.is_err() {
+                // A defect. Whose command was in hand is told that its outcome is unknown; all others go on, and what
+                // is in memory may be half done.
+                tracing::error!(lane = self.settings.name, "a lane panicked; it goes on from what is stored");
+                self.connection = None;
+                self.heads.clear();
+                self.accounts.clear();
+            }
         }
     }
 

@@ -16,15 +16,15 @@ pub fn settle_claims(draft: &mut Draft<'_>, context: Context<'_>) {
     let lots = draft.account.credits.lots.iter().chain(billing.closed_lots.values());
     let mut due: Vec<Event> = Vec::new();
     for lot in lots {
-        let Some((payment_id, payment)) = payment_of(lot, billing) else {
+        let Some(purchase) = purchase_of(lot, billing) else {
             continue;
         };
-        let claim = claim_on(lot, payment);
+        let claim = claim_on(lot, &purchase);
         if claim > lot.claimed_back {
             let policy = clawback_of(lot, billing, &draft.account.credits, context.catalog);
-            due.push(claw_back(lot, claim - lot.claimed_back, policy, payment_id));
+            due.push(claw_back(lot, claim - lot.claimed_back, policy, purchase.payment_id));
         } else if claim < lot.claimed_back {
-            due.push(reinstate(lot, claim, payment_id));
+            due.push(reinstate(lot, claim, purchase.payment_id));
         }
     }
     for event in due {
@@ -48,20 +48,37 @@ fn clawback_of(lot: &Lot, billing: &Billing, credits: &Credits, catalog: &Catalo
     plans.max_by_key(|plan| plan.rank).map_or(ClawbackPolicy::WriteOff, |plan| plan.clawback)
 }
 
-/// The payment that bought a lot.
-fn payment_of<'a>(lot: &Lot, billing: &'a Billing) -> Option<(&'a str, &'a Payment)> {
+/// What bought a lot.
+struct Purchase<'a> {
+    payment_id: &'a str,
+    payment: &'a Payment,
+    /// The price, as the Checkout session or the invoice has it.
+    price: i64,
+}
+
+fn purchase_of<'a>(lot: &Lot, billing: &'a Billing) -> Option<Purchase<'a>> {
     let bought_by = lot.bought_by.as_deref()?;
-    let intent = match lot.source {
-        LotSource::Pack => billing.checkout_sessions.get(bought_by)?.session.current.payment_intent.as_deref()?,
-        LotSource::Plan => billing.invoices.get(bought_by)?.payment_intent.as_deref()?,
+    let (intent, price) = match lot.source {
+        LotSource::Pack => {
+            let session = &billing.checkout_sessions.get(bought_by)?.session.current;
+            (session.payment_intent.as_deref()?, session.amount_total.unwrap_or(0))
+        }
+        LotSource::Plan => {
+            let record = billing.invoices.get(bought_by)?;
+            (record.payment_intent.as_deref()?, record.current().map_or(0, |invoice| invoice.amount_paid))
+        }
         LotSource::FreePlan | LotSource::Promotion | LotSource::Manual => return None,
     };
-    billing.payments.get_key_value(intent).map(|(id, payment)| (id.as_str(), payment))
+    let (payment_id, payment) = billing.payments.get_key_value(intent)?;
+    Some(Purchase { payment_id, payment, price })
 }
 
 /// The share of a lot that went back with the money: pro rata, rounded down until all has gone back.
-fn claim_on(lot: &Lot, payment: &Payment) -> i64 {
-    let paid = payment.amount_received().max(payment.amount());
+fn claim_on(lot: &Lot, purchase: &Purchase<'_>) -> i64 {
+    let payment = purchase.payment;
+    // A refund or dispute may be all that is heard of a payment: not every endpoint is sent the payments themselves.
+    let known = payment.amount_received().max(payment.amount());
+    let paid = if known > 0 { known } else { purchase.price };
     let back = payment.amount_refunded() + payment.amount_lost_in_dispute() + payment.amount_in_dispute();
     if paid <= 0 || back <= 0 {
         return 0;

@@ -9,6 +9,7 @@ use super::problem::ApiError;
 use super::request::{MAX_JSON_BYTES, account_id, number, parse_json, read_body};
 use super::server::State;
 use crate::app::accounts::AccountDetails;
+use crate::domain::ids::{AccountId, Ownership};
 use crate::domain::standing::Standing;
 use crate::store::load;
 use crate::store::profiles::{self, Profile};
@@ -28,6 +29,7 @@ pub async fn put(
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
     let id = account_id(&path)?;
+    check_own_id(&id)?;
     let body = read_body(payload, MAX_JSON_BYTES).await?;
     let body: PutAccount = if body.is_empty() { parse_json(b"{}")? } else { parse_json(&body)? };
     check_customer(body.stripe_customer_id.as_deref())?;
@@ -41,6 +43,15 @@ pub async fn put(
     let mut view = account_view(&state, &id, position).await?;
     view["position"] = json!(position);
     Ok(response.json(view))
+}
+
+/// An account by the name of one of Stripe's payments or invoices would be taken for that object's stream.
+fn check_own_id(id: &AccountId) -> Result<(), ApiError> {
+    if id.standing() > Ownership::Object {
+        return Ok(());
+    }
+    let problem = "must not look like the id of a Stripe object, such as in_… or pi_…".to_owned();
+    Err(ApiError::InvalidParameter { field: "account".to_owned(), problem })
 }
 
 fn check_customer(id: Option<&str>) -> Result<(), ApiError> {
@@ -73,11 +84,7 @@ pub async fn get(
     Ok(HttpResponse::Ok().json(account_view(&state, &id, min_position).await?))
 }
 
-async fn account_view(
-    state: &State,
-    name: &crate::domain::ids::AccountId,
-    min_position: i64,
-) -> Result<Value, ApiError> {
+async fn account_view(state: &State, name: &AccountId, min_position: i64) -> Result<Value, ApiError> {
     let service = &state.service;
     let account = service.account_now(name, min_position).await?;
     let client = service.connection().await?;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::page::{Cursor, Page, PageQuery};
 use super::problem::ApiError;
-use super::request::{MAX_JSON_BYTES, parse_json, read_body};
+use super::request::{MAX_JSON_BYTES, parse_json, plain_id, read_body};
 use super::server::State;
 use crate::store::inbox;
 use crate::store::keys::{self, Scope};
@@ -27,9 +27,9 @@ pub async fn list_parked(query: web::Query<PageQuery>, state: web::Data<State>) 
 
 /// Tries one parked StripeEvent again.
 pub async fn retry_parked(path: web::Path<String>, state: web::Data<State>) -> Result<HttpResponse, ApiError> {
-    let id = path.into_inner();
-    let received = state.service.retry_parked(&id).await?;
-    let received = received.ok_or_else(|| ApiError::NotFound { what: "parked StripeEvent", id: id.clone() })?;
+    let id = plain_id(&path, "stripe_event")?;
+    let received = state.service.retry_parked(id).await?;
+    let received = received.ok_or_else(|| ApiError::NotFound { what: "parked StripeEvent", id: id.to_owned() })?;
     Ok(HttpResponse::Ok().json(json!({"stripe_event_id": id, "status": received})))
 }
 
@@ -58,6 +58,7 @@ pub async fn create_key(state: web::Data<State>, payload: web::Payload) -> Resul
     }
     let client = state.service.connection().await?;
     let (key_id, key) = keys::create(&**client, body.scope, body.name.as_deref()).await?;
+    state.auth.forget();
     Ok(HttpResponse::Created().json(json!({"key_id": key_id, "key": key, "scope": body.scope, "name": body.name})))
 }
 
@@ -66,11 +67,13 @@ pub async fn list_keys(state: web::Data<State>) -> Result<HttpResponse, ApiError
     Ok(HttpResponse::Ok().json(json!({"data": keys::list(&**client).await?})))
 }
 
-/// Revokes a key. Every replica stops taking it within five seconds.
+/// Revokes a key. This replica stops taking it at once, every other one within five seconds.
 pub async fn revoke_key(path: web::Path<String>, state: web::Data<State>) -> Result<HttpResponse, ApiError> {
+    let id = plain_id(&path, "key")?;
     let client = state.service.connection().await?;
-    if !keys::revoke(&**client, &path).await? {
-        return Err(ApiError::NotFound { what: "live API key", id: path.into_inner() });
+    if !keys::revoke(&**client, id).await? {
+        return Err(ApiError::NotFound { what: "live API key", id: id.to_owned() });
     }
+    state.auth.forget();
     Ok(HttpResponse::NoContent().finish())
 }

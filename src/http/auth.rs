@@ -19,6 +19,9 @@ const CACHE_TIME: Duration = Duration::from_secs(5);
 /// Keys, valid or not, remembered at most.
 const MAX_CACHED: usize = 10_000;
 
+/// Something looked up, and when.
+type Known<T> = (T, Instant);
+
 /// Decides whether a request may be made.
 #[derive(Debug)]
 pub struct Auth {
@@ -26,8 +29,9 @@ pub struct Auth {
     admin: Option<[u8; 32]>,
     /// The service listens on a loopback address only.
     loopback: bool,
-    cache: Mutex<HashMap<[u8; 32], (Option<Scope>, Instant)>>,
-    any_key: Mutex<Option<(bool, Instant)>>,
+    /// What was looked up of a key, by its digest, and when.
+    cache: Mutex<HashMap<[u8; 32], Known<Option<Scope>>>>,
+    any_key: Mutex<Option<Known<bool>>>,
 }
 
 impl Auth {
@@ -60,6 +64,12 @@ impl Auth {
             Some(have) if have.covers(need) => Ok(()),
             Some(have) => Err(ApiError::Forbidden { have: have.as_str(), need: need.as_str() }),
         }
+    }
+
+    /// Drops what is remembered of keys: this replica sees a new or revoked one at once.
+    pub fn forget(&self) {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.any_key.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     async fn scope(&self, service: &Service, digest: [u8; 32]) -> Result<Option<Scope>, ApiError> {

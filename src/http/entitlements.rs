@@ -86,6 +86,8 @@ struct PostCheck {
     feature: String,
     #[serde(default = "one")]
     quantity: i64,
+    #[serde(default)]
+    min_position: i64,
 }
 
 fn one() -> i64 {
@@ -118,7 +120,7 @@ async fn one_check(state: &State, check: PostCheck) -> Result<Value, ApiError> {
         let problem = format!("must be a whole number from 1 to {MAX_AMOUNT}");
         return Err(ApiError::InvalidParameter { field: "quantity".to_owned(), problem });
     }
-    let account = state.service.account_now(&account_id(&check.account)?, 0).await?;
+    let account = state.service.account_now(&account_id(&check.account)?, check.min_position).await?;
     if state.service.catalog.current().catalog.feature(&check.feature).is_none() {
         return Err(ApiError::from(crate::domain::rejection::Rejection::UnknownFeature { feature: check.feature }));
     }

@@ -5,8 +5,9 @@ use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
 use super::problem::ApiError;
-use super::request::{account_id, number};
+use super::request::{account_id, number, plain_id};
 use super::server::State;
+use crate::app::reads::AccountNow;
 use crate::store::log::{self, StoredEvent};
 use crate::store::read;
 
@@ -17,6 +18,7 @@ pub struct FeedQuery {
     #[serde(rename = "type")]
     event_type: Option<String>,
     limit: Option<String>,
+    min_position: Option<String>,
 }
 
 const MAX_EVENTS: i64 = 1_000;
@@ -24,9 +26,14 @@ const MAX_EVENTS: i64 = 1_000;
 /// Events after a cursor; of one account, if one is named. Ask again with `next_cursor`: it never skips an event.
 pub async fn list(query: web::Query<FeedQuery>, state: web::Data<State>) -> Result<HttpResponse, ApiError> {
     let limit = number(query.limit.as_deref(), "limit", 100, 1, MAX_EVENTS)?;
-    let types: Vec<String> = query.event_type.iter().flat_map(|types| types.split(',')).map(str::to_owned).collect();
+    let min_position = number(query.min_position.as_deref(), "min_position", 0, 0, i64::MAX)?;
+    let types = query.event_type.iter().flat_map(|types| types.split(','));
+    let types: Vec<String> = types.map(|name| plain_id(name, "type").map(str::to_owned)).collect::<Result<_, _>>()?;
     let (events, next) = match &query.account {
-        Some(account) => of_account(&state, account, query.after.as_deref(), &types, limit).await?,
+        Some(account) => {
+            let account = state.service.account_now(&account_id(account)?, min_position).await?;
+            of_account(&state, &account, query.after.as_deref(), &types, limit).await?
+        }
         None => of_all(&state, query.after.as_deref(), &types, limit).await?,
     };
     let has_more = events.len() as i64 == limit;
@@ -57,13 +64,13 @@ fn invalid_cursor() -> ApiError {
 
 async fn of_account(
     state: &State,
-    account: &str,
+    account: &AccountNow,
     after: Option<&str>,
     types: &[String],
     limit: i64,
 ) -> Result<(Vec<StoredEvent>, String), ApiError> {
-    let account = state.service.account_now(&account_id(account)?, 0).await?;
-    let after: i64 = after.map_or(Ok(0), str::parse).map_err(|_| invalid_cursor())?;
+    let after = after.map_or(Some(0), |after| after.parse::<i64>().ok().filter(|version| *version >= 0));
+    let after = after.ok_or_else(invalid_cursor)?;
     let client = state.service.connection().await?;
     let types: Vec<&str> = types.iter().map(String::as_str).collect();
     let events = log::of_account(&**client, account.id.as_str(), after, &types, limit).await?;

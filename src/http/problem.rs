@@ -1,7 +1,7 @@
 //! Every error a caller can see: RFC 9457 problem+json with a stable code.
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 
@@ -216,6 +216,9 @@ impl ResponseError for ApiError {
         let mut response = HttpResponse::build(self.status_code());
         if self.status_code() == StatusCode::SERVICE_UNAVAILABLE {
             response.insert_header((RETRY_AFTER, "1"));
+        }
+        if self.status_code() == StatusCode::UNAUTHORIZED {
+            response.insert_header((WWW_AUTHENTICATE, "Bearer"));
         }
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         response.insert_header((CONTENT_TYPE, "application/problem+json")).body(body)

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::problem::ApiError;
 use crate::app::work::Key;
 use crate::domain::ids::AccountId;
+use crate::stripe::translate::SYSTEM_ACCOUNT;
 
 /// Largest JSON body.
 pub const MAX_JSON_BYTES: usize = 1024 * 1024;
@@ -57,8 +58,20 @@ pub fn key_of(key: &str, request: &[&[u8]]) -> Result<Key, ApiError> {
 
 /// An account as named in a path or body.
 pub fn account_id(name: &str) -> Result<AccountId, ApiError> {
-    AccountId::new(name)
-        .map_err(|error| ApiError::InvalidParameter { field: "account".to_owned(), problem: error.to_string() })
+    let invalid = |problem: String| ApiError::InvalidParameter { field: "account".to_owned(), problem };
+    if name == SYSTEM_ACCOUNT {
+        return Err(invalid(format!("{SYSTEM_ACCOUNT} is the service's own")));
+    }
+    AccountId::new(name).map_err(|error| invalid(error.to_string()))
+}
+
+/// An id that is looked up as it is. Postgres takes no U+0000, and no id has control characters.
+pub fn plain_id<'a>(id: &'a str, field: &str) -> Result<&'a str, ApiError> {
+    if id.chars().any(char::is_control) {
+        let problem = "must not contain control characters".to_owned();
+        return Err(ApiError::InvalidParameter { field: field.to_owned(), problem });
+    }
+    Ok(id)
 }
 
 /// A query parameter that must be a whole number within bounds.

@@ -1,8 +1,9 @@
 //! The route table: every route there is, and the scope each one needs.
 
 use actix_web::http::Method;
+use actix_web::http::header::{ALLOW, HeaderValue};
 use actix_web::middleware::from_fn;
-use actix_web::{ResponseError, Route, web};
+use actix_web::{HttpResponse, ResponseError, Route, web};
 
 use super::auth::Scope;
 use super::middleware::at_route;
@@ -70,6 +71,7 @@ impl RouteTable {
             GET "/readyz" None => health::ready,
             GET "/metrics" None => health::metrics,
             GET "/openapi.yaml" None => docs::openapi,
+            GET "/openapi.json" None => docs::openapi_json,
             GET "/docs" None => docs::page,
         ])
     }
@@ -92,7 +94,10 @@ impl RouteTable {
                 methods.iter().map(|route| (route.method.clone(), route.scope)).collect();
             let resource =
                 methods.iter().fold(web::resource(path), |resource, route| resource.route((route.handler)()));
-            let other_methods = web::to(|| async { ApiError::MethodNotAllowed.error_response() });
+            let mut allowed: Vec<&str> = methods.iter().map(|route| route.method.as_str()).collect();
+            allowed.sort_unstable();
+            let allowed = allowed.join(", ");
+            let other_methods = web::to(move || method_not_allowed(allowed.clone()));
             let guarded = from_fn(move |request, next| at_route(path, scopes.clone(), request, next));
             app.service(resource.default_service(other_methods).wrap(guarded));
         }
@@ -100,6 +105,14 @@ impl RouteTable {
         let counted = from_fn(|request, next| at_route("unmatched", Vec::new(), request, next));
         app.service(web::resource("/{path:.*}").default_service(unmatched).wrap(counted));
     }
+}
+
+async fn method_not_allowed(allowed: String) -> HttpResponse {
+    let mut response = ApiError::MethodNotAllowed.error_response();
+    if let Ok(allowed) = HeaderValue::from_str(&allowed) {
+        response.headers_mut().insert(ALLOW, allowed);
+    }
+    response
 }
 
 impl Default for RouteTable {

@@ -72,7 +72,10 @@ pub async fn objects(
     Ok(objects.collect())
 }
 
-/// The feed of the log over several partitions, each from its own position on.
+/// The feed of the log over several partitions, each from its own position on, roughly by time.
+///
+/// The order by time must not break that by position within a partition, or a page could end past an event it does not
+/// hold: writers' clocks disagree. So an event counts as no earlier than those before it.
 pub async fn feed(
     client: &impl GenericClient,
     after: &[(i16, i64)],
@@ -87,10 +90,11 @@ pub async fn feed(
                     e.payload::text
              from unnest($1::smallint[], $2::bigint[]) as c (partition_id, after)
              cross join lateral (
-                 select * from events where events.partition_id = c.partition_id and events.position > c.after
-                     and (cardinality($3::text[]) = 0 or events.type = any($3))
-                 order by events.position limit $4) e
-             order by e.at, e.partition_id, e.position limit $4",
+                 select page.*, max(page.at) over (order by page.position) as not_before from (
+                     select * from events where events.partition_id = c.partition_id and events.position > c.after
+                         and (cardinality($3::text[]) = 0 or events.type = any($3))
+                     order by events.position limit $4) page) e
+             order by e.not_before, e.partition_id, e.position limit $4",
             &[&partitions, &positions, &types, &limit],
         )
         .await?;

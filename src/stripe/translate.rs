@@ -17,6 +17,9 @@ use crate::domain::tracked::Change;
 /// The stream of facts that belong to no account: catalogs, prices, products.
 pub const SYSTEM_ACCOUNT: &str = "$system";
 
+/// Stripe says that its ids have at most 255 characters; longer ones no index can hold.
+const MAX_EVENT_ID: usize = 255;
+
 /// A StripeEvent's envelope.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StripeEvent {
@@ -65,6 +68,10 @@ pub struct Settings<'a> {
 pub fn parse(body: &[u8]) -> Result<(StripeEvent, Value), TranslateError> {
     let value: Value = serde_json::from_slice(body).map_err(|error| TranslateError::NotJson(error.to_string()))?;
     let event = Fields::new(&value, "event")?;
+    if event.required_string("id")?.len() > MAX_EVENT_ID {
+        let problem = format!("is longer than {MAX_EVENT_ID} bytes");
+        return Err(TranslateError::Field(FieldError { field: "event.id".to_owned(), problem }));
+    }
     let envelope = StripeEvent {
         id: event.required_string("id")?,
         event_type: event.required_string("type")?,

@@ -1,0 +1,68 @@
+//! `/v1/admin/…`: parked events in pages, keys. Who may come here at all is in `auth.rs`.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+#[tokio::test]
+async fn parked_events_are_listed_oldest_first_in_pages() {
+    let app = TestApp::start().await;
+    for n in 0..5 {
+        // Two of the same moment, so that the time alone is no order.
+        app.clock.set(START + n / 2);
+        app.deliver_body(format!("not json {n}")).await.expect(200);
+    }
+    let all = app.get("/v1/admin/parked").await.expect(200)["data"].as_array().expect("rows").clone();
+    let times: Vec<&str> = all.iter().filter_map(|row| row["received_at"].as_str()).collect();
+    assert!(times.is_sorted() && times.len() == 5, "{times:?}");
+    for limit in [1, 2, 4] {
+        let mut paged: Vec<Value> = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let page = app.get(&format!("/v1/admin/parked?limit={limit}{cursor}")).await.expect(200);
+            paged.extend(page["data"].as_array().expect("rows").iter().cloned());
+            let Some(next) = page["next_cursor"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        assert_eq!(paged, all);
+    }
+    for query in ["limit=0", "cursor=x"] {
+        app.get(&format!("/v1/admin/parked?{query}")).await.problem(400, "invalid_parameter");
+    }
+}
+
+#[tokio::test]
+async fn only_what_is_parked_can_be_tried_again() {
+    let app = TestApp::start().await;
+    app.call(Method::POST, "/v1/admin/parked/evt_nobody/retry").send().await.problem(404, "not_found");
+    let none = app.call(Method::POST, "/v1/admin/parked/retry").send().await.expect(200);
+    assert_eq!(none, json!({"data": []}));
+}
+
+#[tokio::test]
+async fn a_key_is_shown_once_and_listed_until_after_it_is_revoked() {
+    let app = TestApp::start().await;
+    assert_eq!(app.get("/v1/admin/keys").await.expect(200), json!({"data": []}));
+    let made = app.post("/v1/admin/keys", json!({"scope": "bill", "name": "back office"})).await.expect(201);
+    assert_eq!((&made["scope"], &made["name"]), (&json!("bill"), &json!("back office")));
+    let key_id = made["key_id"].as_str().expect("an id");
+    let listed = app.get("/v1/admin/keys").await.expect(200)["data"][0].clone();
+    assert_eq!((&listed["key_id"], &listed["revoked_at"]), (&json!(key_id), &Value::Null));
+    app.call(Method::DELETE, &format!("/v1/admin/keys/{key_id}")).send().await.expect(204);
+    let listed = app.get("/v1/admin/keys").await.expect(200)["data"][0].clone();
+    assert!(listed["revoked_at"].is_string());
+}
+
+#[tokio::test]
+async fn keys_that_make_no_sense_are_refused() {
+    let app = TestApp::start().await;
+    for body in [json!({}), json!({"scope": "root"}), json!({"scope": "read", "expires": 5}), json!([])] {
+        app.post("/v1/admin/keys", body).await.problem(400, "invalid_body");
+    }
+    for name in ["x".repeat(201), "a\nb".to_owned()] {
+        let body = json!({"scope": "read", "name": name});
+        app.post("/v1/admin/keys", body).await.problem(400, "invalid_parameter");
+    }
+    app.call(Method::DELETE, "/v1/admin/keys/key_nobody").send().await.problem(404, "not_found");
+}

@@ -1,0 +1,18 @@
+//! The HTTP interface from outside: the real application, a database of its own for each test, and the contract as the
+//! judge of every answer. The files mirror the routes.
+
+mod accounts;
+mod admin;
+mod auth;
+mod billing;
+mod contract;
+mod credits;
+mod debits;
+mod entitlements;
+mod events;
+mod health;
+mod plans;
+mod problems;
+mod support;
+mod tour;
+mod webhooks;

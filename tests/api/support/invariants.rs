@@ -1,0 +1,126 @@
+//! What must be true of a ledger whatever was done to it. Checked whenever a test's application ends.
+
+use std::collections::BTreeMap;
+
+use subledger::domain::account::{Account, Changes};
+use subledger::domain::billing::Billing;
+use subledger::domain::credit::Credits;
+use subledger::domain::event::Event;
+use subledger::domain::ids::{AccountId, LotId};
+use subledger::store::load;
+use tokio_postgres::Client;
+
+/// Panics if the ledger is not sound. The one place to call the service's own `verify` from, too.
+pub async fn check(url: &str) {
+    let client = super::house::owner(url).await;
+    positions_are_gapless(&client).await;
+    let logs = logs(&client).await;
+    for (account, log) in &logs {
+        let balance = balance(&client, account).await;
+        lots_add_up(account, log, &balance);
+        read_models_equal_a_fold(&client, account, log, &balance).await;
+    }
+    nothing_personal_is_in_the_log(&client).await;
+}
+
+async fn positions_are_gapless(client: &Client) {
+    let gaps = client
+        .query(
+            "select h.partition_id, h.position, count(e.*), max(e.position)
+             from heads h left join events e using (partition_id) group by 1, 2
+             having count(e.*) <> h.position or coalesce(max(e.position), 0) <> h.position",
+            &[],
+        )
+        .await
+        .expect("heads");
+    assert!(gaps.is_empty(), "positions have gaps: {gaps:?}");
+}
+
+/// Every account's events, in order.
+async fn logs(client: &Client) -> BTreeMap<String, Vec<Event>> {
+    let rows = client
+        .query(
+            "select account_id, version, type, type_version, payload::text from events order by account_id, version",
+            &[],
+        )
+        .await
+        .expect("the log");
+    let mut logs: BTreeMap<String, Vec<Event>> = BTreeMap::new();
+    for row in rows {
+        let log = logs.entry(row.get(0)).or_default();
+        let event = Event::read(row.get(2), row.get(3), row.get(4)).expect("a readable event");
+        log.push(event);
+        assert_eq!(log.len() as i64, row.get::<_, i64>(1), "versions of {} have gaps", row.get::<_, String>(0));
+    }
+    logs
+}
+
+async fn balance(client: &Client, account: &str) -> Credits {
+    let row = client.query_one("select state::text from balances where account_id = $1", &[&account]).await;
+    serde_json::from_str(row.expect("every account has a balance").get(0)).expect("credits")
+}
+
+/// Adds up every movement by itself, without the code under test, and compares it with what the balance says is left.
+fn lots_add_up(account: &str, log: &[Event], balance: &Credits) {
+    let mut left: BTreeMap<LotId, i64> = BTreeMap::new();
+    let mut debt = 0;
+    for event in log {
+        match event {
+            Event::CreditsGranted(granted) => {
+                let repaid = debt.min(granted.lot.granted);
+                debt -= repaid;
+                let before = left.insert(granted.lot.id, granted.lot.granted - repaid);
+                assert_eq!(before, None, "{account}: {} was granted twice", granted.lot.cause);
+            }
+            Event::CreditsDebited(debited) => {
+                let drawn: i64 = debited.lots.iter().map(|draw| draw.amount).sum();
+                assert_eq!(drawn, if debited.unlimited { 0 } else { debited.amount }, "{account}: {debited:?}");
+                debited.lots.iter().for_each(|draw| *left.entry(draw.lot).or_default() -= draw.amount);
+            }
+            Event::CreditsExpired(expired) => {
+                expired.lots.iter().for_each(|draw| *left.entry(draw.lot).or_default() -= draw.amount);
+            }
+            Event::CreditsClawedBack(clawed) => {
+                *left.entry(clawed.lot).or_default() -= clawed.clawed_back;
+                debt += clawed.debt;
+            }
+            Event::CreditsReinstated(reinstated) => {
+                *left.entry(reinstated.lot).or_default() += reinstated.reinstated;
+                debt = (debt - reinstated.debt).max(0);
+            }
+            Event::AccountAbsorbed(absorbed) => {
+                for lot in &absorbed.credits.lots {
+                    left.entry(lot.id).or_insert(lot.remaining);
+                }
+                debt += absorbed.credits.debt;
+            }
+            Event::AccountMerged(_) => left.clear(),
+            _ => {}
+        }
+    }
+    assert!(left.values().all(|remaining| *remaining >= 0), "{account} is overspent: {left:?}");
+    left.retain(|_, remaining| *remaining != 0);
+    let said: BTreeMap<LotId, i64> = balance.lots.iter().map(|lot| (lot.id, lot.remaining)).collect();
+    assert_eq!(said, left, "{account}: the lots do not add up");
+    if balance.merged_into.is_none() {
+        assert_eq!(balance.debt, debt, "{account}: the debt does not add up");
+    }
+}
+
+/// Read models can be dropped and rebuilt from the log to the same rows.
+async fn read_models_equal_a_fold(client: &Client, id: &str, log: &[Event], balance: &Credits) {
+    let mut account = Account::new(AccountId::new(id).expect("an account id"));
+    let mut changes = Changes::default();
+    log.iter().for_each(|event| account.evolve(event, &mut changes));
+    assert_eq!(account.credits, *balance, "{id}: the balance is not what the log says");
+    let stored = load::billings(client, &[id]).await.expect("billing objects").remove(&account.id);
+    let billing: Billing = *account.billing.expect("in memory");
+    assert_eq!(stored.unwrap_or_default(), billing, "{id}: the billing objects are not what the log says");
+}
+
+/// Names and e-mail addresses live in the erasable table and in the inbox, never in the log.
+async fn nothing_personal_is_in_the_log(client: &Client) {
+    let found = client.query("select type, payload::text from events where payload::text like '%@%'", &[]).await;
+    let found: Vec<(String, String)> = found.expect("the log").iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert!(found.is_empty(), "an e-mail address is in the log: {found:?}");
+}

@@ -1,0 +1,15 @@
+//! The harness: the real application, a Postgres of its own, Stripe's events, and the contract every answer must keep.
+#![allow(dead_code)]
+
+pub mod answer;
+pub mod app;
+pub mod clock;
+pub mod contract;
+pub mod house;
+pub mod invariants;
+pub mod logs;
+pub mod stripe;
+
+pub use answer::Answer;
+pub use app::{ADMIN_KEY, SELLER, Setup, TestApp, WEBHOOK_SECRET, on_both};
+pub use clock::{START, day, rfc3339};

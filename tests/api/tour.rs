@@ -1,0 +1,110 @@
+//! One customer's way through every operation there is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::contract::operations;
+use crate::support::stripe::*;
+use crate::support::*;
+
+#[tokio::test]
+async fn every_operation_answers_as_the_contract_says() {
+    let app = TestApp::start().await;
+    live_a_little(&app).await;
+    ask_everything(&app).await;
+    administer(&app).await;
+
+    let documented: BTreeSet<(String, String)> =
+        operations().into_iter().map(|(method, path, _)| (method, path)).collect();
+    let seen = app.seen();
+    let good = seen.iter().filter(|seen| (200..300).contains(&seen.answer.status));
+    let answered: BTreeSet<(String, String)> =
+        good.filter_map(|seen| Some((seen.method.clone(), seen.route.clone()?))).collect();
+    assert_eq!(answered, documented, "each operation is to be answered once at least");
+    write_examples(&app);
+}
+
+/// An account with a customer, a subscription, a pack, a refund and some debits.
+async fn live_a_little(app: &TestApp) {
+    let link = json!({"stripe_customer_id": "cus_tour", "email": "ada@example.com", "metadata": {"team": "research"}});
+    app.put_account("user_1", link).await.expect(201);
+    app.put_account("user_1", json!({})).await.expect(200);
+    app.deliver_all(&sign_up("cus_tour", PRO, START)).await;
+    let card = json!({
+        "id": "pm_tour", "object": "payment_method", "customer": "cus_tour", "type": "card", "created": START,
+        "card": {"brand": "visa", "last4": "4242", "exp_month": 8, "exp_year": 2030},
+    });
+    app.deliver(&event("payment_method.attached", START, card)).await;
+    app.deliver(&event("checkout.session.completed", START, pack_checkout("cus_tour", "cs_tour", START))).await;
+    app.deliver(&event("refund.created", START, refund("pi_cs_tour", "re_tour", 250, START))).await;
+    let grants = "/v1/accounts/user_1/credits/grants";
+    app.post(grants, json!({"amount": 25, "source": "promotion", "reason": "spring"})).await.expect(201);
+    app.debit("user_1", "render-8811", json!({"feature": "generation", "quantity": 3})).await.expect(201);
+    app.debit("user_1", "render-8812", json!({"amount": 5})).await.expect(201);
+    let debits = json!({"debits": [
+        {"account": "user_1", "idempotency_key": "render-8813", "feature": "generation", "quantity": 2},
+        {"account": "user_9", "idempotency_key": "render-8814", "amount": 5},
+    ]});
+    app.call(Method::POST, "/v1/debits/batch").json(debits).send().await.expect(200);
+}
+
+async fn ask_everything(app: &TestApp) {
+    let account = "/v1/accounts/user_1";
+    for part in [
+        "",
+        "/subscription",
+        "/subscriptions",
+        "/invoices?limit=10",
+        "/payments",
+        "/credit-purchases",
+        "/payment-methods",
+        "/entitlements",
+        "/entitlements/generation?quantity=2",
+        "/credits",
+        "/credits/entries?limit=3",
+    ] {
+        app.get(&format!("{account}{part}")).await.expect(200);
+    }
+    let checks = json!({"checks": [
+        {"account": "user_1", "feature": "export"},
+        {"account": "user_1", "feature": "generation", "quantity": 1000},
+        {"account": "user_9", "feature": "generation"},
+    ]});
+    app.call(Method::POST, "/v1/entitlements/check").json(checks).send().await.expect(200);
+    for path in ["/v1/plans", "/v1/plans/pro", "/v1/credit-packs", "/v1/events?account=user_1&limit=2"] {
+        app.get(path).await.expect(200);
+    }
+    for path in ["/healthz", "/readyz", "/metrics", "/openapi.yaml", "/openapi.json", "/docs"] {
+        app.call(Method::GET, path).without_key().send().await.expect(200);
+    }
+}
+
+async fn administer(app: &TestApp) {
+    let unreadable = with(
+        event("invoice.paid", START, invoice("cus_tour", "in_bad", "sub_tour", PRO, START)),
+        json!({"id": "evt_tour", "data": {"object": {"currency": "zzz"}}}),
+    );
+    assert_eq!(app.deliver(&unreadable).await, "parked");
+    app.get("/v1/admin/parked").await.expect(200);
+    app.call(Method::POST, "/v1/admin/parked/evt_tour/retry").send().await.expect(200);
+    app.call(Method::POST, "/v1/admin/parked/retry").send().await.expect(200);
+    let made = app.post("/v1/admin/keys", json!({"scope": "spend", "name": "render farm"})).await.expect(201);
+    app.get("/v1/admin/keys").await.expect(200);
+    let key_id = made["key_id"].as_str().expect("an id");
+    app.call(Method::DELETE, &format!("/v1/admin/keys/{key_id}")).send().await.expect(204);
+}
+
+/// For whoever writes the contract's examples: the last good answer of each operation, as a JSON file.
+fn write_examples(app: &TestApp) {
+    let Some(path) = std::env::var_os("SUBLEDGER_WRITE_EXAMPLES") else { return };
+    let mut examples: BTreeMap<String, Value> = BTreeMap::new();
+    for seen in app.seen() {
+        let Some(route) = seen.route.filter(|_| (200..300).contains(&seen.answer.status)) else { continue };
+        let example = json!({"request": seen.request_body, "status": seen.answer.status, "response": seen.answer.body});
+        examples.insert(format!("{} {route} {}", seen.method, seen.answer.status), example);
+    }
+    let text = serde_json::to_string_pretty(&examples).expect("JSON");
+    std::fs::write(path, text).expect("the file can be written");
+}
