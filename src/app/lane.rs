@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,19 +18,18 @@ use tokio_postgres::{Client, Statement};
 use super::catalog::CatalogHolder;
 use super::error::AppError;
 use super::metrics::Metrics;
+use super::outcome::{replayed, stored_answer, stored_outcome};
 use super::plan::Plan;
 use super::work::{Answer, Key, Work};
 use crate::clock::Clock;
 use crate::domain::account::{Account, Changes};
 use crate::domain::command::{Outcome, decide};
 use crate::domain::draft::{Context, Draft};
-use crate::domain::event::Event;
 use crate::domain::ids::AccountId;
-use crate::domain::rejection::Rejection;
 use crate::store::append::{self, Batch, Digest, InboxStatus, KeyRow, Refusal};
 use crate::store::connect::Database;
 use crate::store::error::StoreError;
-use crate::store::load::{self, Head, StoredKey};
+use crate::store::load::{self, Head};
 use crate::store::partition::partition_of;
 
 /// Commands in one append at most: past a few hundred, latency grows and the rate does not.
@@ -190,7 +189,7 @@ impl Lane {
         let mut again = Vec::new();
         for decided in decided {
             match refused.get(&decided.partition_id) {
-                None => self.answer(decided),
+                None => again.extend(self.answer(decided)),
                 Some(Refusal::Link) if !decided.work.links.is_empty() => {
                     self.forget(std::slice::from_ref(&decided.work));
                     let _ = decided.work.reply.send(Err(AppError::LinkedElsewhere));
@@ -206,19 +205,18 @@ impl Lane {
         Ok(())
     }
 
-    /// Answers an appended command, and remembers the answer for whoever asks again.
-    fn answer(&mut self, decided: Decided) {
+    /// Answers an appended command, and remembers the answer for whoever asks again. A repeat comes back if what it
+    /// repeats, in another partition, has no answer yet.
+    fn answer(&mut self, decided: Decided) -> Option<Work> {
         let Decided { work, answer, .. } = decided;
-        match (answer, work.key) {
-            (Some(answer), key) => {
-                if let Some(key) = key {
-                    self.recent.put(key.key, (key.request, answer.clone()));
-                }
-                let _ = work.reply.send(Ok(answer));
-            }
-            (None, Some(key)) => self.replay(work, key),
-            (None, None) => {}
+        let Some(answer) = answer else {
+            return self.answer_recent(vec![work]).pop();
+        };
+        if let Some(key) = work.key {
+            self.recent.put(key.key, (key.request, answer.clone()));
         }
+        let _ = work.reply.send(Ok(answer));
+        None
     }
 
     fn replay(&mut self, work: Work, key: Key) {
@@ -331,9 +329,10 @@ impl Lane {
         }
         let cold_ids: Vec<&str> = cold.iter().map(|id| id.as_str()).collect();
         let billing_ids: Vec<&str> = cold_billing.iter().map(|id| id.as_str()).collect();
-        // Sent together. The heads are read first, so whatever is read of accounts is at least as new: if it is newer,
-        // the head has moved and the append will be refused.
+        // Sent together, in this order. The heads are read first, so whatever is read of accounts is at least as new: if
+        // it is newer, the head has moved and the append will be refused.
         let (heads, accounts, billings) = tokio::try_join!(
+            biased;
             async { if partitions.is_empty() { Ok(HashMap::new()) } else { load::heads(client, &partitions).await } },
             async { if cold_ids.is_empty() { Ok(Vec::new()) } else { load::accounts(client, &cold_ids).await } },
             async {
@@ -430,7 +429,10 @@ impl Lane {
                 let fresh = || (partition_id, version, Changes::default());
                 let (_, _, changes) = touched.entry(work.account.clone()).or_insert_with(fresh);
                 let mut draft = Draft::new(account, changes);
-                let result = decide(&mut draft, command, context);
+                // A defect in the rules must not take the lane with it.
+                let decided = catch_unwind(AssertUnwindSafe(|| decide(&mut draft, command, context)));
+                let panicked = |_| StoreError::Corrupt(format!("deciding on a command of {} panicked", work.account));
+                let result = decided.map_err(panicked)?;
                 let events = draft.events;
                 let position = plan.add_events(partition_id, &work.account, version, &events, context.now)?;
                 if let (Some(inbox), Ok(Outcome::Observed { applied })) = (&mut inbox, &result) {
@@ -481,35 +483,6 @@ impl Lane {
         }
         Err(StoreError::OutcomeUnknown)
     }
-}
-
-/// What is kept of an outcome. A debit's event says all of it, so nothing is written twice.
-fn stored_outcome(result: &Result<Outcome, Rejection>) -> Option<String> {
-    match result {
-        Ok(Outcome::Debited(_)) => None,
-        result => serde_json::to_string(result).ok(),
-    }
-}
-
-fn stored_answer(stored: &StoredKey) -> Result<Answer, StoreError> {
-    let result = match (&stored.outcome, &stored.event) {
-        (Some(outcome), _) if outcome == "null" => Ok(Outcome::Done),
-        (Some(outcome), _) => serde_json::from_str(outcome)?,
-        (None, Some((event_type, version, payload))) => match Event::read(event_type, *version, payload) {
-            Ok(Event::CreditsDebited(debited)) => Ok(Outcome::Debited(debited)),
-            Ok(_) => return Err(StoreError::Corrupt("a key's event is no debit".to_owned())),
-            Err(error) => return Err(StoreError::Corrupt(error.to_string())),
-        },
-        (None, None) => return Err(StoreError::Corrupt("a key has no outcome".to_owned())),
-    };
-    Ok(Answer { result, partition_id: stored.partition_id, position: stored.position, replayed: true })
-}
-
-fn replayed(request: Digest, answer: &Answer, key: Key) -> Result<Answer, AppError> {
-    if request != key.request {
-        return Err(AppError::KeyReused);
-    }
-    Ok(Answer { replayed: true, ..answer.clone() })
 }
 
 fn give_back(batch: Vec<Work>, error: impl Fn() -> AppError) {

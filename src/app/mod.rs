@@ -9,6 +9,7 @@ pub mod lane;
 pub mod link;
 pub mod links;
 pub mod metrics;
+pub mod outcome;
 pub mod plan;
 pub mod reads;
 pub mod rebuild;

@@ -52,7 +52,7 @@ impl Shadow {
         let Self { owner, home, schema } = &shadow;
         let tables = shadow
             .statements(
-                "select format('create table %s.%I (like %s.%I including all excluding indexes)%s',
+                "/* statements */ select format('create table %s.%I (like %s.%I including all excluding indexes)%s',
                      place.shadow, c.relname, place.live, c.relname, ' with (' || array_to_string(c.reloptions, ', ') || ')')
                  from place, pg_class c where c.oid = any (place.tables)",
             )
