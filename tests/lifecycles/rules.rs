@@ -147,6 +147,30 @@ prices.monthly = { lookup_key = "big", currency = "usd", unit_amount = 5900, int
 "#;
 
 #[test]
+fn what_has_ended_never_reopens_although_later_news_says_so() {
+    let price = json!({"id": "price_x"});
+    let mut open = invoice("in_1", "price_x", JANUARY, FEBRUARY);
+    open["status"] = json!("open");
+    let session = |status: &str| {
+        let mut session = pack(500);
+        (session["status"], session["payment_status"]) = (json!(status), json!("unpaid"));
+        session
+    };
+    let events = [
+        told("customer.subscription.deleted", JANUARY, subscription(price.clone(), JANUARY, FEBRUARY, "canceled")),
+        told("customer.subscription.updated", FEBRUARY, subscription(price, JANUARY, FEBRUARY, "active")),
+        told("invoice.paid", JANUARY, invoice("in_1", "price_x", JANUARY, FEBRUARY)),
+        told("invoice.updated", FEBRUARY, open),
+        told("checkout.session.expired", JANUARY, session("expired")),
+        told("checkout.session.completed", FEBRUARY, session("complete")),
+    ];
+    let end = end_in_any_order(&Fold::new(), FEBRUARY + 1, &events).billing;
+    assert_eq!(end.subscriptions["sub_1"].current.status, "canceled");
+    assert_eq!(end.invoices["in_1"].current().map(|invoice| invoice.status.as_str()), Some("paid"));
+    assert_eq!(end.checkout_sessions["cs_1"].session.current.status.as_deref(), Some("expired"));
+}
+
+#[test]
 fn a_price_known_by_its_lookup_key_grants_although_the_subscription_has_moved_on() {
     let price = |name: &str| json!({"id": format!("price_{name}"), "lookup_key": name});
     let events = [
@@ -195,6 +219,20 @@ fn what_rolls_over_does_not_depend_on_the_order_of_the_invoices() {
     let fold = Fold::of_seller(ROLLING_OVER);
     let end = end_in_any_order(&fold, MARCH + 1, &three_months());
     assert_eq!(available(&fold, &end, MARCH + 1), 130);
+}
+
+#[test]
+fn what_rolls_over_does_not_depend_on_whether_the_newest_credits_are_spent() {
+    let fold = Fold::of_seller(ROLLING_OVER);
+    let [subscription, _, february, march] = &three_months()[..] else { panic!("four events") };
+    let left_after = |before: [&Value; 2], after: &[&Value]| {
+        let mut account = account("user_1");
+        play(&fold, &mut account, MARCH + 1, &before.map(Clone::clone));
+        debit(&fold, &mut account, 100, MARCH + 2);
+        play(&fold, &mut account, MARCH + 3, &after.iter().map(|event| (*event).clone()).collect::<Vec<_>>());
+        account.credits.available_at(fold.context_at(MARCH + 3).now)
+    };
+    assert_eq!(left_after([subscription, march], &[february]), 30, "only the cap of February is kept");
 }
 
 #[test]
