@@ -169,7 +169,7 @@ async fn check(ground: &Ground, replica: &Replica, story: &Story, now: DateTime<
     let caller = Caller::new(replica.address);
     let wanted = story.expected_answers();
     // Either name means the same account.
-    let name = if story.seed % 2 == 0 { name } else { owner.as_str() };
+    let name = if story.seed.is_multiple_of(2) { name } else { owner.as_str() };
     for route in wanted.as_object().expect("routes").keys() {
         let reply = caller.get(&format!("/v1/accounts/{name}/{route}?limit=500")).await;
         let got = answers_like(&wanted, route, &reply.json()["data"]);

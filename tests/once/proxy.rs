@@ -116,8 +116,7 @@ async fn replies(
 ) {
     let mut pending: Vec<u8> = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let Ok(read @ 1..) = from.read(&mut buffer).await else { break };
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
         let mut chunk = buffer[..read].to_vec();
         if shared.gathers.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -154,8 +153,7 @@ async fn queries(
     let mut fault: Option<Fault> = None;
     let mut asked = 0;
     let mut started = false;
-    'connection: loop {
-        let Ok(read @ 1..) = from.read(&mut buffer).await else { break };
+    'connection: while let Ok(read @ 1..) = from.read(&mut buffer).await {
         pending.extend_from_slice(&buffer[..read]);
         if !started {
             // The first message has no type; it is small, and nothing follows it before the server has answered.
