@@ -22,7 +22,7 @@ test-long: toolchain postgres ## run all tests, those marked as long (#[ignore])
 	cargo test --release --all-targets -- --include-ignored
 
 bench: build postgres ## run the benchmarks beside their yardsticks
-	$(SUBLEDGER) bench
+	$(SUBLEDGER) bench --output BENCHMARKS.md
 
 lint: toolchain ## check format, clippy and, if cargo-deny is installed, the dependency policy
 	cargo fmt --check

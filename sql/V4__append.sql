@@ -93,7 +93,8 @@ begin
     end if;
 
     if cardinality(object_stripe_id) > 0 then
-        delete from billing_objects using unnest(object_partition, object_account, object_kind, object_stripe_id, object_state)
+        delete from billing_objects using unnest(object_partition, object_account, object_kind, object_stripe_id,
+                                                 object_state)
             as o (partition_id, account, kind, id, state)
         where o.state is null and o.partition_id <> all (refused)
             and billing_objects.account_id = o.account and billing_objects.kind = o.kind
@@ -107,12 +108,26 @@ begin
     end if;
 
     if cardinality(link_stripe_id) > 0 then
+        update stripe_links set account_id = l.account, partition_id = l.partition_id
+        from unnest(link_partition, link_stripe_id, link_account, link_moved_from)
+            as l (partition_id, stripe_id, account, moved_from)
+        where stripe_links.stripe_id = l.stripe_id and stripe_links.account_id = l.moved_from
+            and l.partition_id <> all (refused);
+        -- In one order, so that writers cannot deadlock.
         insert into stripe_links (stripe_id, account_id, partition_id)
         select l.stripe_id, l.account, l.partition_id
         from unnest(link_partition, link_stripe_id, link_account) as l (partition_id, stripe_id, account)
         where l.partition_id <> all (refused)
-        on conflict (stripe_id) do update set account_id = excluded.account_id, partition_id = excluded.partition_id
-            where stripe_links.account_id <> excluded.account_id;
+        order by l.stripe_id
+        on conflict (stripe_id) do nothing;
+        -- Another writer, with other heads, may have linked an id since it was checked above. The first link stands.
+        if exists (
+            select from unnest(link_partition, link_stripe_id, link_account) as l (partition_id, stripe_id, account)
+            join stripe_links on stripe_links.stripe_id = l.stripe_id
+            where stripe_links.account_id <> l.account and l.partition_id <> all (refused)
+        ) then
+            raise exception 'a Stripe id was linked to another account meanwhile' using errcode = 'unique_violation';
+        end if;
     end if;
 
     if cardinality(inbox_event) > 0 then

@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod ledger;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,6 +55,12 @@ enum Command {
     /// StripeEvents that could not be applied
     #[command(subcommand)]
     Parked(ParkedCommand),
+    /// Check the log, its hash chain and every read model; exit code 1 if anything differs
+    Verify(ledger::VerifyArguments),
+    /// Make the read models anew from the log, without stopping reads
+    Rebuild,
+    /// Print events of the log
+    Events(ledger::EventsArguments),
     /// Show an account: plan, credits, lots
     Account(AccountArguments),
     /// Ask a running service whether it is ready; exit code 0 if so
@@ -156,6 +163,9 @@ async fn execute(command: Command, config: Config, json: bool) -> Result<ExitCod
         Command::Catalog(command) => return catalog(command, &config, json).await,
         Command::Keys(command) => return api_keys(command, &config, json).await,
         Command::Parked(command) => return parked(command, &config, json).await,
+        Command::Verify(arguments) => return ledger::verify(arguments, &config, json).await,
+        Command::Rebuild => return ledger::rebuild(&config, json).await,
+        Command::Events(arguments) => return ledger::events(arguments, &config, json).await,
         Command::Account(arguments) => return account(arguments, &config, json).await,
         Command::Healthcheck => return Ok(healthcheck(&config).await),
         Command::Bench(arguments) => return bench::run(arguments).await,

@@ -67,7 +67,7 @@ impl Service {
         }
         customers.sort();
         customers.dedup();
-        let owners = self.owners(&customers).await?;
+        let owners = self.links.owners(&customers).await?;
         customers.retain(|customer| owners.get(customer) != Some(account));
         Ok(customers)
     }
@@ -75,13 +75,13 @@ impl Service {
     /// Brings what is known under a customer's own id to the account.
     async fn adopt_customer(&self, account: &AccountId, customer: &str) -> Result<(), AppError> {
         let ids = [customer.to_owned()];
-        let owners = self.owners(&ids).await?;
+        let owners = self.links.owners(&ids).await?;
         let Some(owner) = owners.get(customer).filter(|owner| *owner != account) else { return Ok(()) };
         if owner.standing() == Ownership::Account {
             return Err(AppError::CustomerLinkedElsewhere { customer: customer.to_owned() });
         }
         self.move_stream(owner, account).await?;
-        self.forget_links(&ids);
+        self.links.forget(&ids);
         Ok(())
     }
 }

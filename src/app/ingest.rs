@@ -109,7 +109,7 @@ impl Service {
         for _ in 0..MAX_ROUTES {
             let (account, link) = match self.route(&facts, thorough).await {
                 Err(AppError::Moved(_) | AppError::LinkedElsewhere) => {
-                    self.forget_links(&facts.references);
+                    self.links.forget(&facts.references);
                     thorough = true;
                     continue;
                 }
@@ -127,13 +127,13 @@ impl Service {
             };
             match self.submit(work, answer).await {
                 Err(AppError::Moved(_) | AppError::LinkedElsewhere) => {
-                    self.forget_links(&facts.references);
+                    self.links.forget(&facts.references);
                     thorough = true;
                 }
                 Err(error) => return Err(error),
                 Ok(answer) if answer.replayed => return Ok(Received::Duplicate),
                 Ok(answer) => {
-                    self.remember_links(facts.references.iter().map(|id| (id.clone(), account.clone())));
+                    self.links.remember(facts.customer.iter().map(|id| (id.clone(), account.clone())));
                     self.keep_email(&facts, &account).await?;
                     return Ok(match answer.result {
                         Ok(Outcome::Observed { applied: false }) => Received::Superseded,
@@ -145,7 +145,18 @@ impl Service {
                 }
             }
         }
-        Err(AppError::Overloaded)
+        Err(self.why_unroutable(&facts).await?)
+    }
+
+    /// The ids of an event may lead to two accounts, and no number of tries changes that. Else it was bad luck.
+    async fn why_unroutable(&self, facts: &Facts) -> Result<AppError, AppError> {
+        let owners = self.links.owners(&facts.references).await?;
+        let mut accounts = owners.iter().filter(|(_, owner)| owner.standing() == Ownership::Account);
+        let Some((first, account)) = accounts.next() else { return Ok(AppError::Overloaded) };
+        let Some((second, other)) = accounts.find(|(_, owner)| *owner != account) else {
+            return Ok(AppError::Overloaded);
+        };
+        Ok(AppError::Poisoned(format!("{first} belongs to account {account}, {second} to account {other}")))
     }
 
     /// A subscription whose price no plan names entitles to nothing: somebody must be told.
@@ -176,7 +187,7 @@ impl Service {
         // The customer says it all, unless an earlier event came without it: then the append will object, and all
         // references are looked up.
         let quick = &facts.references[..facts.references.len().min(1)];
-        let owners = self.owners(if thorough { &facts.references } else { quick }).await?;
+        let owners = self.links.owners(if thorough { &facts.references } else { quick }).await?;
         let claim = match &facts.claim {
             Some(claim) => Some(claim.clone()),
             None => self.claim_by_email(facts, &owners).await?,
@@ -188,7 +199,7 @@ impl Service {
                 continue;
             }
             self.move_stream(owner, &target).await?;
-            self.forget_links(&facts.references);
+            self.links.forget(&facts.references);
         }
         let linked = facts.customer.as_ref().is_some_and(|customer| owners.get(customer) == Some(&target));
         let by_claim = target.standing() == Ownership::Account && target.as_str() != translate::SYSTEM_ACCOUNT;

@@ -316,7 +316,8 @@ impl Lane {
         let mut cold_billing: Vec<&AccountId> = Vec::new();
         for work in batch {
             let Some(command) = &work.command else { continue };
-            let cached = self.accounts.peek(&work.account);
+            // `get` keeps it from being the one that makes room for the others.
+            let cached = self.accounts.get(&work.account);
             if cached.is_none() {
                 cold.push(&work.account);
             }
@@ -361,14 +362,17 @@ impl Lane {
         let now = self.settings.clock.now();
         let context = Context { catalog: &catalog.catalog, catalog_digest: &catalog.digest, now };
         let mut round = Round { plan: Plan::new(), decided: Vec::with_capacity(works.len()) };
-        let mut touched: HashMap<AccountId, (i16, Changes)> = HashMap::with_capacity(works.len());
+        let mut touched: HashMap<AccountId, (i16, i64, Changes)> = HashMap::with_capacity(works.len());
         let mut claimed: HashSet<Digest> = HashSet::new();
         let mut failure = None;
         for work in works {
             let partition_id = self.partition(&work);
-            let is_repeat = work.key.is_some_and(|key| !claimed.insert(key.key));
-            if is_repeat || failure.is_some() {
+            if failure.is_some() {
                 round.decided.push(Decided { work, partition_id, answer: None });
+                continue;
+            }
+            if work.links.iter().any(|link| round.plan.batch.links_elsewhere(link, work.account.as_str())) {
+                let _ = work.reply.send(Err(AppError::LinkedElsewhere));
                 continue;
             }
             if let Some(into) =
@@ -376,6 +380,11 @@ impl Lane {
                 && work.command.is_some()
             {
                 let _ = work.reply.send(Err(AppError::Moved(into)));
+                continue;
+            }
+            // After the ways out above: a repeat waits for the answer of the first.
+            if work.key.is_some_and(|key| !claimed.insert(key.key)) {
+                round.decided.push(Decided { work, partition_id, answer: None });
                 continue;
             }
             let decided = self.decide_one(&mut round.plan, &mut touched, &work, partition_id, context);
@@ -388,8 +397,9 @@ impl Lane {
             };
             round.decided.push(Decided { work, partition_id, answer });
         }
-        for (id, (partition_id, changes)) in &touched {
-            let Some(account) = self.accounts.peek(id) else { continue };
+        for (id, (partition_id, version, changes)) in &touched {
+            // Rows follow from events. Without any, they stay as they are: a refusal writes nothing.
+            let Some(account) = self.accounts.peek(id).filter(|account| account.version > *version) else { continue };
             if let Err(error) = round.plan.add_rows(*partition_id, account, changes, now) {
                 failure = Some(error);
             }
@@ -404,7 +414,7 @@ impl Lane {
     fn decide_one(
         &mut self,
         plan: &mut Plan,
-        touched: &mut HashMap<AccountId, (i16, Changes)>,
+        touched: &mut HashMap<AccountId, (i16, i64, Changes)>,
         work: &Work,
         partition_id: i16,
         context: Context<'_>,
@@ -417,8 +427,8 @@ impl Lane {
                 let not_loaded = || StoreError::Corrupt(format!("account {} was not loaded", work.account));
                 let account = self.accounts.get_mut(&work.account).ok_or_else(not_loaded)?;
                 let version = account.version;
-                let fresh = || (partition_id, Changes::default());
-                let (_, changes) = touched.entry(work.account.clone()).or_insert_with(fresh);
+                let fresh = || (partition_id, version, Changes::default());
+                let (_, _, changes) = touched.entry(work.account.clone()).or_insert_with(fresh);
                 let mut draft = Draft::new(account, changes);
                 let result = decide(&mut draft, command, context);
                 let events = draft.events;
@@ -431,9 +441,6 @@ impl Lane {
                 (result, position, outcome)
             }
         };
-        for link in &work.links {
-            plan.batch.push_link(partition_id, link, work.account.as_str(), None);
-        }
         if let Some(inbox) = inbox {
             plan.batch.push_inbox(partition_id, inbox);
         }

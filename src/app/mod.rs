@@ -3,11 +3,15 @@
 pub mod accounts;
 pub mod catalog;
 pub mod error;
+pub mod fold;
 pub mod ingest;
 pub mod lane;
 pub mod link;
+pub mod links;
 pub mod metrics;
 pub mod plan;
 pub mod reads;
+pub mod rebuild;
 pub mod service;
+pub mod verify;
 pub mod work;

@@ -54,7 +54,7 @@ impl Plan {
             let row = place(event, account, version, partition_id, *end, at)?;
             *end = Head { position: row.position, hash: row.hash };
             self.batch.push_event(row);
-            for link in projection::links(event) {
+            for link in projection::links(account, version, event) {
                 self.batch.push_link(partition_id, &link, account.as_str(), None);
             }
         }

@@ -1,11 +1,10 @@
 //! The service: lanes, a pool, the catalog, and the ways in.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use deadpool_postgres::{Object, Pool};
-use lru::LruCache;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -13,6 +12,7 @@ use super::catalog::{ActiveCatalog, CatalogHolder};
 use super::error::AppError;
 use super::lane::{Lane, LaneSettings};
 use super::link;
+use super::links::LinkReader;
 use super::metrics::Metrics;
 use super::work::{Answer, Key, Work};
 use crate::clock::Clock;
@@ -22,12 +22,10 @@ use crate::domain::event::Event;
 use crate::domain::ids::{AccountId, Ownership};
 use crate::store::connect::Database;
 use crate::store::error::StoreError;
+use crate::store::log;
 use crate::store::partition::partition_of;
-use crate::store::{load, log};
 use crate::stripe::translate::SYSTEM_ACCOUNT;
 
-/// Stripe ids whose account is kept in memory.
-const CACHED_LINKS: NonZeroUsize = NonZeroUsize::new(200_000).expect("not zero");
 /// How often a command follows its account before giving up.
 const MAX_MOVES: usize = 8;
 
@@ -70,7 +68,7 @@ pub struct Service {
     pub stripe: StripeSettings,
     pub database: Database,
     lanes: RwLock<Vec<mpsc::Sender<Work>>>,
-    links: Mutex<LruCache<String, AccountId>>,
+    pub links: LinkReader,
 }
 
 /// The tasks of a service's lanes.
@@ -113,6 +111,7 @@ impl Service {
             senders.push(sender);
             tasks.push(tokio::spawn(Lane::new(settings, receiver).run()));
         }
+        let links = LinkReader::start(pool.clone());
         let service = Self {
             pool,
             partitions: settings.partitions,
@@ -122,7 +121,7 @@ impl Service {
             stripe: settings.stripe,
             database: settings.database,
             lanes: RwLock::new(senders),
-            links: Mutex::new(LruCache::new(CACHED_LINKS)),
+            links,
         };
         Ok((Arc::new(service), Lanes(tasks)))
     }
@@ -130,6 +129,7 @@ impl Service {
     /// Takes no more commands; the lanes end once they have done what was accepted.
     pub fn stop(&self) {
         self.lanes.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.pool.close();
     }
 
     /// A connection of the pool.
@@ -140,19 +140,26 @@ impl Service {
     /// Executes a command, durably, following the account if it was taken over.
     pub async fn execute(&self, account: AccountId, command: Command, key: Option<Key>) -> Result<Answer, AppError> {
         let mut account = account;
+        let customer = match &command {
+            Command::Open { stripe_customer_id } => stripe_customer_id.clone(),
+            _ => None,
+        };
         for _ in 0..MAX_MOVES {
             let (reply, answer) = oneshot::channel();
             let work = Work {
                 account: account.clone(),
                 command: Some(command.clone()),
                 key,
-                links: Vec::new(),
+                links: customer.iter().cloned().collect(),
                 inbox: None,
                 reply,
                 enqueued_at: Instant::now(),
             };
             match self.submit(work, answer).await {
                 Err(AppError::Moved(into)) => account = into,
+                Err(AppError::LinkedElsewhere) => {
+                    return Err(AppError::CustomerLinkedElsewhere { customer: customer.unwrap_or_default() });
+                }
                 outcome => return outcome,
             }
         }
@@ -185,51 +192,8 @@ impl Service {
         if name.standing() == Ownership::Account {
             return Ok(name.clone());
         }
-        let owners = self.owners(&[name.as_str().to_owned()]).await?;
+        let owners = self.links.owners(&[name.as_str().to_owned()]).await?;
         Ok(owners.get(name.as_str()).cloned().unwrap_or_else(|| name.clone()))
-    }
-
-    /// Where Stripe ids lead, as far as they lead anywhere.
-    pub async fn owners(
-        &self,
-        stripe_ids: &[String],
-    ) -> Result<std::collections::HashMap<String, AccountId>, AppError> {
-        let mut owners = std::collections::HashMap::new();
-        let mut unknown = Vec::new();
-        {
-            let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-            for id in stripe_ids {
-                match links.get(id) {
-                    Some(account) => {
-                        owners.insert(id.clone(), account.clone());
-                    }
-                    None => unknown.push(id.clone()),
-                }
-            }
-        }
-        if !unknown.is_empty() {
-            let client = self.connection().await?;
-            let found = load::links(&**client, &unknown).await?;
-            self.remember_links(found.iter().map(|(id, account)| (id.clone(), account.clone())));
-            owners.extend(found);
-        }
-        Ok(owners)
-    }
-
-    /// Keeps in memory where Stripe ids lead. Only the customers of accounts are worth it: they stay.
-    pub fn remember_links(&self, links: impl Iterator<Item = (String, AccountId)>) {
-        let mut known = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        for (id, account) in links.filter(|(id, _)| id.starts_with("cus_")) {
-            known.put(id, account);
-        }
-    }
-
-    /// Looks the links of these ids up afresh next time.
-    pub fn forget_links(&self, stripe_ids: &[String]) {
-        let mut known = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        for id in stripe_ids {
-            known.pop(id);
-        }
     }
 
     /// Moves a stream to the account it belongs to.

@@ -51,7 +51,8 @@ pub struct Work {
     /// `None`: only keep the inbox row and claim the key.
     pub command: Option<Command>,
     pub key: Option<Key>,
-    /// Stripe ids that are to lead to the account.
+    /// Stripe ids that are to lead to the account, as far as the events say so. If one leads elsewhere, the work is given
+    /// back.
     pub links: Vec<String>,
     pub inbox: Option<InboxRow>,
     pub reply: oneshot::Sender<Result<Answer, AppError>>,

@@ -109,24 +109,58 @@ impl Account {
         ours.free_since = ours.free_since.max(theirs.free_since);
         ours.free_until = ours.free_until.max(theirs.free_until);
         ours.debt += theirs.debt;
-        for lot in theirs.lots {
-            if ours.lot(lot.id).is_none() {
-                ours.insert_lot(lot);
+        for theirs in theirs.allowances {
+            match ours.allowances.iter_mut().find(|known| known.cause == theirs.cause) {
+                Some(known) => known.windows = known.windows.max(theirs.windows),
+                None => ours.allowances.push(theirs),
             }
         }
-        ours.allowances.extend(theirs.allowances);
         ours.allowances.sort_by(|a, b| a.cause.cmp(&b.cause));
-        ours.allowances.dedup_by(|a, b| a.cause == b.cause);
-        if let Some(billing) = &mut self.billing {
-            for lot in absorbed.billing.closed_lots.values() {
-                changes.closed_lots.insert(lot.id, lot.clone());
-            }
-            billing.absorb(absorbed.billing.clone(), &mut changes.touched);
-            let subscriptions: Vec<String> = billing.subscriptions.keys().cloned().collect();
-            for subscription in subscriptions {
-                self.refresh_access_of(&subscription);
-            }
+        let learnt = theirs.lookup_keys.into_iter().chain(ours.lookup_keys.clone());
+        learnt.for_each(|(price, key)| ours.learn_lookup_key(&price, &key));
+        let mut billing = absorbed.billing.clone();
+        let closed = std::mem::take(&mut billing.closed_lots);
+        for lot in theirs.lots.into_iter().chain(closed.into_values()) {
+            self.absorb_lot(lot, changes);
         }
+        if let Some(ours) = &mut self.billing {
+            ours.absorb(billing, &mut changes.touched);
+            self.refresh_access_of_all();
+        }
+    }
+
+    /// Takes a lot over, open or closed. The same cause may have granted it here too: it is still one lot.
+    fn absorb_lot(&mut self, mut lot: Lot, changes: &mut Changes) {
+        if lot.source == LotSource::FreePlan && self.absorb_free_month(&lot, changes) {
+            return;
+        }
+        if let Some(at) = self.credits.lots.iter().position(|known| known.id == lot.id) {
+            lot.merge(&self.credits.lots.remove(at));
+        }
+        if let Some(billing) = &mut self.billing
+            && let Some(known) = billing.closed_lots.remove(&lot.id.to_string())
+        {
+            lot.merge(&known);
+            changes.closed_lots.remove(&lot.id);
+            changes.touched.insert((Kind::ClosedLot, lot.id.to_string()));
+        }
+        self.credits.insert_lot(lot);
+        self.close_empty_lots(changes);
+    }
+
+    /// The free plan's month is one account's, whatever the streams that were given it: what both spent of it counts.
+    fn absorb_free_month(&mut self, theirs: &Lot, changes: &mut Changes) -> bool {
+        let overlaps = |ours: &&Lot| {
+            let begins_before = |a: &Lot, b: &Lot| b.expires_at.is_none_or(|end| a.effective_at < end);
+            ours.source == LotSource::FreePlan && begins_before(ours, theirs) && begins_before(theirs, ours)
+        };
+        let closed = self.billing.iter().flat_map(|billing| billing.closed_lots.values());
+        let Some(ours) = self.credits.lots.iter().chain(closed).find(overlaps).map(|lot| lot.id) else {
+            return false;
+        };
+        self.change_lot(ours, changes, |ours| ours.remaining -= theirs.spent().clamp(0, ours.remaining));
+        self.close_empty_lots(changes);
+        true
     }
 
     fn clear_into(&mut self, into: &AccountId, changes: &mut Changes) {
@@ -184,6 +218,7 @@ impl Account {
         let repaid = self.credits.debt.min(lot.remaining);
         self.credits.debt -= repaid;
         lot.remaining -= repaid;
+        lot.repaid += repaid;
         match lot.source {
             LotSource::FreePlan => self.credits.free_until = self.credits.free_until.max(lot.expires_at),
             LotSource::Pack => {
@@ -216,7 +251,6 @@ impl Account {
     }
 
     fn reinstate(&mut self, event: &CreditsReinstated, changes: &mut Changes) {
-        self.credits.debt = (self.credits.debt - event.debt).max(0);
         self.change_lot(event.lot, changes, |lot| {
             lot.claimed_back -= event.claimed;
             lot.clawed_back -= event.reinstated;
@@ -224,7 +258,26 @@ impl Account {
             lot.remaining += event.reinstated;
         });
         self.reopen_lot(event.lot, changes);
+        let forgiven = event.debt.min(self.credits.debt);
+        self.credits.debt -= forgiven;
+        self.return_repaid(event.debt - forgiven, changes);
         self.close_empty_lots(changes);
+    }
+
+    /// Gives credits back to the lots that had made good a debt.
+    fn return_repaid(&mut self, mut amount: i64, changes: &mut Changes) {
+        let closed = self.billing.iter().flat_map(|billing| billing.closed_lots.values());
+        let lots = self.credits.lots.iter().chain(closed).filter(|lot| lot.repaid > 0);
+        let repaid: Vec<(LotId, i64)> = lots.map(|lot| (lot.id, lot.repaid)).collect();
+        for (id, repaid) in repaid {
+            let returned = repaid.min(amount);
+            amount -= returned;
+            self.change_lot(id, changes, |lot| {
+                lot.repaid -= returned;
+                lot.remaining += returned;
+            });
+            self.reopen_lot(id, changes);
+        }
     }
 
     /// Changes a lot wherever it is kept.
@@ -266,13 +319,22 @@ impl Account {
 
     fn refresh_access(&mut self, object: &StripeObject) {
         match object {
-            StripeObject::Subscription(subscription) => self.refresh_access_of(&subscription.id),
-            StripeObject::Invoice(invoice) => {
-                if let Some(subscription) = &invoice.subscription {
-                    self.refresh_access_of(subscription);
+            StripeObject::Subscription(subscription) => {
+                for (price, key) in subscription.lookup_keys() {
+                    self.credits.learn_lookup_key(price, key);
                 }
+                self.refresh_access_of(&subscription.id);
             }
+            StripeObject::Invoice(_) => self.refresh_access_of_all(),
             _ => {}
+        }
+    }
+
+    /// Of all: an invoice may have been thought another subscription's, or nobody's.
+    fn refresh_access_of_all(&mut self) {
+        let known = self.billing.as_ref().map(|billing| billing.subscriptions.keys().cloned().collect::<Vec<_>>());
+        for subscription in known.unwrap_or_default() {
+            self.refresh_access_of(&subscription);
         }
     }
 
@@ -283,13 +345,6 @@ impl Account {
         let Some(tracked) = billing.subscriptions.get(id) else {
             return;
         };
-        // Invoice lines name only the price; a catalog may know it by its lookup key alone.
-        let allowances = self.credits.allowances.iter_mut();
-        for allowance in allowances.filter(|allowance| allowance.subscription.as_deref() == Some(id)) {
-            for part in allowance.parts.iter_mut().filter(|part| part.lookup_key.is_none()) {
-                part.lookup_key = tracked.current.lookup_key_of(&part.price);
-            }
-        }
         if tracked.current.has_ended() {
             return;
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::credit::Lot;
-use super::payment::{Payment, merge_all};
+use super::payment::{Payment, merge_all, merge_least};
 use super::stripe_object::{
     ActiveEntitlements, CatalogObject, CheckoutSession, CreditNote, Customer, Invoice, InvoicePayment, PaymentMethod,
     StripeObject, Subscription, SubscriptionSchedule, UpcomingInvoice,
@@ -158,32 +158,35 @@ impl Billing {
                 self.link_payment(invoice, payment_intent, touched)
             }
             StripeObject::PaymentIntent(intent) => {
-                let changed = self.record_payment(&intent.id, touched, |payment| {
-                    tracked::observe(&mut payment.intent, intent.clone(), created, change)
+                let (id, linked) = self.payment_of(Some(&intent.id), intent.latest_charge.as_deref(), touched);
+                let changed = self.record_payment(&id, touched, |payment| {
+                    let reference = intent.order_reference.as_ref();
+                    reference.is_some_and(|reference| keep_least(&mut payment.order_reference, reference))
+                        | tracked::observe(&mut payment.intent, intent.clone(), created, change)
                 });
-                let invoice = intent
-                    .order_reference
-                    .as_ref()
-                    .and_then(|reference| self.invoices.keys().find(|id| id.starts_with(reference.as_str())).cloned());
-                changed | invoice.is_some_and(|invoice| self.link_payment(&invoice, &intent.id, touched))
+                linked | changed | self.link_by_reference(|_, payment| payment == intent.id, touched)
             }
             StripeObject::Charge(charge) => {
-                let id = self.payment_id(charge.payment_intent.as_deref(), Some(&charge.id), touched);
-                self.record_payment(&id, touched, |payment| {
-                    observe_child(&mut payment.charges, charge, created, change)
-                })
+                let (id, linked) = self.payment_of(charge.payment_intent.as_deref(), Some(&charge.id), touched);
+                linked
+                    | self.record_payment(&id, touched, |payment| {
+                        observe_child(&mut payment.charges, charge, created, change)
+                    })
             }
             StripeObject::Refund(refund) => {
-                let id = self.payment_id(refund.payment_intent.as_deref(), refund.charge.as_deref(), touched);
-                self.record_payment(&id, touched, |payment| {
-                    observe_child(&mut payment.refunds, refund, created, change)
-                })
+                let (id, linked) = self.payment_of(refund.payment_intent.as_deref(), refund.charge.as_deref(), touched);
+                linked
+                    | self.record_payment(&id, touched, |payment| {
+                        observe_child(&mut payment.refunds, refund, created, change)
+                    })
             }
             StripeObject::Dispute(dispute) => {
-                let id = self.payment_id(dispute.payment_intent.as_deref(), dispute.charge.as_deref(), touched);
-                self.record_payment(&id, touched, |payment| {
-                    observe_child(&mut payment.disputes, dispute, created, change)
-                })
+                let (id, linked) =
+                    self.payment_of(dispute.payment_intent.as_deref(), dispute.charge.as_deref(), touched);
+                linked
+                    | self.record_payment(&id, touched, |payment| {
+                        observe_child(&mut payment.disputes, dispute, created, change)
+                    })
             }
             StripeObject::CreditNote(note) => {
                 observe_in(&mut self.credit_notes, note, created, change, Kind::CreditNote, touched)
@@ -219,9 +222,7 @@ impl Billing {
         if changed {
             touched.insert((Kind::Invoice, invoice.id.clone()));
         }
-        let referring = self.payments.iter().find(|(_, payment)| payment.is_for_invoice(&invoice.id));
-        let referring = referring.map(|(id, _)| id.clone());
-        changed | referring.is_some_and(|intent| self.link_payment(&invoice.id, &intent, touched))
+        changed | self.link_by_reference(|known, _| known == invoice.id, touched)
     }
 
     fn link_payment(&mut self, invoice: &str, intent: &str, touched: &mut Touched) -> bool {
@@ -262,20 +263,34 @@ impl Billing {
             })
     }
 
-    /// The payment a charge, refund or dispute belongs to. One that names no PaymentIntent is looked up by its charge.
-    fn payment_id(&mut self, intent: Option<&str>, charge: Option<&str>, touched: &mut Touched) -> String {
-        let charge = charge.unwrap_or_default();
-        if let Some(intent) = intent {
-            // What came under the charge's own id before its PaymentIntent was known moves over.
-            if let Some(orphan) = self.payments.remove(charge) {
-                touched.insert((Kind::Payment, charge.to_owned()));
-                touched.insert((Kind::Payment, intent.to_owned()));
-                self.payments.entry(intent.to_owned()).or_default().merge(orphan);
+    /// The payment that an object belongs to, by its PaymentIntent or else by its charge; and whether naming both
+    /// taught us which PaymentIntent the charge belongs to.
+    fn payment_of(&mut self, intent: Option<&str>, charge: Option<&str>, touched: &mut Touched) -> (String, bool) {
+        match (intent, charge) {
+            (Some(intent), Some(charge)) => (intent.to_owned(), self.link_charge(intent, charge, touched)),
+            (Some(intent), None) => (intent.to_owned(), false),
+            (None, charge) => {
+                let charge = charge.unwrap_or_default();
+                let owner = self.payments.iter().find(|(_, payment)| payment.charge_ids.contains(charge));
+                (owner.map_or_else(|| charge.to_owned(), |(id, _)| id.clone()), false)
             }
-            return intent.to_owned();
         }
-        let owner = self.payments.iter().find(|(_, payment)| payment.charges.contains_key(charge));
-        owner.map_or_else(|| charge.to_owned(), |(id, _)| id.clone())
+    }
+
+    fn link_charge(&mut self, intent: &str, charge: &str, touched: &mut Touched) -> bool {
+        let orphan = self.payments.remove(charge);
+        let payment = self.payments.entry(intent.to_owned()).or_default();
+        if !payment.charge_ids.insert(charge.to_owned()) && orphan.is_none() {
+            return false;
+        }
+        // What came under the charge's own id before its PaymentIntent was known moves over.
+        if let Some(orphan) = orphan {
+            payment.merge(orphan);
+            touched.insert((Kind::Payment, charge.to_owned()));
+        }
+        touched.insert((Kind::Payment, intent.to_owned()));
+        self.refresh_session(intent, touched);
+        true
     }
 
     fn record_payment(&mut self, id: &str, touched: &mut Touched, record: impl FnOnce(&mut Payment) -> bool) -> bool {
@@ -306,21 +321,28 @@ impl Billing {
         }
     }
 
+    /// Everything there is, as rows are named.
+    pub fn ids(&self) -> Touched {
+        let mut ids = Touched::new();
+        let mut take = |kind: Kind, family: Vec<&String>| ids.extend(family.into_iter().map(|id| (kind, id.clone())));
+        take(Kind::Customer, self.customers.keys().collect());
+        take(Kind::Subscription, self.subscriptions.keys().collect());
+        take(Kind::Invoice, self.invoices.keys().collect());
+        take(Kind::Payment, self.payments.keys().collect());
+        take(Kind::CheckoutSession, self.checkout_sessions.keys().collect());
+        take(Kind::CreditNote, self.credit_notes.keys().collect());
+        take(Kind::PaymentMethod, self.payment_methods.keys().collect());
+        take(Kind::SubscriptionSchedule, self.subscription_schedules.keys().collect());
+        take(Kind::UpcomingInvoice, self.upcoming_invoices.keys().collect());
+        take(Kind::ActiveEntitlements, self.active_entitlements.keys().collect());
+        take(Kind::CatalogObject, self.catalog_objects.keys().collect());
+        take(Kind::ClosedLot, self.closed_lots.keys().collect());
+        ids
+    }
+
     /// Takes in everything another stream knew, when it turns out to belong to the same account.
     pub fn absorb(&mut self, other: Self, touched: &mut Touched) {
-        let mut touch = |kind: Kind, ids: Vec<String>| touched.extend(ids.into_iter().map(|id| (kind, id)));
-        touch(Kind::Customer, other.customers.keys().cloned().collect());
-        touch(Kind::Subscription, other.subscriptions.keys().cloned().collect());
-        touch(Kind::Invoice, other.invoices.keys().cloned().collect());
-        touch(Kind::Payment, other.payments.keys().cloned().collect());
-        touch(Kind::CheckoutSession, other.checkout_sessions.keys().cloned().collect());
-        touch(Kind::CreditNote, other.credit_notes.keys().cloned().collect());
-        touch(Kind::PaymentMethod, other.payment_methods.keys().cloned().collect());
-        touch(Kind::SubscriptionSchedule, other.subscription_schedules.keys().cloned().collect());
-        touch(Kind::UpcomingInvoice, other.upcoming_invoices.keys().cloned().collect());
-        touch(Kind::ActiveEntitlements, other.active_entitlements.keys().cloned().collect());
-        touch(Kind::CatalogObject, other.catalog_objects.keys().cloned().collect());
-        touch(Kind::ClosedLot, other.closed_lots.keys().cloned().collect());
+        touched.extend(other.ids());
 
         merge_all(&mut self.customers, other.customers);
         merge_all(&mut self.subscriptions, other.subscriptions);
@@ -350,7 +372,7 @@ impl Billing {
         }
         self.closed_lots.extend(other.closed_lots);
         self.adopt_orphans(touched);
-        self.link_by_reference(touched);
+        self.link_by_reference(|_, _| true, touched);
         let sessions = self.checkout_sessions.values();
         let of_sessions = sessions.filter_map(|record| record.session.current.payment_intent.clone());
         for payment in payments.into_iter().chain(of_sessions.collect::<Vec<_>>()) {
@@ -358,31 +380,26 @@ impl Billing {
         }
     }
 
-    /// Links the payments that refer to an invoice which another copy of the account held.
-    fn link_by_reference(&mut self, touched: &mut Touched) {
-        let pairs = self.payments.iter().flat_map(|(intent, payment)| {
-            let invoices = self.invoices.keys().filter(|invoice| payment.is_for_invoice(invoice));
-            invoices.map(move |invoice| (invoice.clone(), intent.clone()))
+    /// Links the payments that refer to an invoice, as far as one of the two is `concerned`.
+    fn link_by_reference(&mut self, concerned: impl Fn(&str, &str) -> bool, touched: &mut Touched) -> bool {
+        let payments = self.payments.iter().filter(|(_, payment)| payment.order_reference.is_some());
+        let pairs = payments.flat_map(|(intent, payment)| {
+            let invoices = self.invoices.keys().filter(|invoice| concerned(invoice, intent));
+            let referred = invoices.filter(|invoice| payment.is_for_invoice(invoice));
+            referred.map(move |invoice| (invoice.clone(), intent.clone()))
         });
-        for (invoice, intent) in pairs.collect::<Vec<_>>() {
-            self.link_payment(&invoice, &intent, touched);
-        }
+        let pairs: Vec<_> = pairs.collect();
+        pairs.iter().fold(false, |changed, (invoice, intent)| self.link_payment(invoice, intent, touched) | changed)
     }
 
     /// Moves payments kept under a charge's id to the payment that turned out to own the charge.
     fn adopt_orphans(&mut self, touched: &mut Touched) {
-        let owners: Vec<(String, String)> = self
+        let owners = self
             .payments
             .iter()
-            .flat_map(|(id, payment)| payment.charges.keys().map(move |charge| (charge.clone(), id.clone())))
-            .filter(|(charge, owner)| charge != owner && self.payments.contains_key(charge))
-            .collect();
-        for (charge, owner) in owners {
-            if let Some(orphan) = self.payments.remove(&charge) {
-                touched.insert((Kind::Payment, charge));
-                touched.insert((Kind::Payment, owner.clone()));
-                self.payments.entry(owner).or_default().merge(orphan);
-            }
+            .flat_map(|(id, payment)| payment.charge_ids.iter().map(move |charge| (charge.clone(), id.clone())));
+        for (charge, owner) in owners.collect::<Vec<_>>() {
+            self.link_charge(&owner, &charge, touched);
         }
     }
 }
@@ -423,10 +440,7 @@ pub enum PurchaseStatus {
 impl InvoiceRecord {
     fn merge(&mut self, other: Self) {
         tracked::merge(&mut self.invoice, other.invoice);
-        self.payment_intent = match (self.payment_intent.take(), other.payment_intent) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
+        merge_least(&mut self.payment_intent, other.payment_intent);
         self.first_failed_at = match (self.first_failed_at, other.first_failed_at) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),

@@ -15,6 +15,7 @@ use super::ids::AccountId;
 use super::rejection::Rejection;
 use super::settle::{settle_all, settle_clock};
 use super::standing::Standing;
+use super::stripe_object::StripeObject;
 
 /// Most credits one command may move; far from overflow even when summed.
 pub const MAX_AMOUNT: i64 = 1_000_000_000_000;
@@ -161,12 +162,23 @@ fn observe(draft: &mut Draft<'_>, observations: &[Observation]) -> bool {
         let is_news = billing.record(observation, &mut draft.changes.touched);
         // Old news may still be the oldest: it tells since when the account exists.
         let opened_at = draft.account.credits.opened_at.map(|opened| opened.timestamp());
-        if is_news || opened_at.is_none_or(|opened| observation.created < opened) {
+        if is_news
+            || teaches_lookup_key(&draft.account.credits, &observation.object)
+            || opened_at.is_none_or(|opened| observation.created < opened)
+        {
             draft.emit(Event::StripeObserved(Box::new(observation.clone())));
             applied = true;
         }
     }
     applied
+}
+
+/// So may it be the only one to tell a price's lookup key.
+fn teaches_lookup_key(credits: &Credits, object: &StripeObject) -> bool {
+    let StripeObject::Subscription(subscription) = object else {
+        return false;
+    };
+    subscription.lookup_keys().any(|(price, key)| !credits.knows_lookup_key(price, key))
 }
 
 fn decide_grant(draft: &mut Draft<'_>, grant: &Grant, context: Context<'_>) -> Result<Outcome, Rejection> {

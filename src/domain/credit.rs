@@ -1,6 +1,8 @@
 //! Credits: lots, what refills them, and the order in which they burn. The part of an account that every debit touches,
 //! kept small for it.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +53,12 @@ pub struct Lot {
     /// Credits that expired unused.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub expired: i64,
+    /// Credits that went to make good a debt when the lot was granted; they come back if the debt was none after all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub repaid: i64,
+    /// Once this lot begins, at most so many credits of its subscription's earlier lots are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeps_earlier: Option<i64>,
 }
 
 fn is_zero(n: &i64) -> bool {
@@ -75,6 +83,8 @@ impl Lot {
             clawed_back: 0,
             owed: 0,
             expired: 0,
+            repaid: 0,
+            keeps_earlier: None,
         }
     }
 
@@ -88,6 +98,18 @@ impl Lot {
 
     pub fn spent(&self) -> i64 {
         self.granted - self.remaining - self.clawed_back - self.expired
+    }
+
+    /// Takes in what another stream did to the same lot: both granted it, and each may have spent of it.
+    pub fn merge(&mut self, other: &Self) {
+        let left = (self.granted - self.spent() - other.spent()).max(0);
+        self.claimed_back = self.claimed_back.max(other.claimed_back);
+        self.owed = self.owed.max(other.owed);
+        self.repaid += other.repaid;
+        self.clawed_back = self.clawed_back.max(other.clawed_back).min(left);
+        self.expired = self.expired.max(other.expired).min(left - self.clawed_back);
+        self.remaining = left - self.clawed_back - self.expired;
+        self.expires_at = self.expires_at.into_iter().chain(other.expires_at).min();
     }
 }
 
@@ -180,6 +202,10 @@ pub struct Credits {
     pub allowances: Vec<Allowance>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub access: Vec<Access>,
+    /// Lookup keys by price id, as any subscription told them: invoice lines name only the price, and a catalog may know
+    /// it by its lookup key alone.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub lookup_keys: BTreeMap<String, String>,
     /// Spent credits that a refund took back although they were gone.
     #[serde(skip_serializing_if = "is_zero")]
     pub debt: i64,
@@ -222,6 +248,22 @@ impl Credits {
             left -= taken;
         }
         (left == 0).then_some(draws)
+    }
+
+    /// Learns a price's lookup key. Of several that a price had, the same one is kept whatever came first.
+    pub fn learn_lookup_key(&mut self, price: &str, key: &str) {
+        if !self.knows_lookup_key(price, key) {
+            self.lookup_keys.insert(price.to_owned(), key.to_owned());
+        }
+        let parts = self.allowances.iter_mut().flat_map(|allowance| &mut allowance.parts);
+        for part in parts.filter(|part| part.price == price) {
+            part.lookup_key = self.lookup_keys.get(price).cloned();
+        }
+    }
+
+    /// Learning it would change nothing.
+    pub fn knows_lookup_key(&self, price: &str, key: &str) -> bool {
+        self.lookup_keys.get(price).is_some_and(|known| known.as_str() <= key)
     }
 
     pub fn lot(&self, id: LotId) -> Option<&Lot> {

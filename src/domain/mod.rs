@@ -3,6 +3,7 @@
 pub mod account;
 pub mod billing;
 pub mod catalog;
+pub mod claims;
 pub mod command;
 pub mod credit;
 pub mod draft;
@@ -14,4 +15,5 @@ pub mod rejection;
 pub mod settle;
 pub mod standing;
 pub mod stripe_object;
+pub mod stripe_payment;
 pub mod tracked;

@@ -1,6 +1,6 @@
 //! One payment: a PaymentIntent with its charges, refunds and disputes, in whatever order they were heard of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,12 @@ pub struct Payment {
     pub refunds: BTreeMap<String, Tracked<Refund>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub disputes: BTreeMap<String, Tracked<Dispute>>,
+    /// The order it pays, as any snapshot of the PaymentIntent told: older API versions do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order_reference: Option<String>,
+    /// Charges that any object named together with this PaymentIntent; some objects name only their charge.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub charge_ids: BTreeSet<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stripe_invoice_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -131,8 +137,7 @@ impl Payment {
 
     /// The PaymentIntent refers to this invoice.
     pub fn is_for_invoice(&self, invoice: &str) -> bool {
-        let reference = self.intent.as_ref().and_then(|intent| intent.current.order_reference.as_deref());
-        reference.is_some_and(|reference| invoice.starts_with(reference))
+        self.order_reference.as_ref().is_some_and(|reference| invoice.starts_with(reference.as_str()))
     }
 
     /// Unix second of the earliest object, for listings.
@@ -150,9 +155,19 @@ impl Payment {
         merge_all(&mut self.charges, other.charges);
         merge_all(&mut self.refunds, other.refunds);
         merge_all(&mut self.disputes, other.disputes);
-        self.stripe_invoice_id = self.stripe_invoice_id.take().or(other.stripe_invoice_id);
-        self.stripe_checkout_session_id = self.stripe_checkout_session_id.take().or(other.stripe_checkout_session_id);
+        self.charge_ids.extend(other.charge_ids);
+        merge_least(&mut self.order_reference, other.order_reference);
+        merge_least(&mut self.stripe_invoice_id, other.stripe_invoice_id);
+        merge_least(&mut self.stripe_checkout_session_id, other.stripe_checkout_session_id);
     }
+}
+
+/// Keeps one of two candidates, the same one whichever copy is merged into which.
+pub fn merge_least(known: &mut Option<String>, other: Option<String>) {
+    *known = match (known.take(), other) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    };
 }
 
 /// Merges what two copies of a family of objects have seen.

@@ -3,22 +3,25 @@
 //! Every rule here is a function of the *set* of known facts, and marks what it has done in the account, so that
 //! settling after each fact gives the same end as settling once after all of them, in any order.
 
-use chrono::{DateTime, Months, Utc};
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Months, TimeDelta, Utc};
 
 use super::billing::{Billing, CheckoutRecord, InvoiceRecord};
-use super::catalog::{
-    Catalog, ClawbackPolicy, CreditAllowance, DEFAULT_PACK_PRIORITY, Interval, PriceKey, Rollover, TrialCredits,
-};
+use super::catalog::{Catalog, CreditAllowance, DEFAULT_PACK_PRIORITY, Interval, PriceKey, Rollover, TrialCredits};
+use super::claims::settle_claims;
+use super::command::MAX_AMOUNT;
 use super::credit::{Allowance, AllowancePart, Credits, Draw, Lot, LotSource};
 use super::draft::{Context, Draft};
 use super::event::{
-    AllowanceArmed, AllowanceProgress, CreditsClawedBack, CreditsExpired, CreditsGranted, CreditsReinstated, Event,
-    SubscriptionCreditsEnded,
+    AllowanceArmed, AllowanceProgress, CreditsExpired, CreditsGranted, Event, SubscriptionCreditsEnded,
 };
 use super::ids::AccountId;
-use super::payment::Payment;
 use super::standing::Standing;
 use super::stripe_object::{Invoice, InvoiceLine};
+
+/// How late a StripeEvent may come. Stripe tries for three days.
+const LATEST_NEWS: TimeDelta = TimeDelta::days(30);
 
 /// Settles all that Stripe's facts and the clock make due. Needs the account's billing.
 pub fn settle_all(draft: &mut Draft<'_>, context: Context<'_>) {
@@ -65,7 +68,7 @@ fn arm_allowances(draft: &mut Draft<'_>) {
         return;
     };
     let due: Vec<AllowanceArmed> =
-        billing.invoices.values().flat_map(|record| due_allowances(record, billing)).collect();
+        billing.invoices.values().flat_map(|record| due_allowances(record, billing, &draft.account.credits)).collect();
     for armed in due {
         draft.emit(Event::AllowanceArmed(armed));
     }
@@ -73,7 +76,7 @@ fn arm_allowances(draft: &mut Draft<'_>) {
 
 /// The allowances that a paid invoice's lines give and that have not been armed yet. Lines outside a subscription, such
 /// as those of an invoice written by hand, give none.
-fn due_allowances(record: &InvoiceRecord, billing: &Billing) -> Vec<AllowanceArmed> {
+fn due_allowances(record: &InvoiceRecord, billing: &Billing, credits: &Credits) -> Vec<AllowanceArmed> {
     let Some(invoice) = record.current().filter(|invoice| invoice.status == "paid") else {
         return Vec::new();
     };
@@ -86,7 +89,7 @@ fn due_allowances(record: &InvoiceRecord, billing: &Billing) -> Vec<AllowanceArm
         if record.armed.contains(&mark) {
             continue;
         }
-        let Some(part) = allowance_part(line, billing) else {
+        let Some(part) = allowance_part(line, credits) else {
             continue;
         };
         if let Some(armed) = due.iter_mut().find(|armed| armed.line == mark) {
@@ -116,11 +119,10 @@ fn due_allowances(record: &InvoiceRecord, billing: &Billing) -> Vec<AllowanceArm
     due
 }
 
-fn allowance_part(line: &InvoiceLine, billing: &Billing) -> Option<AllowancePart> {
+fn allowance_part(line: &InvoiceLine, credits: &Credits) -> Option<AllowancePart> {
     let price = line.price.clone()?;
-    let subscription = line.subscription.as_ref().and_then(|id| billing.subscriptions.get(id));
     Some(AllowancePart {
-        lookup_key: subscription.and_then(|tracked| tracked.current.lookup_key_of(&price)),
+        lookup_key: credits.lookup_keys.get(&price).cloned(),
         price,
         quantity: line.quantity.unwrap_or(1).max(0),
         prorated_amount: line.proration.then_some(line.amount),
@@ -189,10 +191,12 @@ fn pack_lot(record: &CheckoutRecord, catalog: &Catalog) -> Option<Lot> {
     });
     let pack = named.or(priced);
     let credits = order.credits.or(pack.map(|pack| pack.credits)).filter(|credits| *credits > 0)?;
-    let effective_at = DateTime::from_timestamp(record.session.observed_at, 0)?;
+    // Not when the payment was heard of: several notifications may show a session paid, and which of them comes first is
+    // chance. When the session was created they all agree on.
+    let effective_at = DateTime::from_timestamp(session.created.unwrap_or(record.session.observed_at), 0)?;
     let days = pack.and_then(|pack| pack.expires_after_days);
     Some(Lot {
-        expires_at: days.map(|days| effective_at + chrono::Duration::days(i64::from(days))),
+        expires_at: days.and_then(|days| effective_at.checked_add_signed(chrono::Duration::days(i64::from(days)))),
         priority: pack.map_or(DEFAULT_PACK_PRIORITY, |pack| pack.priority),
         bought_by: Some(session.id.clone()),
         ..Lot::new(LotSource::Pack, format!("checkout_session:{}", session.id), credits, effective_at)
@@ -208,10 +212,7 @@ fn grant_allowances(draft: &mut Draft<'_>, context: Context<'_>) {
     for allowance in draft.account.credits.allowances.clone() {
         for (lot, progress) in due_windows(&allowance, context) {
             match lot {
-                Some((lot, rollover)) => {
-                    cap_rollover(draft, &lot, rollover);
-                    grant(draft, context, lot, Some(progress));
-                }
+                Some(lot) => grant(draft, context, lot, Some(progress)),
                 None => draft.emit(Event::AllowanceAdvanced(progress)),
             }
         }
@@ -220,11 +221,12 @@ fn grant_allowances(draft: &mut Draft<'_>, context: Context<'_>) {
 
 /// What an allowance has to grant by now: the first window whenever it becomes known, later ones as they begin. Windows
 /// that passed while nobody looked grant nothing, unless unused credits would have rolled over.
-fn due_windows(allowance: &Allowance, context: Context<'_>) -> Vec<(Option<(Lot, Rollover)>, AllowanceProgress)> {
+fn due_windows(allowance: &Allowance, context: Context<'_>) -> Vec<(Option<Lot>, AllowanceProgress)> {
     let progress = |windows, done| AllowanceProgress { cause: allowance.cause.clone(), windows, done };
     let Some(terms) = Terms::of(allowance, context.catalog) else {
-        // No plan names the price yet; once the period is over it no longer matters.
-        let over = allowance.period_end <= context.now;
+        // No plan names the price yet. Well after the period it no longer matters; until then the news that tells the
+        // price's lookup key may only be late.
+        let over = context.now - allowance.period_end >= LATEST_NEWS;
         return if over { vec![(None, progress(allowance.windows, true))] } else { Vec::new() };
     };
     let mut due = Vec::new();
@@ -239,14 +241,12 @@ fn due_windows(allowance: &Allowance, context: Context<'_>) -> Vec<(Option<(Lot,
         let is_last = terms.window(allowance, window + 1).is_none();
         let passed = window > 0 && end <= context.now && terms.rollover == Rollover::None;
         let credits = if passed { 0 } else { terms.credits };
-        let lot = (credits > 0).then(|| {
-            let lot = Lot {
-                expires_at: terms.expiry(end),
-                subscription: allowance.subscription.clone(),
-                bought_by: Some(allowance.invoice.clone()),
-                ..Lot::new(LotSource::Plan, window_cause(allowance, window), credits, start)
-            };
-            (lot, terms.rollover)
+        let lot = (credits > 0).then(|| Lot {
+            expires_at: terms.expiry(end),
+            subscription: allowance.subscription.clone(),
+            bought_by: Some(allowance.invoice.clone()),
+            keeps_earlier: terms.keeps_earlier(allowance),
+            ..Lot::new(LotSource::Plan, window_cause(allowance, window), credits, start)
         });
         due.push((lot, progress(window + 1, is_last)));
         if is_last {
@@ -260,21 +260,34 @@ fn window_cause(allowance: &Allowance, window: u32) -> String {
     if window == 0 { allowance.cause.clone() } else { format!("{}#{window}", allowance.cause) }
 }
 
-/// With a capped rollover, what is left of a subscription's earlier lots beyond the cap expires as the next one comes.
-fn cap_rollover(draft: &mut Draft<'_>, next: &Lot, rollover: Rollover) {
-    let Rollover::Capped(cap) = rollover else {
-        return;
-    };
-    let earlier = draft.account.credits.lots.iter().filter(|lot| {
-        lot.subscription == next.subscription && lot.source == LotSource::Plan && lot.effective_at < next.effective_at
-    });
-    let mut kept = cap;
+/// With a capped rollover, what is left of a subscription's earlier lots beyond the cap expires as the next one begins,
+/// whichever of them was heard of first.
+fn cap_rollover(draft: &mut Draft<'_>, now: DateTime<Utc>) {
+    let credits = &draft.account.credits;
+    let closed = draft.account.billing.iter().flat_map(|billing| billing.closed_lots.values());
+    let begun = |lot: &&Lot| lot.keeps_earlier.is_some() && lot.effective_at <= now;
+    let mut newest: BTreeMap<&Option<String>, &Lot> = BTreeMap::new();
+    for lot in credits.lots.iter().chain(closed).filter(begun) {
+        let known = newest.entry(&lot.subscription).or_insert(lot);
+        if lot.effective_at > known.effective_at {
+            *known = lot;
+        }
+    }
     let mut lots = Vec::new();
-    for lot in earlier {
-        let carried = lot.remaining.min(kept);
-        kept -= carried;
-        if lot.remaining > carried {
-            lots.push(Draw { lot: lot.id, amount: lot.remaining - carried });
+    for (subscription, next) in newest {
+        let mut kept = next.keeps_earlier.unwrap_or(0);
+        let earlier = credits.lots.iter().filter(|lot| {
+            lot.subscription == *subscription
+                && lot.source == LotSource::Plan
+                && lot.effective_at < next.effective_at
+                && !lot.is_expired_at(now)
+        });
+        for lot in earlier {
+            let carried = lot.remaining.min(kept);
+            kept -= carried;
+            if lot.remaining > carried {
+                lots.push(Draw { lot: lot.id, amount: lot.remaining - carried });
+            }
         }
     }
     if !lots.is_empty() {
@@ -326,7 +339,8 @@ impl Terms {
                     if full_amount == 0 { 0 } else { full * i128::from(amount) / full_amount }
                 }
             };
-            credits = credits.saturating_add(i64::try_from(share).unwrap_or(i64::MAX));
+            let most = i128::from(MAX_AMOUNT);
+            credits += i64::try_from(share.clamp(-most, most)).unwrap_or(0);
             rollover = plan.rollover;
         }
         Some(Self { credits, step_months, rollover })
@@ -341,6 +355,15 @@ impl Terms {
         let end = allowance.period_start.checked_add_months(Months::new((n + 1) * step))?;
         // Windows are counted from the anchor, so a year from 31 January has one for each month, short or long.
         (n == 0 || start < allowance.period_end).then(|| (start, end.min(allowance.period_end)))
+    }
+
+    /// A proration comes on top of what the period gave, and takes nothing from it.
+    fn keeps_earlier(&self, allowance: &Allowance) -> Option<i64> {
+        let whole = allowance.parts.iter().all(|part| part.prorated_amount.is_none());
+        match self.rollover {
+            Rollover::Capped(cap) if whole => Some(cap),
+            Rollover::Capped(_) | Rollover::None | Rollover::All => None,
+        }
     }
 
     fn expiry(&self, window_end: DateTime<Utc>) -> Option<DateTime<Utc>> {
@@ -399,96 +422,5 @@ fn expire_lots(draft: &mut Draft<'_>, now: DateTime<Utc>) {
     if !lots.is_empty() {
         draft.emit(Event::CreditsExpired(CreditsExpired { lots }));
     }
-}
-
-/// Takes back what refunds and disputes ask, and returns what failed refunds and won disputes give back.
-fn settle_claims(draft: &mut Draft<'_>, context: Context<'_>) {
-    let Some(billing) = &draft.account.billing else {
-        return;
-    };
-    let lots = draft.account.credits.lots.iter().chain(billing.closed_lots.values());
-    let mut due: Vec<Event> = Vec::new();
-    let standing = Standing::of(&draft.account.credits, context.catalog, context.now);
-    let policy = standing.plan.map_or(ClawbackPolicy::WriteOff, |plan| plan.clawback);
-    for lot in lots {
-        let Some(purchase) = purchase_of(lot, billing) else {
-            continue;
-        };
-        let claim = claim_on(lot, &purchase);
-        if claim > lot.claimed_back {
-            due.push(claw_back(lot, claim - lot.claimed_back, policy, purchase.payment_id));
-        } else if claim < lot.claimed_back {
-            due.push(reinstate(lot, claim, purchase.payment_id));
-        }
-    }
-    for event in due {
-        draft.emit(event);
-    }
-}
-
-/// What bought a lot.
-struct Purchase<'a> {
-    payment_id: &'a str,
-    payment: &'a Payment,
-    /// The price, as the Checkout session or the invoice has it.
-    price: i64,
-}
-
-fn purchase_of<'a>(lot: &Lot, billing: &'a Billing) -> Option<Purchase<'a>> {
-    let bought_by = lot.bought_by.as_deref()?;
-    let (intent, price) = match lot.source {
-        LotSource::Pack => {
-            let session = &billing.checkout_sessions.get(bought_by)?.session.current;
-            (session.payment_intent.as_deref()?, session.amount_total.unwrap_or(0))
-        }
-        LotSource::Plan => {
-            let record = billing.invoices.get(bought_by)?;
-            (record.payment_intent.as_deref()?, record.current().map_or(0, |invoice| invoice.amount_paid))
-        }
-        LotSource::FreePlan | LotSource::Promotion | LotSource::Manual => return None,
-    };
-    let (payment_id, payment) = billing.payments.get_key_value(intent)?;
-    Some(Purchase { payment_id, payment, price })
-}
-
-/// The share of a lot that went back with the money: pro rata, rounded down until all has gone back.
-fn claim_on(lot: &Lot, purchase: &Purchase<'_>) -> i64 {
-    let payment = purchase.payment;
-    // A refund or dispute may be all that is heard of a payment: not every endpoint is sent the payments themselves.
-    let known = payment.amount_received().max(payment.amount());
-    let paid = if known > 0 { known } else { purchase.price };
-    let back = payment.amount_refunded() + payment.amount_lost_in_dispute() + payment.amount_in_dispute();
-    if paid <= 0 || back <= 0 {
-        return 0;
-    }
-    let share = i128::from(lot.granted) * i128::from(back.min(paid)) / i128::from(paid);
-    i64::try_from(share).unwrap_or(lot.granted)
-}
-
-fn claw_back(lot: &Lot, claimed: i64, policy: ClawbackPolicy, payment: &str) -> Event {
-    let clawed_back = claimed.min(lot.remaining);
-    // Of what expired nothing can be taken, but nothing is owed for it either: it was never used. Counting it as taken
-    // back makes the end the same whether the refund or the expiry was heard of first.
-    let from_expired = (claimed - clawed_back).min(lot.expired);
-    let debt = if policy == ClawbackPolicy::Debt { claimed - clawed_back - from_expired } else { 0 };
-    Event::CreditsClawedBack(CreditsClawedBack {
-        lot: lot.id,
-        claimed,
-        clawed_back,
-        from_expired,
-        debt,
-        cause: format!("payment:{payment}"),
-    })
-}
-
-fn reinstate(lot: &Lot, claim: i64, payment: &str) -> Event {
-    let claimed = lot.claimed_back - claim;
-    let reinstated = (lot.clawed_back - claim).clamp(0, claimed);
-    Event::CreditsReinstated(CreditsReinstated {
-        lot: lot.id,
-        claimed,
-        reinstated,
-        debt: lot.owed.min(claimed - reinstated),
-        cause: format!("payment:{payment}"),
-    })
+    cap_rollover(draft, now);
 }

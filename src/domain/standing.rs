@@ -72,7 +72,9 @@ impl<'a> Standing<'a> {
         let in_grace = open && access.past_due_since.is_some();
         let grace_over = access.past_due_since.is_some_and(|since| {
             let days = plan.map_or(0, |plan| plan.grace_days);
-            DateTime::from_timestamp(since, 0).is_some_and(|since| now >= since + Duration::days(i64::from(days)))
+            let since = DateTime::from_timestamp(since, 0);
+            let end = since.and_then(|since| since.checked_add_signed(Duration::days(i64::from(days))));
+            end.is_some_and(|end| now >= end)
         });
         (open && !grace_over).then_some(Self { plan, subscription: Some(access), in_grace })
     }

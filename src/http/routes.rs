@@ -2,9 +2,11 @@
 
 use actix_web::http::Method;
 use actix_web::http::header::{ALLOW, HeaderValue};
+use actix_web::middleware::from_fn;
 use actix_web::{HttpResponse, ResponseError, Route, web};
 
 use super::auth::Scope;
+use super::middleware::at_route;
 use super::problem::ApiError;
 use super::{accounts, admin, billing, credits, debits, docs, entitlements, events, health, plans, webhooks};
 
@@ -37,6 +39,9 @@ impl RouteTable {
     pub fn new() -> Self {
         use Scope::{Admin, Bill, Read, Spend};
         Self(routes![
+            // Tried in this order, so the routes that are called before every unit of work come first.
+            POST "/v1/accounts/{account}/credits/debits" Some(Spend) => debits::debit,
+            GET "/v1/accounts/{account}/entitlements/{feature}" Some(Read) => entitlements::get,
             POST "/webhooks/stripe" None => webhooks::receive,
             PUT "/v1/accounts/{account}" Some(Bill) => accounts::put,
             GET "/v1/accounts/{account}" Some(Read) => accounts::get,
@@ -47,12 +52,10 @@ impl RouteTable {
             GET "/v1/accounts/{account}/credit-purchases" Some(Read) => billing::list_credit_purchases,
             GET "/v1/accounts/{account}/payment-methods" Some(Read) => billing::list_payment_methods,
             GET "/v1/accounts/{account}/entitlements" Some(Read) => entitlements::list,
-            GET "/v1/accounts/{account}/entitlements/{feature}" Some(Read) => entitlements::get,
             POST "/v1/entitlements/check" Some(Read) => entitlements::check_batch,
             GET "/v1/accounts/{account}/credits" Some(Read) => credits::get,
             GET "/v1/accounts/{account}/credits/entries" Some(Read) => credits::entries,
             POST "/v1/accounts/{account}/credits/grants" Some(Bill) => credits::grant,
-            POST "/v1/accounts/{account}/credits/debits" Some(Spend) => debits::debit,
             POST "/v1/debits/batch" Some(Spend) => debits::batch,
             GET "/v1/plans" Some(Read) => plans::list,
             GET "/v1/plans/{plan}" Some(Read) => plans::get,
@@ -77,28 +80,30 @@ impl RouteTable {
         &self.0
     }
 
-    /// The scope a route needs: `None` if there is no such route, `Some(None)` if it is open to all.
-    pub fn scope_of(&self, method: &Method, path: &str) -> Option<Option<Scope>> {
-        self.0.iter().find(|route| route.method == *method && route.path == path).map(|route| route.scope)
-    }
-
     /// Registers every route.
     pub fn configure(&self, app: &mut web::ServiceConfig) {
         let mut done: Vec<&str> = Vec::new();
         for route in &self.0 {
-            if done.contains(&route.path) {
+            let path = route.path;
+            if done.contains(&path) {
                 continue;
             }
-            done.push(route.path);
-            let methods = || self.0.iter().filter(|other| other.path == route.path);
+            done.push(path);
+            let methods: Vec<&RouteSpec> = self.0.iter().filter(|other| other.path == path).collect();
+            let scopes: Vec<(Method, Option<Scope>)> =
+                methods.iter().map(|route| (route.method.clone(), route.scope)).collect();
             let resource =
-                methods().fold(web::resource(route.path), |resource, method| resource.route((method.handler)()));
-            let mut allowed: Vec<&str> = methods().map(|route| route.method.as_str()).collect();
+                methods.iter().fold(web::resource(path), |resource, route| resource.route((route.handler)()));
+            let mut allowed: Vec<&str> = methods.iter().map(|route| route.method.as_str()).collect();
             allowed.sort_unstable();
             let allowed = allowed.join(", ");
-            app.service(resource.default_service(web::to(move || method_not_allowed(allowed.clone()))));
+            let other_methods = web::to(move || method_not_allowed(allowed.clone()));
+            let guarded = from_fn(move |request, next| at_route(path, scopes.clone(), request, next));
+            app.service(resource.default_service(other_methods).wrap(guarded));
         }
-        app.default_service(web::to(|| async { ApiError::NoSuchRoute.error_response() }));
+        let unmatched = web::to(|| async { ApiError::NoSuchRoute.error_response() });
+        let counted = from_fn(|request, next| at_route("unmatched", Vec::new(), request, next));
+        app.service(web::resource("/{path:.*}").default_service(unmatched).wrap(counted));
     }
 }
 

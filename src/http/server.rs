@@ -51,7 +51,6 @@ pub async fn run(
         let routes = routes.clone();
         App::new()
             .app_data(in_app.clone())
-            .app_data(routes.clone())
             .app_data(web::QueryConfig::default().error_handler(|error, _| {
                 ApiError::InvalidParameter { field: "query".to_owned(), problem: error.to_string() }.into()
             }))

@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::domain::account::{Account, Changes};
 use crate::domain::billing::{Billing, Kind};
 use crate::domain::event::Event;
+use crate::domain::ids::{AccountId, Ownership};
 use crate::domain::stripe_object::StripeObject;
 
 /// An account's row in `balances`.
@@ -13,7 +14,7 @@ use crate::domain::stripe_object::StripeObject;
 pub struct BalanceRow {
     pub account_id: String,
     pub version: i64,
-    /// Credits spendable when the row was written.
+    /// Credits spendable at the account's last event.
     pub available: i64,
     /// JSON.
     pub state: String,
@@ -31,12 +32,12 @@ pub struct ObjectRow {
     pub state: Option<String>,
 }
 
-/// The balance row of an account.
-pub fn balance_row(account: &Account, now: DateTime<Utc>) -> Result<BalanceRow, serde_json::Error> {
+/// The balance row of an account whose last event happened at `at`: a function of the log, whenever it is written.
+pub fn balance_row(account: &Account, at: DateTime<Utc>) -> Result<BalanceRow, serde_json::Error> {
     Ok(BalanceRow {
         account_id: account.id.as_str().to_owned(),
         version: account.version,
-        available: account.credits.available_at(now),
+        available: account.credits.available_at(at),
         state: serde_json::to_string(&account.credits)?,
     })
 }
@@ -45,7 +46,8 @@ pub fn balance_row(account: &Account, now: DateTime<Utc>) -> Result<BalanceRow, 
 pub fn object_rows(account: &Account, changes: &Changes) -> Result<Vec<ObjectRow>, serde_json::Error> {
     let row = |(kind, id): &(Kind, String)| {
         let (sort_at, state) = match (kind, &account.billing) {
-            (Kind::ClosedLot, _) => {
+            // A debit closes lots without the rest of the account in memory.
+            (Kind::ClosedLot, None) => {
                 let lot = changes.closed_lots.values().find(|lot| lot.id.to_string() == *id);
                 let state = lot.map(serde_json::to_string).transpose()?;
                 (lot.map_or(0, |lot| lot.effective_at.timestamp()), state)
@@ -62,6 +64,16 @@ pub fn object_rows(account: &Account, changes: &Changes) -> Result<Vec<ObjectRow
         })
     };
     changes.touched.iter().map(row).collect()
+}
+
+/// All rows of an account beside its balance.
+pub fn all_object_rows(account: &Account) -> Result<Vec<ObjectRow>, serde_json::Error> {
+    let Some(billing) = &account.billing else { return Ok(Vec::new()) };
+    let row = |(kind, object_id): (Kind, String)| {
+        let (sort_at, state) = object_state(billing, kind, &object_id)?;
+        Ok(ObjectRow { account_id: account.id.as_str().to_owned(), kind: kind.as_str(), object_id, sort_at, state })
+    };
+    billing.ids().into_iter().map(row).collect()
 }
 
 /// When an object came to be, for listings, and its JSON.
@@ -89,8 +101,17 @@ fn object_state(billing: &Billing, kind: Kind, id: &str) -> Result<(i64, Option<
     }
 }
 
-/// The Stripe ids that lead to the account in whose stream `event` stands.
-pub fn links(event: &Event) -> Vec<String> {
+/// The Stripe ids that lead to the account in whose stream `event` stands as number `version`.
+pub fn links(account: &AccountId, version: i64, event: &Event) -> Vec<String> {
+    let mut links = links_of_event(event);
+    // A stream that bears a Stripe id is found by it, whatever its first event names.
+    if version == 1 && account.standing() != Ownership::Account && !links.iter().any(|link| link == account.as_str()) {
+        links.push(account.as_str().to_owned());
+    }
+    links
+}
+
+fn links_of_event(event: &Event) -> Vec<String> {
     match event {
         Event::CustomerLinked(linked) => vec![linked.stripe_customer_id.clone()],
         Event::StripeObserved(observation) => links_of(&observation.object),

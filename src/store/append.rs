@@ -1,6 +1,6 @@
 //! Appending a batch of decided commands: one statement, one round trip, one transaction (`sql/V4__append.sql`).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::{Client, Statement};
@@ -24,7 +24,7 @@ pub struct Batch {
     balances: Balances,
     objects: Objects,
     links: Links,
-    linked: HashSet<String>,
+    linked: HashMap<String, String>,
     inbox: Inbox,
     received: HashSet<String>,
 }
@@ -219,14 +219,20 @@ impl Batch {
 
     /// A Stripe id leads to `account` from now on; until now it led nowhere, or to `moved_from`.
     pub fn push_link(&mut self, partition_id: i16, stripe_id: &str, account: &str, moved_from: Option<&str>) {
-        // One statement may not write the same row twice.
-        if !self.linked.insert(stripe_id.to_owned()) {
+        // Once is enough; and where one batch would have it lead to two accounts, the first stands.
+        if self.linked.contains_key(stripe_id) {
             return;
         }
+        self.linked.insert(stripe_id.to_owned(), account.to_owned());
         self.links.partition.push(partition_id);
         self.links.stripe_id.push(stripe_id.to_owned());
         self.links.account.push(account.to_owned());
         self.links.moved_from.push(moved_from.map(str::to_owned));
+    }
+
+    /// Whether the batch makes a Stripe id lead to another account than this.
+    pub fn links_elsewhere(&self, stripe_id: &str, account: &str) -> bool {
+        self.linked.get(stripe_id).is_some_and(|linked| linked != account)
     }
 
     pub fn push_inbox(&mut self, partition_id: i16, row: InboxRow) {

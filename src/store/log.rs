@@ -100,3 +100,8 @@ pub async fn position(client: &impl GenericClient, partition_id: i16) -> Result<
         client.query_one("/* position */ select position from heads where partition_id = $1", &[&partition_id]).await?;
     Ok(row.get(0))
 }
+
+/// How many partitions the ledger was made with.
+pub async fn partitions(client: &impl GenericClient) -> Result<i16, StoreError> {
+    Ok(client.query_one("/* partitions */ select partitions from ledger", &[]).await?.get(0))
+}

@@ -59,13 +59,13 @@ impl<'a> Fields<'a> {
         Ok(text.to_owned())
     }
 
+    /// A whole number small enough that sums of many stay far from overflow; Stripe's own have at most 12 digits.
     pub fn integer(&self, key: &str) -> Result<Option<i64>> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(value) => {
-                value.as_i64().map(Some).ok_or_else(|| self.error(key, "must be an integer of at most 64 bits"))
-            }
-        }
+        let Some(value) = self.get(key) else {
+            return Ok(None);
+        };
+        let number = value.as_i64().filter(|number| number.unsigned_abs() < 1_000_000_000_000_000);
+        number.map(Some).ok_or_else(|| self.error(key, "must be a whole number of at most 15 digits"))
     }
 
     /// An integer that older API versions leave out when it is zero or did not exist.
@@ -81,8 +81,10 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// An object; an empty list is none, for that is how PHP writes an object without fields.
     pub fn object(&self, key: &str) -> Result<Option<Fields<'a>>> {
-        self.get(key).map(|value| Fields::new(value, &format!("{}.{key}", self.path))).transpose()
+        let is_object = |value: &&Value| value.as_array().is_none_or(|list| !list.is_empty());
+        self.get(key).filter(is_object).map(|value| Fields::new(value, &format!("{}.{key}", self.path))).transpose()
     }
 
     /// The id of a field that may be expanded to the whole object.

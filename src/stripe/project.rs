@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::fields::{FieldError, Fields};
+use crate::domain::command::MAX_AMOUNT;
 use crate::domain::stripe_object::{
     ActiveEntitlements, CatalogObject, Charge, CheckoutSession, CreditNote, Customer, Dispute, Invoice, InvoiceLine,
     InvoicePayment, PackOrder, PauseCollection, PaymentIntent, PaymentMethod, Price, Refund, SchedulePhase,
@@ -21,7 +22,13 @@ pub fn customer(object: &Fields<'_>, deleted: bool) -> Result<Customer> {
 }
 
 pub fn subscription(object: &Fields<'_>) -> Result<Subscription> {
-    let items: Vec<SubscriptionItem> = object.list("items")?.iter().map(subscription_item).collect::<Result<_>>()?;
+    let mut items: Vec<SubscriptionItem> =
+        object.list("items")?.iter().map(subscription_item).collect::<Result<_>>()?;
+    // Before 2015 a subscription had one plan and no items.
+    if items.is_empty() && object.get("plan").is_some() {
+        items.push(subscription_item(object)?);
+        items[0].id = String::new();
+    }
     // Since 2025-03-31 the period is the items' own.
     let longest = items.iter().max_by_key(|item| item.current_period_end);
     let period_start = longest.and_then(|item| item.current_period_start);
@@ -290,12 +297,18 @@ pub fn payment_intent(object: &Fields<'_>) -> Result<PaymentIntent> {
     let embedded = object.list("charges")?;
     let last_embedded = embedded.first().map(|charge| charge.string("id")).transpose()?.flatten();
     let details = object.object("payment_details")?;
+    // Before 2019-02-11 payment methods were sources.
+    let status = match object.required_string("status")?.as_str() {
+        "requires_source" => "requires_payment_method".to_owned(),
+        "requires_source_action" => "requires_action".to_owned(),
+        status => status.to_owned(),
+    };
     let order_reference = details.map(|details| details.string("order_reference")).transpose()?.flatten();
     Ok(PaymentIntent {
         order_reference: order_reference.filter(|reference| reference.starts_with("in_")),
         id: object.required_string("id")?,
         customer: object.id_of("customer")?,
-        status: object.required_string("status")?,
+        status,
         currency: object.required_currency("currency")?,
         amount: object.integer_or_zero("amount")?,
         amount_received: object.integer_or_zero("amount_received")?,
@@ -315,7 +328,10 @@ pub fn charge(object: &Fields<'_>) -> Result<Charge> {
         id: object.required_string("id")?,
         payment_intent: object.id_of("payment_intent")?,
         customer: object.id_of("customer")?,
-        status: status.unwrap_or_else(|| if paid { "succeeded" } else { "failed" }.to_owned()),
+        // Early versions called a charge that succeeded paid, or gave it no status but only the flag.
+        status: status
+            .filter(|status| status != "paid")
+            .unwrap_or_else(|| if paid { "succeeded" } else { "failed" }.to_owned()),
         currency: object.required_currency("currency")?,
         amount,
         amount_captured: object.integer("amount_captured")?.unwrap_or(if captured { amount } else { 0 }),
@@ -395,10 +411,10 @@ fn pack_order(object: &Fields<'_>) -> Result<Option<PackOrder>> {
         return Ok(None);
     }
     let credits = metadata.string("credits")?.map(|credits| {
-        let number = credits.trim().parse::<i64>().ok().filter(|credits| *credits > 0);
+        let number = credits.trim().parse::<i64>().ok().filter(|credits| (1..=MAX_AMOUNT).contains(credits));
         number.ok_or_else(|| FieldError {
             field: "data.object.metadata.credits".to_owned(),
-            problem: "must be a whole number of credits, 1 or more".to_owned(),
+            problem: format!("must be a whole number from 1 to {MAX_AMOUNT}"),
         })
     });
     Ok(Some(PackOrder { credits: credits.transpose()?, pack, price: metadata.string("price")? }))

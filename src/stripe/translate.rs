@@ -230,9 +230,10 @@ fn claim(object: &Fields<'_>, settings: Settings<'_>) -> Result<Option<AccountId
         Some(id) => Some(id),
         None => claim_in_metadata(object, settings)?,
     };
-    // An id that cannot be one of ours names nobody: on a payment link whoever pays may write what they like.
-    let is_ours = |id: &AccountId| id.standing() == Ownership::Account && id.as_str() != SYSTEM_ACCOUNT;
-    Ok(named.and_then(|id| AccountId::new(&id).ok()).filter(is_ours))
+    // An id that cannot be one of our caller's names nobody: whoever fills in a metadata field must not reach the
+    // system's stream, nor another customer's by its Stripe id.
+    let is_callers = |id: &AccountId| id.as_str() != SYSTEM_ACCOUNT && id.standing() == Ownership::Account;
+    Ok(named.and_then(|id| AccountId::new(&id).ok()).filter(is_callers))
 }
 
 /// The object's own metadata, then what an invoice copied from its subscription's.

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use subledger::domain::billing::Billing;
+use subledger::domain::credit::{Credits, Lot, LotSource};
 use subledger::domain::payment::Payment;
 
 /// A customer's whole story.
@@ -144,6 +146,33 @@ pub fn facts_of(billing: &Billing) -> Value {
         "payments": sorted(payments.collect()),
         "credit_packs": sorted(packs.collect()),
         "credit_notes": sorted(notes.collect()),
+    })
+}
+
+/// The credits that an expectation states, if it does (`tests/fixtures/lifecycles/README.md`).
+pub fn expected_credits(expect: &Value) -> Option<Value> {
+    let mut credits = expect.get("credits")?.clone();
+    let lots = credits["lots"].as_array().cloned().unwrap_or_default();
+    credits["lots"] = sorted(lots);
+    Some(credits)
+}
+
+/// The same section out of an account's state at `now`.
+pub fn credits_of(billing: &Billing, credits: &Credits, now: DateTime<Utc>) -> Value {
+    let of_facts = |lot: &&Lot| lot.source != LotSource::FreePlan;
+    let row = |lot: &Lot| {
+        json!({"source": lot.source, "cause": lot.cause, "granted": lot.granted, "remaining": lot.remaining,
+            "clawed_back": lot.clawed_back, "expired": lot.expired,
+            "expires_at": lot.expires_at.map(|at| at.timestamp())})
+    };
+    let usable = credits.lots.iter().filter(of_facts).filter(|lot| lot.is_usable_at(now));
+    let available = usable.map(|lot| lot.remaining).sum::<i64>() - credits.debt;
+    let free = credits.lots.iter().find(|lot| lot.source == LotSource::FreePlan && lot.is_usable_at(now));
+    json!({
+        "lots": sorted(credits.lots.iter().chain(billing.closed_lots.values()).filter(of_facts).map(row).collect()),
+        "debt": credits.debt,
+        "available": available,
+        "free_plan_until": free.and_then(|lot| lot.expires_at).map(|at| at.timestamp()),
     })
 }
 

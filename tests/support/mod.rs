@@ -2,4 +2,6 @@
 #![allow(dead_code)]
 
 pub mod lifecycle;
+pub mod shapes;
 pub mod shuffle;
+pub mod vandal;

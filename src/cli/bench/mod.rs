@@ -8,9 +8,13 @@ mod yardstick;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::Args;
+use futures_util::TryStreamExt;
+use subledger::app::rebuild;
+use subledger::app::service::{Lanes, Service};
 use subledger::embedded_postgres::{Durability, EmbeddedPostgres};
 use subledger::startup::StartError;
 use subledger::store::connect::Database;
@@ -126,6 +130,9 @@ async fn measure(arguments: &Arguments) -> Result<Report, BenchError> {
     }
     if wants("growth") {
         bench.growth().await?;
+    }
+    if wants("rebuild") {
+        bench.rebuild().await?;
     }
     bench.postgres.stop().await?;
     Ok(bench.report)
@@ -276,6 +283,40 @@ impl Bench<'_> {
         self.fold(&large).await
     }
 
+    /// Rebuilding every read model, beside reading the same events and nothing else.
+    async fn rebuild(&mut self) -> Result<(), BenchError> {
+        const EVENTS: u64 = 500_000;
+        let accounts = 10_000.min(self.arguments.accounts);
+        let (_, database, partitions) = self.fresh("rebuild", self.arguments.partitions).await?;
+        let (service, lanes) = subject::start_lanes(&database, partitions, self.arguments.lanes).await?;
+        subject::open_accounts(&service, accounts).await?;
+        let hour = Duration::from_secs(3_600);
+        subject::debits_in_process(&service, accounts, IN_FLIGHT, hour, EVENTS).await?;
+        stop(service, lanes).await;
+        let client = database.connect_as_owner().await?;
+        client.batch_execute("vacuum analyze").await?;
+        let (mut copied, mut rebuilt) = (vec![], vec![]);
+        for round in 0..self.arguments.rounds {
+            let started = Instant::now();
+            let stream = client.copy_out("copy events to stdout (format binary)").await?;
+            let bytes: usize = stream.try_fold(0, |sum, chunk| async move { Ok(sum + chunk.len()) }).await?;
+            let events = EVENTS + 2 * accounts;
+            copied.push(events as f64 / started.elapsed().as_secs_f64());
+            let outcome = rebuild::rebuild(&database, Arc::new(|_, _| {})).await?;
+            rebuilt.push(outcome.events as f64 / outcome.seconds);
+            eprintln!("  round {round}: copy {:.0}/s ({bytes} bytes), rebuild {:.0}/s", copied[round], rebuilt[round]);
+        }
+        let (subject, yardstick) = (median(&rebuilt), median(&copied));
+        self.report.row(
+            "rebuild of all read models",
+            subject,
+            "`COPY events TO STDOUT (FORMAT binary)`",
+            yardstick,
+            Some(0.5),
+        );
+        self.fold(&database).await
+    }
+
     /// The log, folded, must give the balances.
     async fn fold(&mut self, database: &Database) -> Result<(), BenchError> {
         let client = database.connect_as_owner().await?;
@@ -301,7 +342,7 @@ impl Bench<'_> {
     }
 }
 
-async fn stop(service: std::sync::Arc<subledger::app::service::Service>, lanes: subledger::app::service::Lanes) {
+async fn stop(service: Arc<Service>, lanes: Lanes) {
     service.stop();
     lanes.finish().await;
 }

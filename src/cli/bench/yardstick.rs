@@ -67,5 +67,5 @@ impl Pgbench {
 /// Serves one JSON answer and nothing else, until killed: the program's own process runs it.
 pub async fn serve_bare(address: SocketAddr) -> std::io::Result<()> {
     let answer = || async { HttpResponse::Ok().json(serde_json::json!({"allowed": true, "remaining": 41})) };
-    HttpServer::new(move || App::new().route("/", web::get().to(answer))).workers(2).bind(address)?.run().await
+    HttpServer::new(move || App::new().default_service(web::get().to(answer))).workers(2).bind(address)?.run().await
 }

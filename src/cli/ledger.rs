@@ -1,0 +1,115 @@
+//! Commands on the whole ledger: verify, rebuild, the feed of events.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::{Value, json};
+use subledger::app::rebuild;
+use subledger::app::verify::{self, Anchor, Progress, VerifyOptions};
+use subledger::config::{Config, ConfigError};
+use subledger::startup::{Ground, StartError};
+use subledger::store::{log, migrate};
+
+use super::print;
+
+#[derive(Debug, Args)]
+pub struct VerifyArguments {
+    /// JSON report of an earlier verify: the log must still go through its anchors
+    #[arg(long)]
+    anchors: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct EventsArguments {
+    /// Events of this account only
+    #[arg(long)]
+    account: Option<String>,
+    /// Events of this partition only
+    #[arg(long, default_value_t = 0, conflicts_with = "account")]
+    partition: i16,
+    /// After this position; with --account, after this version
+    #[arg(long, default_value_t = 0)]
+    after: i64,
+    /// Events of this type only
+    #[arg(long = "type")]
+    event_type: Vec<String>,
+    #[arg(long, default_value_t = 100)]
+    limit: i64,
+}
+
+/// Says on a terminal how far it is.
+fn progress() -> Progress {
+    if !std::io::stderr().is_terminal() {
+        return Arc::new(|_, _| {});
+    }
+    Arc::new(|done, all| eprint!("\r{done} of {all} events"))
+}
+
+/// Checks the log and every read model. Exit code 1 if anything differs.
+pub async fn verify(arguments: VerifyArguments, config: &Config, json: bool) -> Result<ExitCode, StartError> {
+    let anchors = arguments.anchors.map(|path| read_anchors(&path)).transpose()?.unwrap_or_default();
+    let ground = Ground::open_beside(config).await?;
+    migrate::migrate(&ground.database, config.partitions).await?;
+    let options = VerifyOptions { anchors, progress: progress(), ..VerifyOptions::default() };
+    let report = verify::verify(&ground.database, &options).await?;
+    ground.close().await?;
+    let lines: Vec<String> = report.listed.iter().map(ToString::to_string).collect();
+    let (events, accounts) = (report.events, report.accounts);
+    let text = if report.is_clean() {
+        format!("\rsound: {events} events, {accounts} accounts, {} Stripe objects agree", report.billing_objects)
+    } else {
+        format!("\r{}\n{} differences in {events} events and {accounts} accounts", lines.join("\n"), report.differences)
+    };
+    print(json, &serde_json::to_value(&report).unwrap_or(Value::Null), &text);
+    Ok(ExitCode::from(u8::from(!report.is_clean())))
+}
+
+fn read_anchors(path: &std::path::Path) -> Result<Vec<Anchor>, StartError> {
+    let wrong = |problem: String| ConfigError { setting: format!("--anchors {}", path.display()), problem };
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let report: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    let anchors = serde_json::from_value(report["anchors"].clone());
+    Ok(anchors.map_err(|error| wrong(format!("no report of `subledger verify --json`: {error}")))?)
+}
+
+/// Makes the read models anew beside the live ones, and swaps them in.
+pub async fn rebuild(config: &Config, json: bool) -> Result<ExitCode, StartError> {
+    let ground = Ground::open_beside(config).await?;
+    migrate::migrate(&ground.database, config.partitions).await?;
+    let rebuilt = rebuild::rebuild(&ground.database, progress()).await?;
+    ground.close().await?;
+    let text = format!(
+        "\rrebuilt {} accounts from {} events in {:.1} s; writers waited {} ms",
+        rebuilt.accounts, rebuilt.events, rebuilt.seconds, rebuilt.writers_waited_ms
+    );
+    print(json, &serde_json::to_value(&rebuilt).unwrap_or(Value::Null), &text);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints events, one a line.
+pub async fn events(arguments: EventsArguments, config: &Config, json: bool) -> Result<ExitCode, StartError> {
+    let ground = Ground::open_beside(config).await?;
+    let client = ground.database.connect().await?;
+    let types: Vec<&str> = arguments.event_type.iter().map(String::as_str).collect();
+    let events = match &arguments.account {
+        Some(account) => log::of_account(&client, account, arguments.after, &types, arguments.limit).await?,
+        None => log::of_partition(&client, arguments.partition, arguments.after, &types, arguments.limit).await?,
+    };
+    for event in events {
+        let payload: Value = serde_json::from_str(&event.payload).unwrap_or(Value::Null);
+        let value = json!({
+            "partition": event.partition_id, "position": event.position, "account": event.account_id,
+            "version": event.version, "type": event.event_type, "type_version": event.type_version,
+            "at": event.at, "payload": payload,
+        });
+        let place = format!("{}/{}", event.partition_id, event.position);
+        let (at, account) = (event.at.to_rfc3339(), event.account_id);
+        print(json, &value, &format!("{place:10} {at}  {account}  {}  {}", event.event_type, event.payload));
+    }
+    drop(client);
+    ground.close().await?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,116 @@
+//! What refunds and disputes take back of the credits that their payment bought. A function of what is known, as all
+//! settling is: a claim that was too high is given back.
+
+use super::billing::{Billing, InvoiceRecord};
+use super::catalog::{Catalog, ClawbackPolicy, PriceKey};
+use super::credit::{Credits, Lot, LotSource};
+use super::draft::{Context, Draft};
+use super::event::{CreditsClawedBack, CreditsReinstated, Event};
+use super::payment::Payment;
+
+/// Takes back what refunds and disputes ask, and returns what failed refunds and won disputes give back.
+pub fn settle_claims(draft: &mut Draft<'_>, context: Context<'_>) {
+    let Some(billing) = &draft.account.billing else {
+        return;
+    };
+    let lots = draft.account.credits.lots.iter().chain(billing.closed_lots.values());
+    let mut due: Vec<Event> = Vec::new();
+    for lot in lots {
+        let Some(purchase) = purchase_of(lot, billing) else {
+            continue;
+        };
+        let claim = claim_on(lot, &purchase);
+        if claim > lot.claimed_back {
+            let policy = clawback_of(lot, billing, &draft.account.credits, context.catalog);
+            due.push(claw_back(lot, claim - lot.claimed_back, policy, purchase.payment_id));
+        } else if claim < lot.claimed_back {
+            due.push(reinstate(lot, claim, purchase.payment_id));
+        }
+    }
+    for event in due {
+        draft.emit(event);
+    }
+}
+
+/// The policy of the plan that granted the lot, not of the one in force now: whether the subscription's end was heard of
+/// before its refund must not matter. A pack is no plan's, so the default plan's policy holds.
+fn clawback_of(lot: &Lot, billing: &Billing, credits: &Credits, catalog: &Catalog) -> ClawbackPolicy {
+    let invoice = lot.bought_by.as_ref().and_then(|id| billing.invoices.get(id)).and_then(InvoiceRecord::current);
+    let Some(invoice) = invoice else {
+        return catalog.default_plan().clawback;
+    };
+    let lines = invoice.lines.iter().filter(|line| line.subscription == lot.subscription);
+    let plans = lines.filter_map(|line| {
+        let price = line.price.as_ref()?;
+        let lookup_key = credits.lookup_keys.get(price).map(String::as_str);
+        catalog.plan_of_price(PriceKey { stripe_price_id: price, lookup_key }).map(|(plan, _)| plan)
+    });
+    plans.max_by_key(|plan| plan.rank).map_or(ClawbackPolicy::WriteOff, |plan| plan.clawback)
+}
+
+/// What bought a lot.
+struct Purchase<'a> {
+    payment_id: &'a str,
+    payment: &'a Payment,
+    /// The price, as the Checkout session or the invoice has it.
+    price: i64,
+}
+
+fn purchase_of<'a>(lot: &Lot, billing: &'a Billing) -> Option<Purchase<'a>> {
+    let bought_by = lot.bought_by.as_deref()?;
+    let (intent, price) = match lot.source {
+        LotSource::Pack => {
+            let session = &billing.checkout_sessions.get(bought_by)?.session.current;
+            (session.payment_intent.as_deref()?, session.amount_total.unwrap_or(0))
+        }
+        LotSource::Plan => {
+            let record = billing.invoices.get(bought_by)?;
+            (record.payment_intent.as_deref()?, record.current().map_or(0, |invoice| invoice.amount_paid))
+        }
+        LotSource::FreePlan | LotSource::Promotion | LotSource::Manual => return None,
+    };
+    let (payment_id, payment) = billing.payments.get_key_value(intent)?;
+    Some(Purchase { payment_id, payment, price })
+}
+
+/// The share of a lot that went back with the money: pro rata, rounded down until all has gone back.
+fn claim_on(lot: &Lot, purchase: &Purchase<'_>) -> i64 {
+    let payment = purchase.payment;
+    // A refund or dispute may be all that is heard of a payment: not every endpoint is sent the payments themselves.
+    let known = payment.amount_received().max(payment.amount());
+    let paid = if known > 0 { known } else { purchase.price };
+    let back = payment.amount_refunded() + payment.amount_lost_in_dispute() + payment.amount_in_dispute();
+    if paid <= 0 || back <= 0 {
+        return 0;
+    }
+    let share = i128::from(lot.granted) * i128::from(back.min(paid)) / i128::from(paid);
+    i64::try_from(share).unwrap_or(lot.granted)
+}
+
+fn claw_back(lot: &Lot, claimed: i64, policy: ClawbackPolicy, payment: &str) -> Event {
+    // Of what expired nothing can be taken, but nothing is owed for it either: it was never used. Counting it as taken
+    // back, and first, makes the end the same whether the refund or the expiry was heard of first.
+    let from_expired = claimed.min(lot.expired);
+    let clawed_back = (claimed - from_expired).min(lot.remaining);
+    let debt = if policy == ClawbackPolicy::Debt { claimed - clawed_back - from_expired } else { 0 };
+    Event::CreditsClawedBack(CreditsClawedBack {
+        lot: lot.id,
+        claimed,
+        clawed_back,
+        from_expired,
+        debt,
+        cause: format!("payment:{payment}"),
+    })
+}
+
+fn reinstate(lot: &Lot, claim: i64, payment: &str) -> Event {
+    let claimed = lot.claimed_back - claim;
+    let reinstated = (lot.clawed_back - claim).clamp(0, claimed);
+    Event::CreditsReinstated(CreditsReinstated {
+        lot: lot.id,
+        claimed,
+        reinstated,
+        debt: lot.owed.min(claimed - reinstated),
+        cause: format!("payment:{payment}"),
+    })
+}

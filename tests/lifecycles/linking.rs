@@ -1,0 +1,175 @@
+//! The link between a customer and an account may become known before, amid or after the customer's events, and the
+//! end is as if it had come first.
+
+use std::collections::BTreeMap;
+
+use subledger::domain::account::{Account, Changes};
+use subledger::domain::command::{Charge, Command, decide};
+use subledger::domain::draft::Draft;
+use subledger::domain::ids::AccountId;
+use uuid::Uuid;
+
+use crate::fold::{End, Fold, assert_facts, assert_same};
+use crate::router::merge;
+use crate::support::lifecycle::{self, Lifecycle};
+use crate::support::shuffle::{Random, delivery_order};
+
+const ACCOUNT: &str = "user_1";
+
+/// Delivers to the customer's own stream until the link, and to the account from then on.
+fn linked_after(fold: &Fold, story: &Lifecycle, commands: &[Command], order: &[usize], link_at: usize) -> End {
+    linked_in_steps(fold, story, commands, order, &[(link_at, "cus_1", ACCOUNT)])
+}
+
+/// Plays an order with links at given places; an event goes to the account that the last link made.
+fn linked_in_steps(
+    fold: &Fold,
+    story: &Lifecycle,
+    commands: &[Command],
+    order: &[usize],
+    links: &[(usize, &str, &str)],
+) -> End {
+    let context = fold.context(story);
+    let id = |id: &str| AccountId::new(id).expect("valid");
+    let mut accounts: BTreeMap<AccountId, Account> = BTreeMap::new();
+    let mut stream = id(links.first().map_or(ACCOUNT, |(_, from, _)| from));
+    let mut links = links.iter().peekable();
+    for place in 0..=order.len() {
+        while let Some((_, from, into)) = links.next_if(|(at, ..)| *at == place) {
+            merge(fold, &mut accounts, &id(from), &id(into), context);
+            stream = id(into);
+        }
+        let Some(&event) = order.get(place) else { break };
+        let account = accounts.entry(stream.clone()).or_insert_with(|| Account::new(stream.clone()));
+        fold.apply(account, &commands[event], context);
+    }
+    let account = accounts.remove(&id(ACCOUNT)).unwrap_or_else(|| Account::new(id(ACCOUNT)));
+    fold.end_of(account, context)
+}
+
+#[test]
+fn in_order_the_link_may_come_at_any_place() {
+    let fold = Fold::new();
+    for story in &lifecycle::all() {
+        let commands = fold.commands(story);
+        let order: Vec<usize> = (0..commands.len()).collect();
+        let first = fold.end(story, &commands, &order);
+        for link_at in 0..=order.len() {
+            let end = linked_after(&fold, story, &commands, &order, link_at);
+            assert_facts(&fold, story, &end, &link_at);
+            assert_same(story, &end, &first, &("link before", link_at));
+        }
+    }
+}
+
+#[test]
+fn in_any_order_the_link_may_come_at_any_place() {
+    let fold = Fold::new();
+    for story in &lifecycle::all() {
+        let commands = fold.commands(story);
+        let straight: Vec<usize> = (0..commands.len()).collect();
+        let first = fold.end(story, &commands, &straight);
+        for seed in 0..40 {
+            let order = delivery_order(commands.len(), seed);
+            let link_at = Random(seed).below(order.len() + 1);
+            let end = linked_after(&fold, story, &commands, &order, link_at);
+            assert_same(story, &end, &first, &("link before", link_at, order));
+        }
+    }
+}
+
+#[test]
+fn a_payment_may_find_its_customer_and_the_customer_its_account() {
+    let fold = Fold::new();
+    for story in &lifecycle::all() {
+        let commands = fold.commands(story);
+        let straight: Vec<usize> = (0..commands.len()).collect();
+        let first = fold.end(story, &commands, &straight);
+        for seed in 0..20 {
+            let order = delivery_order(commands.len(), seed);
+            let mut random = Random(seed);
+            let mut places = [random.below(order.len() + 1), random.below(order.len() + 1)];
+            places.sort_unstable();
+            let links = [(places[0], "pi_1", "cus_1"), (places[1], "cus_1", ACCOUNT)];
+            let end = linked_in_steps(&fold, story, &commands, &order, &links);
+            assert_same(story, &end, &first, &(links, order));
+        }
+    }
+}
+
+/// Events of the same story may reach two streams in turn: until the link nothing says that they are one.
+#[test]
+fn what_two_streams_held_of_one_story_becomes_one() {
+    let fold = Fold::new();
+    for story in &lifecycle::all() {
+        let commands = fold.commands(story);
+        let straight: Vec<usize> = (0..commands.len()).collect();
+        let first = fold.end(story, &commands, &straight);
+        let context = fold.context(story);
+        let (from, into) = (AccountId::new("cus_1").expect("valid"), AccountId::new(ACCOUNT).expect("valid"));
+        for seed in 0..40 {
+            let mut random = Random(seed);
+            let mut accounts: BTreeMap<AccountId, Account> = BTreeMap::new();
+            for event in delivery_order(commands.len(), seed) {
+                let id = if random.below(2) == 0 { &from } else { &into };
+                let account = accounts.entry(id.clone()).or_insert_with(|| Account::new(id.clone()));
+                fold.apply(account, &commands[event], context);
+            }
+            merge(&fold, &mut accounts, &from, &into, context);
+            let account = accounts.remove(&into).unwrap_or_else(|| Account::new(into.clone()));
+            assert_same(story, &fold.end_of(account, context), &first, &seed);
+        }
+    }
+}
+
+#[test]
+fn what_was_spent_before_the_link_stays_spent() {
+    let fold = Fold::new();
+    let (from, into) = (AccountId::new("cus_1").expect("valid"), AccountId::new(ACCOUNT).expect("valid"));
+    for story in &lifecycle::all() {
+        let context = fold.context(story);
+        let mut commands = fold.commands(story);
+        commands.push(Command::Debit { debit: Uuid::from_u128(1), charge: Charge::Amount(7) });
+        let left = |linked_before: usize| {
+            let mut accounts = BTreeMap::from([(from.clone(), Account::new(from.clone()))]);
+            let mut stream = &from;
+            for (place, command) in commands.iter().enumerate() {
+                if place == linked_before {
+                    merge(&fold, &mut accounts, &from, &into, context);
+                    stream = &into;
+                }
+                let account = accounts.get_mut(stream).expect("there");
+                let mut changes = Changes::default();
+                // Too little is an answer too, and must be the same one.
+                let _ = decide(&mut Draft::new(account, &mut changes), command, context);
+            }
+            if stream == &from {
+                merge(&fold, &mut accounts, &from, &into, context);
+            }
+            let end = fold.end_of(accounts.remove(&into).expect("there"), context);
+            end.credits.available_at(context.now)
+        };
+        let events = story.events.len();
+        for linked_before in 1..=events + 1 {
+            assert_eq!(left(linked_before), left(0), "{} linked before {linked_before}", story.name);
+        }
+    }
+}
+
+#[test]
+fn a_merged_stream_keeps_nothing() {
+    let fold = Fold::new();
+    for story in &lifecycle::all() {
+        let context = fold.context(story);
+        let (from, into) = (AccountId::new("cus_1").expect("valid"), AccountId::new(ACCOUNT).expect("valid"));
+        let mut accounts = BTreeMap::from([(from.clone(), Account::new(from.clone()))]);
+        for command in fold.commands(story) {
+            fold.apply(accounts.get_mut(&from).expect("there"), &command, context);
+        }
+        merge(&fold, &mut accounts, &from, &into, context);
+        let merged = fold.end_of(accounts.remove(&from).expect("there"), context);
+        assert_eq!(merged.credits.merged_into, Some(into));
+        assert_eq!(merged.credits.available_at(context.now), 0, "{}", story.name);
+        assert_eq!(merged.billing, Default::default(), "{}", story.name);
+    }
+}

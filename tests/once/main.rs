@@ -1,0 +1,15 @@
+//! Exactly once, in any order: over HTTP and a real Postgres, with everything that can go wrong on the way.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod client;
+mod crash;
+mod cuts;
+mod ground;
+
+mod load;
+mod orders;
+mod proxy;
+mod story;
+mod twins;

@@ -1,0 +1,79 @@
+//! Work for a ledger: every kind of event, in disorder.
+
+use std::sync::Arc;
+
+use chrono::Duration;
+use serde_json::Value;
+
+use super::ledger::{Ledger, account, story};
+use super::support::lifecycle;
+use super::support::shuffle::{Random, delivery_order};
+use subledger::app::error::AppError;
+use subledger::domain::command::Command;
+
+/// Stripe's customers in random order, each event at least once, several at a time; and accounts that spend meanwhile.
+pub async fn everything(ledger: &Ledger, seed: u64) {
+    let mut stories: Vec<Vec<Value>> = (0..8).map(|n| story(&format!("{seed}x{n}"))).collect();
+    stories.extend(lifecycle::all().into_iter().map(|story| story.events));
+    let events: Vec<&Value> = stories.iter().flatten().collect();
+    let order = delivery_order(events.len(), seed);
+    spend(ledger, seed).await;
+    for (n, together) in order.chunks(16).enumerate() {
+        let deliveries = together.iter().map(|at| ledger.receive(events[*at]));
+        futures_util::future::join_all(deliveries).await;
+        if n % 20 == 0 {
+            ledger.pass(Duration::hours(30));
+        }
+    }
+    spend(ledger, seed + 1).await;
+    // Those who bought something spend it.
+    let accounts: Vec<String> = ledger
+        .admin
+        .query("select account_id from balances where available > 0", &[])
+        .await
+        .expect("accounts")
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    let mut random = Random(seed);
+    for name in &accounts {
+        for _ in 0..3 {
+            debit_as_far_as_it_goes(ledger, name, 1 + random.below(200) as i64).await;
+        }
+    }
+    ledger.pass(Duration::days(40));
+    for name in accounts.iter().step_by(2) {
+        let settled = ledger.service.execute(account(name), Command::Settle, None).await;
+        settled.expect("settled").result.expect("accepted");
+    }
+}
+
+/// Accounts opened, given credits of all kinds, and debited at the same time, refusals among them.
+pub async fn spend(ledger: &Ledger, seed: u64) {
+    let names: Arc<Vec<String>> = Arc::new((0..40).map(|n| format!("user_{seed}_{n}")).collect());
+    futures_util::future::join_all(names.iter().map(|name| async {
+        ledger.open(name).await;
+        ledger.grant(name, 100).await;
+        let now = subledger::clock::Clock::now(&*ledger.clock);
+        ledger.grant_until(name, 40, None, Some(now + Duration::days(2))).await;
+        // Not spendable yet: what is available changes without any event.
+        ledger.grant_until(name, 25, Some(now + Duration::hours(20)), None).await;
+    }))
+    .await;
+    for round in 0..6 {
+        let debits = names.iter().enumerate().map(|(n, name)| ledger.debit(name, 10 + (n as i64 % 7) * 9));
+        futures_util::future::join_all(debits).await;
+        if round % 2 == 1 {
+            ledger.pass(Duration::hours(13));
+        }
+    }
+}
+
+async fn debit_as_far_as_it_goes(ledger: &Ledger, name: &str, amount: i64) {
+    use subledger::domain::command::Charge;
+    let debit = Command::Debit { debit: uuid::Uuid::new_v4(), charge: Charge::Amount(amount) };
+    match ledger.service.execute(account(name), debit, None).await {
+        Ok(_) | Err(AppError::Rejected(_)) => {}
+        Err(error) => panic!("{error}"),
+    }
+}
