@@ -166,9 +166,9 @@ async fn an_event_whose_object_cannot_be_applied_is_parked_with_the_fields_name(
     let cases = [
         (json!({"currency": "zzz"}), "data.object.currency: is not an ISO 4217 currency"),
         (json!({"currency": null}), "data.object.currency: is missing"),
-        (json!({"total": too_large}), "data.object.total: must be an integer of at most 64 bits"),
-        (json!({"total": 1.5}), "data.object.total: must be an integer of at most 64 bits"),
-        (json!({"total": "2900"}), "data.object.total: must be an integer of at most 64 bits"),
+        (json!({"total": too_large}), "data.object.total: must be a whole number of at most 15 digits"),
+        (json!({"total": 1.5}), "data.object.total: must be a whole number of at most 15 digits"),
+        (json!({"total": "2900"}), "data.object.total: must be a whole number of at most 15 digits"),
         (json!({"status": "pa\u{0}id"}), "data.object.status: contains a control character"),
         (json!({"id": null}), "data.object.id: is missing"),
         (json!({"lines": "none"}), "data.object.lines: must be a list"),
