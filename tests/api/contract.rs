@@ -86,6 +86,17 @@ fn every_error_code_belongs_to_a_response() {
     assert_eq!(named, CODES.iter().copied().collect());
 }
 
+/// By reading the tests: a code in one of them is one that some test expects.
+#[test]
+fn every_error_code_is_provoked_by_a_test() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api");
+    let files = std::fs::read_dir(folder).expect("this folder").map(|entry| entry.expect("a file").path());
+    let tests = files.filter(|path| path.is_file() && !path.ends_with("contract.rs"));
+    let text: String = tests.map(|path| std::fs::read_to_string(path).expect("a test")).collect();
+    let missing: Vec<&&str> = CODES.iter().filter(|code| !text.contains(&format!("\"{code}\""))).collect();
+    assert!(missing.is_empty(), "no test provokes {missing:?}");
+}
+
 #[test]
 fn every_schema_and_response_is_used() {
     for kind in ["schemas", "responses", "parameters", "headers"] {

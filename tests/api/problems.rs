@@ -127,6 +127,13 @@ fn talk(app: &TestApp, bytes: &[u8], then: impl FnOnce(&TcpStream)) -> String {
     text
 }
 
+fn assert_raw_problem(text: &str, status: u16, code: &str) {
+    assert!(
+        text.starts_with(&format!("HTTP/1.1 {status}")) && text.contains(&format!("\"code\":\"{code}\"")),
+        "{text}"
+    );
+}
+
 const HALF_A_BODY: &[u8] =
     b"POST /webhooks/stripe HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 100\r\n\r\n{\"id\"";
 
@@ -134,14 +141,14 @@ const HALF_A_BODY: &[u8] =
 async fn a_body_that_breaks_off_is_refused() {
     let app = TestApp::start().await;
     let text = talk(&app, HALF_A_BODY, |stream| stream.shutdown(Shutdown::Write).expect("half closed"));
-    assert!(text.starts_with("HTTP/1.1 400") && text.contains("\"code\":\"body_incomplete\""), "{text}");
+    assert_raw_problem(&text, 400, "body_incomplete");
 }
 
 #[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for_for_ever() {
     let app = TestApp::start().await;
     let text = talk(&app, HALF_A_BODY, |_| {});
-    assert!(text.starts_with("HTTP/1.1 408") && text.contains("\"code\":\"body_too_slow\""), "{text}");
+    assert_raw_problem(&text, 408, "body_too_slow");
 }
 
 #[tokio::test]
