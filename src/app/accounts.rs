@@ -12,6 +12,9 @@ use crate::domain::ids::{AccountId, Ownership};
 use crate::store::profiles::{self, Profile};
 use crate::store::{load, read};
 
+/// How often it is tried when what is linked changes meanwhile.
+const MAX_TRIES: usize = 8;
+
 /// What a caller says of an account.
 #[derive(Debug, Clone, Default)]
 pub struct AccountDetails {
@@ -23,11 +26,32 @@ impl Service {
     /// Creates an account if there is none, links its customer, and keeps its profile. Answers whether it is new, and
     /// its position.
     pub async fn put_account(&self, name: AccountId, details: AccountDetails) -> Result<(bool, i64), AppError> {
-        let account = self.resolve(&name).await?;
+        let mut created = false;
+        for _ in 0..MAX_TRIES {
+            match self.try_put_account(&name, &details, &mut created).await {
+                // Somebody else linked or moved something at the same moment: look where it all leads now.
+                Err(AppError::Moved(_) | AppError::LinkedElsewhere) => {
+                    self.forget_links(&[name.as_str().to_owned()]);
+                    self.forget_links(details.stripe_customer_id.as_slice());
+                }
+                done => return Ok((created, done?)),
+            }
+        }
+        Err(AppError::Overloaded)
+    }
+
+    async fn try_put_account(
+        &self,
+        name: &AccountId,
+        details: &AccountDetails,
+        created: &mut bool,
+    ) -> Result<i64, AppError> {
+        let account = self.resolve(name).await?;
         let client = self.connection().await?;
         let known = read::balance(&**client, account.as_str()).await?;
         drop(client);
-        let customers = self.customers_to_link(&account, &details).await?;
+        *created |= known.is_none();
+        let customers = self.customers_to_link(&account, details).await?;
         for customer in &customers {
             self.adopt_customer(&account, customer).await?;
         }
@@ -53,7 +77,7 @@ impl Service {
             let client = self.connection().await?;
             profiles::put_profile(&**client, &account, &details.profile).await?;
         }
-        Ok((known.is_none(), position))
+        Ok(position)
     }
 
     /// The customer named, and any that Checkout left waiting under the same e-mail address; but for those that are the
