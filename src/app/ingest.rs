@@ -129,11 +129,12 @@ impl Service {
                     thorough = true;
                 }
                 Err(error) => return Err(error),
-                Ok(answer) if answer.replayed => return Ok(Received::Duplicate),
                 Ok(answer) => {
                     self.remember_links(facts.customer.iter().map(|id| (id.clone(), account.clone())));
+                    // For a duplicate, too: the first delivery may have got no further than the log.
                     self.keep_email(&facts, &account).await?;
                     return Ok(match answer.result {
+                        _ if answer.replayed => Received::Duplicate,
                         Ok(Outcome::Observed { applied: false }) => Received::Superseded,
                         _ => Received::Applied,
                     });

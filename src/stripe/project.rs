@@ -484,7 +484,7 @@ pub fn references(object: &Fields<'_>, projected: &StripeObject, previous: Optio
         _ => {}
     }
     for link in invoice_payments(object, projected)? {
-        references.push(Some(link.payment_intent));
+        references.extend([Some(link.payment_intent), Some(link.invoice)]);
     }
     let mut named: Vec<String> = references.into_iter().flatten().collect();
     let mut seen = std::collections::BTreeSet::new();
