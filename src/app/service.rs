@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Object, Pool};
 use lru::LruCache;
@@ -30,6 +30,8 @@ use crate::stripe::translate::SYSTEM_ACCOUNT;
 const CACHED_LINKS: NonZeroUsize = NonZeroUsize::new(200_000).expect("not zero");
 /// How often a command follows its account before giving up.
 const MAX_MOVES: usize = 8;
+/// A caller hears something by then, whatever the database does. Stripe waits about as long.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
 /// What a service is made of.
 #[derive(Debug, Clone)]
@@ -166,8 +168,9 @@ impl Service {
         answer: oneshot::Receiver<Result<Answer, AppError>>,
     ) -> Result<Answer, AppError> {
         self.enqueue(work)?;
-        // A lane that dies with a command in hand leaves its outcome open: the key tells.
-        answer.await.unwrap_or(Err(AppError::Store(StoreError::OutcomeUnknown)))
+        // A lane that panics with a command in hand, or waits for a silent database, leaves the outcome open: the key tells.
+        let answer = tokio::time::timeout(ANSWER_WITHIN, answer).await;
+        answer.ok().and_then(Result::ok).unwrap_or(Err(AppError::Store(StoreError::OutcomeUnknown)))
     }
 
     fn enqueue(&self, work: Work) -> Result<(), AppError> {

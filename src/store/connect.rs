@@ -14,6 +14,10 @@ const POOL_WAIT: Duration = Duration::from_millis(100);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Gives up on a peer that has gone silent, so that a cut cable is noticed.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may be silent before the peer is asked for a sign of life: it may have died with our query in
+/// its hands, and then there is nothing to send that would show it.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Puts a connection into the service's own, weaker role, where that role exists and the login may take it.
 const BECOME_SERVICE: &str = "
@@ -37,6 +41,8 @@ impl Database {
             .map_err(|error| StoreError::Refused(format!("DATABASE_URL cannot be read: {error}")))?;
         config.connect_timeout(CONNECT_TIMEOUT);
         config.tcp_user_timeout(TCP_USER_TIMEOUT);
+        config.keepalives_idle(KEEPALIVE_IDLE);
+        config.keepalives_interval(KEEPALIVE_INTERVAL);
         config.application_name("subledger");
         Ok(Self { config })
     }

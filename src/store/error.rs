@@ -50,11 +50,12 @@ impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
         let text = explain(&error);
         let Some(code) = error.code() else { return Self::Unavailable(text) };
-        // Classes: 08 connection, 53 resources, 57 operator intervention, 40 rollback, 55 object state.
+        // Classes: 08 connection, 25 transaction state (a server that is read-only as yet), 40 rollback, 53 resources,
+        // 55 object state, 57 operator intervention, 58 system. None of them is the fault of what was asked.
         let class = &code.code()[..2];
         if *code == SqlState::UNIQUE_VIOLATION {
             Self::Conflict(text)
-        } else if matches!(class, "08" | "53" | "57" | "40" | "55") {
+        } else if matches!(class, "08" | "25" | "40" | "53" | "55" | "57" | "58") {
             Self::Unavailable(text)
         } else {
             Self::Refused(text)
