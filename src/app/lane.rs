@@ -6,9 +6,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use lru::LruCache;
 use tokio::sync::mpsc;
 use tokio_postgres::{Client, Statement};
@@ -100,7 +102,13 @@ impl Lane {
             for work in &batch {
                 metrics.lane_queue_seconds.observe(work.enqueued_at.elapsed().as_secs_f64());
             }
-            self.work_off(batch).await;
+            if AssertUnwindSafe(self.work_off(batch)).catch_unwind().await.is_err() {
+                // Its callers learn that the outcome is unknown. What is in memory may be half of a decision.
+                tracing::error!("a lane panicked, and starts afresh");
+                self.heads.clear();
+                self.accounts.clear();
+                self.connection = None;
+            }
         }
     }
 
@@ -181,7 +189,7 @@ impl Lane {
         let mut again = Vec::new();
         for decided in decided {
             match refused.get(&decided.partition_id) {
-                None => self.answer(decided),
+                None => again.extend(self.answer(decided)),
                 Some(Refusal::Link) if !decided.work.links.is_empty() => {
                     self.forget(std::slice::from_ref(&decided.work));
                     let _ = decided.work.reply.send(Err(AppError::LinkedElsewhere));
@@ -197,19 +205,18 @@ impl Lane {
         Ok(())
     }
 
-    /// Answers an appended command, and remembers the answer for whoever asks again.
-    fn answer(&mut self, decided: Decided) {
+    /// Answers an appended command, and remembers the answer for whoever asks again. A repeat comes back if what it
+    /// repeats, in another partition, has no answer yet.
+    fn answer(&mut self, decided: Decided) -> Option<Work> {
         let Decided { work, answer, .. } = decided;
-        match (answer, work.key) {
-            (Some(answer), key) => {
-                if let Some(key) = key {
-                    self.recent.put(key.key, (key.request, answer.clone()));
-                }
-                let _ = work.reply.send(Ok(answer));
-            }
-            (None, Some(key)) => self.replay(work, key),
-            (None, None) => {}
+        let Some(answer) = answer else {
+            return self.answer_recent(vec![work]).pop();
+        };
+        if let Some(key) = work.key {
+            self.recent.put(key.key, (key.request, answer.clone()));
         }
+        let _ = work.reply.send(Ok(answer));
+        None
     }
 
     fn replay(&mut self, work: Work, key: Key) {
@@ -322,9 +329,10 @@ impl Lane {
         }
         let cold_ids: Vec<&str> = cold.iter().map(|id| id.as_str()).collect();
         let billing_ids: Vec<&str> = cold_billing.iter().map(|id| id.as_str()).collect();
-        // Sent together. The heads are read first, so whatever is read of accounts is at least as new: if it is newer,
-        // the head has moved and the append will be refused.
+        // Sent together, in this order. The heads are read first, so whatever is read of accounts is at least as new: if
+        // it is newer, the head has moved and the append will be refused.
         let (heads, accounts, billings) = tokio::try_join!(
+            biased;
             async { if partitions.is_empty() { Ok(HashMap::new()) } else { load::heads(client, &partitions).await } },
             async { if cold_ids.is_empty() { Ok(Vec::new()) } else { load::accounts(client, &cold_ids).await } },
             async {
@@ -421,7 +429,10 @@ impl Lane {
                 let fresh = || (partition_id, version, Changes::default());
                 let (_, _, changes) = touched.entry(work.account.clone()).or_insert_with(fresh);
                 let mut draft = Draft::new(account, changes);
-                let result = decide(&mut draft, command, context);
+                // A defect in the rules must not take the lane with it.
+                let decided = catch_unwind(AssertUnwindSafe(|| decide(&mut draft, command, context)));
+                let panicked = |_| StoreError::Corrupt(format!("deciding on a command of {} panicked", work.account));
+                let result = decided.map_err(panicked)?;
                 let events = draft.events;
                 let position = plan.add_events(partition_id, &work.account, version, &events, context.now)?;
                 if let (Some(inbox), Ok(Outcome::Observed { applied })) = (&mut inbox, &result) {

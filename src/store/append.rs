@@ -261,25 +261,46 @@ impl Batch {
         let heads = &self.heads;
         let end = |at: usize| {
             let partition_id = heads.partition[at];
-            let key = self.keys.partition.iter().position(|known| *known == partition_id);
+            let keys = (0..self.keys.partition.len()).filter(|key| self.keys.partition[*key] == partition_id);
             BatchEnd {
                 partition_id,
                 event: (heads.position[at] > heads.expected[at]).then(|| (heads.position[at], &heads.hash[at][..])),
-                key: key.map(|at| self.keys.digest[at].as_slice()),
+                keys: keys.map(|key| self.keys.claimed(key)).collect(),
             }
         };
         (0..heads.partition.len()).map(end).collect()
     }
 }
 
-/// What a committed partition of a batch has that no other batch could have put there.
-#[derive(Debug, Clone, Copy)]
+/// What a committed partition of a batch has: an event that no other batch could have put there; or, where none was
+/// written, its keys.
+#[derive(Debug, Clone)]
 pub struct BatchEnd<'a> {
     pub partition_id: i16,
     /// Position and hash of the last event.
     pub event: Option<(i64, &'a [u8])>,
-    /// A claimed key.
-    pub key: Option<&'a [u8]>,
+    /// The claimed keys.
+    pub keys: Vec<ClaimedKey<'a>>,
+}
+
+/// A key as a batch claims it.
+#[derive(Debug, Clone, Copy)]
+pub struct ClaimedKey<'a> {
+    pub digest: &'a [u8],
+    pub request: &'a [u8],
+    pub position: i64,
+    pub outcome: Option<&'a str>,
+}
+
+impl Keys {
+    fn claimed(&self, at: usize) -> ClaimedKey<'_> {
+        ClaimedKey {
+            digest: &self.digest[at],
+            request: &self.request[at],
+            position: self.position[at],
+            outcome: self.outcome[at].as_deref(),
+        }
+    }
 }
 
 /// Prepares the statement on a connection.

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use tokio_postgres::GenericClient;
-use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+use tokio_postgres::{GenericClient, Row};
 
 use super::append::{Batch, Digest};
 use super::chain::Hash;
@@ -21,11 +21,14 @@ pub struct Head {
 }
 
 /// Reads the heads of some partitions.
+///
+/// Like [`accounts`] and [`billings`], it sends all it has to say when it is first polled: it does not prepare a
+/// statement first. So whoever polls several of them in turn has them read in that order, and in one round trip.
 pub async fn heads(client: &impl GenericClient, partitions: &[i16]) -> Result<HashMap<i16, Head>, StoreError> {
     let rows = client
-        .query(
+        .query_typed(
             "/* heads */ select partition_id, position, hash from heads where partition_id = any($1)",
-            &[&partitions],
+            &[(&partitions, Type::INT2_ARRAY)],
         )
         .await?;
     rows.iter().map(|row| Ok((row.get(0), head(row, 1)?))).collect()
@@ -52,9 +55,9 @@ fn head(row: &Row, at: usize) -> Result<Head, StoreError> {
 /// Reads the hot part of accounts. Accounts that have no row are not in the answer.
 pub async fn accounts(client: &impl GenericClient, ids: &[&str]) -> Result<Vec<Account>, StoreError> {
     let rows = client
-        .query(
+        .query_typed(
             "/* accounts */ select account_id, version, state::text from balances where account_id = any($1)",
-            &[&ids],
+            &[(&ids, Type::TEXT_ARRAY)],
         )
         .await?;
     rows.iter().map(account).collect()
@@ -72,10 +75,10 @@ pub(super) fn account_id(id: &str) -> Result<AccountId, StoreError> {
 /// Reads the Stripe objects of accounts.
 pub async fn billings(client: &impl GenericClient, ids: &[&str]) -> Result<HashMap<AccountId, Billing>, StoreError> {
     let rows = client
-        .query(
+        .query_typed(
             "/* billings */ select account_id, kind, object_id, state::text from billing_objects
              where account_id = any($1)",
-            &[&ids],
+            &[(&ids, Type::TEXT_ARRAY)],
         )
         .await?;
     let mut billings: HashMap<AccountId, Billing> = HashMap::new();
@@ -200,7 +203,7 @@ pub async fn not_committed(client: &impl GenericClient, batch: &Batch) -> Result
     lock_heads(client, &partitions).await?;
     let mut missing = Vec::new();
     for end in ends {
-        let row = match (end.event, end.key) {
+        let row = match (end.event, end.keys.as_slice()) {
             (Some((position, hash)), _) => {
                 client
                     .query_one(
@@ -210,12 +213,27 @@ pub async fn not_committed(client: &impl GenericClient, batch: &Batch) -> Result
                     )
                     .await?
             }
-            (None, Some(key)) => {
+            (None, []) => continue,
+            // A key may be there because somebody else used it. All of them are there, as they were to be, only if the
+            // batch was committed, or if it makes no difference.
+            (None, keys) => {
+                let digests: Vec<&[u8]> = keys.iter().map(|key| key.digest).collect();
+                let requests: Vec<&[u8]> = keys.iter().map(|key| key.request).collect();
+                let positions: Vec<i64> = keys.iter().map(|key| key.position).collect();
+                let outcomes: Vec<Option<&str>> = keys.iter().map(|key| key.outcome).collect();
                 client
-                    .query_one("/* not_committed */ select exists (select from idempotency where key = $1)", &[&key])
+                    .query_one(
+                        "/* not_committed */ select not exists (
+                             select from unnest($2::bytea[], $3::bytea[], $4::bigint[], $5::text[])
+                                 as k (key, request, position, outcome)
+                             left join idempotency i on i.key = k.key and i.request = k.request
+                                 and i.partition_id = $1 and i.position = k.position
+                                 and i.outcome::text is not distinct from k.outcome
+                             where i.key is null)",
+                        &[&end.partition_id, &digests, &requests, &positions, &outcomes],
+                    )
                     .await?
             }
-            (None, None) => continue,
         };
         if !row.get::<_, bool>(0) {
             missing.push(end.partition_id);

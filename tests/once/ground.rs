@@ -133,6 +133,15 @@ pub struct Replica {
 
 impl Replica {
     pub async fn start(url: &str, clock: Arc<dyn Clock>) -> Self {
+        Self::new(url, clock, 4_096).await
+    }
+
+    /// With room for few commands.
+    pub async fn with_queue(url: &str, queue_length: usize) -> Self {
+        Self::new(url, Arc::new(SystemClock), queue_length).await
+    }
+
+    async fn new(url: &str, clock: Arc<dyn Clock>, queue_length: usize) -> Self {
         let database = Database::parse(url).expect("an address");
         let settings = ServiceSettings {
             database,
@@ -140,7 +149,7 @@ impl Replica {
             clock,
             lanes: 2,
             pool_size: 8,
-            queue_length: 4_096,
+            queue_length,
             cached_accounts: 100_000,
             stripe: StripeSettings {
                 webhook_secrets: vec![SECRET.to_owned()],

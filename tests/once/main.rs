@@ -6,8 +6,10 @@ mod support;
 mod client;
 mod crash;
 mod cuts;
+mod edges;
 mod ground;
 
+mod lanes;
 mod load;
 mod orders;
 mod proxy;

@@ -39,7 +39,6 @@ pub struct Pause {
 struct Shared {
     /// Faults that wait for a query that begins so; each strikes once.
     armed: Mutex<Vec<(&'static str, Fault)>>,
-    struck: Notify,
     refuses: AtomicBool,
     /// Replies travel together as far as possible, as they do through a slow network.
     gathers: AtomicBool,
@@ -76,11 +75,6 @@ impl Proxy {
     /// The next query that begins so meets this fault.
     pub fn arm(&self, query: &'static str, fault: Fault) {
         self.shared.armed.lock().expect("unpoisoned").push((query, fault));
-    }
-
-    /// Waits until an armed fault has struck.
-    pub async fn struck(&self) {
-        self.shared.struck.notified().await;
     }
 
     /// Whether new connections are turned away.
@@ -216,10 +210,7 @@ async fn queries(
                     break 'connection;
                 }
                 Some(Fault::CutWhileRunning) => break 'connection,
-                Some(Fault::Silence) => {
-                    shared.struck.notify_one();
-                    std::future::pending::<()>().await;
-                }
+                Some(Fault::Silence) => std::future::pending::<()>().await,
                 Some(Fault::Pause(pause)) => {
                     let _ = answered.wait_for(|count| *count >= asked).await;
                     pause.reached.notify_one();
@@ -228,9 +219,6 @@ async fn queries(
                 _ => {}
             }
         }
-    }
-    if silent.load(Ordering::Relaxed) || fault.is_some() {
-        shared.struck.notify_one();
     }
     let _ = told.send(()).await;
 }
