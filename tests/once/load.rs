@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use serde_json::{Value, json};
 use subledger::app::work::Key;
 
 use super::client::{Caller, Reply};
 use super::ground::Ground;
-use super::story::now;
+use super::story::{now, sale};
 use super::support::shuffle::Random;
 
 /// Accounts that all clients work on.
@@ -62,20 +61,13 @@ impl Order {
 
     pub async fn send(&self, caller: &Caller) -> Result<Reply, reqwest::Error> {
         match &self.kind {
-            Kind::Sell { account, credits } => caller.deliver(&self.sale(account, *credits).to_string(), now()).await,
+            Kind::Sell { account, credits } => {
+                caller.deliver(&sale(&self.key, account, *credits).to_string(), now()).await
+            }
             Kind::Grant { account, amount } => caller.grant(account, &self.key, *amount).await,
             Kind::Debit { account, amount } => caller.debit(account, &self.key, *amount).await,
             Kind::Open { account, customer } => caller.link(account, customer).await,
         }
-    }
-
-    fn sale(&self, account: &str, credits: i64) -> Value {
-        json!({"id": format!("evt_{}", self.key), "object": "event", "created": 1_770_000_000, "livemode": false,
-            "type": "checkout.session.completed", "data": {"object": {"id": format!("cs_{}", self.key),
-            "object": "checkout.session", "mode": "payment", "status": "complete", "payment_status": "paid",
-            "client_reference_id": account, "payment_intent": format!("pi_{}", self.key), "amount_total": 1_000,
-            "currency": "usd", "created": 1_770_000_000,
-            "metadata": {"kind": "credit_pack", "credits": credits.to_string()}}}})
     }
 }
 

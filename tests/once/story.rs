@@ -214,3 +214,13 @@ pub fn customer_event(n: usize, customer: &str) -> Value {
     json!({"id": format!("evt_created_{n}_{customer}"), "object": "event", "created": now(), "livemode": false,
         "type": "customer.created", "data": {"object": {"id": customer, "object": "customer", "created": now()}}})
 }
+
+/// Somebody buys a pack of credits as a guest: the event alone says who, what and how much.
+pub fn sale(id: &str, account: &str, credits: i64) -> Value {
+    json!({"id": format!("evt_{id}"), "object": "event", "created": 1_770_000_000, "livemode": false,
+        "type": "checkout.session.completed", "data": {"object": {"id": format!("cs_{id}"),
+        "object": "checkout.session", "mode": "payment", "status": "complete", "payment_status": "paid",
+        "client_reference_id": account, "payment_intent": format!("pi_{id}"), "amount_total": 1_000,
+        "currency": "usd", "created": 1_770_000_000,
+        "metadata": {"kind": "credit_pack", "credits": credits.to_string()}}}})
+}

@@ -8,7 +8,7 @@ use subledger::clock::SystemClock;
 
 use super::client::{Caller, Reply};
 use super::ground::{Ground, Replica};
-use super::story::now;
+use super::story::{now, sale};
 
 const CALLERS: usize = 32;
 /// What the seller's free plan gives every account.
@@ -69,21 +69,11 @@ where
     panic!("busy for ever");
 }
 
-/// A guest buys credits: the event alone says who, what and how much.
-fn purchase(id: &str, account: &str, credits: i64) -> Value {
-    let second = now();
-    json!({"id": format!("evt_{id}"), "object": "event", "created": second, "livemode": false,
-        "type": "checkout.session.completed", "data": {"object": {"id": format!("cs_{id}"),
-        "object": "checkout.session", "mode": "payment", "status": "complete", "payment_status": "paid",
-        "client_reference_id": account, "payment_intent": format!("pi_{id}"), "amount_total": 1_000,
-        "currency": "usd", "created": second, "metadata": {"kind": "credit_pack", "credits": credits.to_string()}}}})
-}
-
 async fn one_stripe_event_from_32_connections_applies_once(replicas: usize) {
     let crowd = Crowd::new(replicas, CALLERS).await;
     for n in 0..20 {
         let (id, account) = (format!("{replicas}x{n}"), format!("user_{n}"));
-        let body = purchase(&id, &account, 500).to_string();
+        let body = sale(&id, &account, 500).to_string();
         let replies = crowd
             .all(|_, caller| {
                 let body = body.clone();
@@ -216,7 +206,7 @@ async fn a_link_from_one_replica_races_with_the_customers_events_on_the_other() 
         let replies = crowd
             .all(|caller_no, caller| {
                 let (account, customer) = (account.clone(), customer.clone());
-                let mut body = purchase(&format!("{n}x{caller_no}"), &account, 10);
+                let mut body = sale(&format!("{n}x{caller_no}"), &account, 10);
                 body["data"]["object"]["customer"] = json!(customer);
                 body["data"]["object"]["client_reference_id"] = Value::Null;
                 let body = body.to_string();
@@ -242,7 +232,7 @@ async fn of_two_accounts_racing_for_a_customer_one_gets_it_and_the_other_is_told
     for n in 0..20 {
         let customer = format!("cus_{n}");
         if n % 2 == 0 {
-            let mut body = purchase(&format!("{n}"), "", 10);
+            let mut body = sale(&format!("{n}"), "", 10);
             body["data"]["object"]["customer"] = json!(customer);
             body["data"]["object"]["client_reference_id"] = Value::Null;
             assert_eq!(crowd.callers[0].deliver(&body.to_string(), now()).await.expect("an answer").status, 200);
