@@ -23,7 +23,6 @@ create table billing_objects (
     state json not null,
     constraint billing_objects_pkey primary key (account_id, kind, object_id)
 );
-create index billing_objects_newest on billing_objects (account_id, kind, sort_at desc, object_id desc);
 comment on table billing_objects is
     'One row for each Stripe object an account has, and for each lot that is used up or expired. The views below give them names and columns.';
 comment on column billing_objects.state is 'src/domain/billing.rs; what webhooks are folded into.';

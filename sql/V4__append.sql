@@ -14,53 +14,86 @@ create function append_batch(
     inbox_partition smallint[], inbox_event text[], inbox_type text[], inbox_status text[], inbox_reason text[],
     inbox_account text[], inbox_api_version text[], inbox_created_at timestamptz[], inbox_received_at timestamptz[],
     inbox_body bytea[]
-) returns table (refused_partition smallint, reason text) language plpgsql volatile as $$
+) returns table (refused_partition smallint, reason text) language plpgsql volatile
+-- Every step goes from a batch of a few hundred rows to rows found by their key, whatever the statistics say: a plan made
+-- while a table was empty would read all of it, for every batch, until somebody analyzes it.
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+as $$
 declare
-    refused smallint[] := '{}';
+    refused smallint[];
+    taken smallint[];
+    elsewhere smallint[];
+    linked bigint;
 begin
     -- VOLATILE, so each statement below sees what was committed while this one waited. Ascending, so writers cannot
     -- deadlock.
     perform 1 from heads where heads.partition_id = any (head_partition) order by heads.partition_id for update;
 
-    return query
-        select e.partition_id, 'stale'::text
-        from unnest(head_partition, head_expected) as e (partition_id, expected)
-        left join heads on heads.partition_id = e.partition_id
-        where heads.position is distinct from e.expected;
-    if found then
-        select array_agg(e.partition_id) into refused
-        from unnest(head_partition, head_expected) as e (partition_id, expected)
-        left join heads on heads.partition_id = e.partition_id
-        where heads.position is distinct from e.expected;
-    end if;
+    select coalesce(array_agg(e.partition_id), '{}') into refused
+    from unnest(head_partition, head_expected) as e (partition_id, expected)
+    left join heads on heads.partition_id = e.partition_id
+    where heads.position is distinct from e.expected;
+    return query select r.partition_id, 'stale'::text from unnest(refused) as r (partition_id);
 
-    if cardinality(key_digest) > 0 then
-        return query
-            select distinct k.partition_id, 'key'::text
-            from unnest(key_partition, key_digest) as k (partition_id, digest)
-            join idempotency on idempotency.key = k.digest;
-        if found then
-            select refused || array_agg(distinct k.partition_id) into refused
-            from unnest(key_partition, key_digest) as k (partition_id, digest)
-            join idempotency on idempotency.key = k.digest;
-        end if;
-    end if;
+    -- Keys and links are claimed without asking first: there is hardly ever anybody in the way. If there is, this alone
+    -- is undone, whoever is in the way is found, and the others are claimed. In one order, so that writers cannot deadlock.
+    for attempt in 1..2 loop
+        begin
+            insert into idempotency (key, request, partition_id, position, outcome)
+            select k.digest, k.request, k.partition_id, k.position, k.outcome::json
+            from unnest(key_partition, key_digest, key_request, key_position, key_outcome)
+                as k (partition_id, digest, request, position, outcome)
+            where k.partition_id <> all (refused)
+            order by k.digest;
 
-    if cardinality(link_stripe_id) > 0 then
-        return query
-            select distinct l.partition_id, 'link'::text
-            from unnest(link_partition, link_stripe_id, link_account, link_moved_from)
-                as l (partition_id, stripe_id, account, moved_from)
-            join stripe_links on stripe_links.stripe_id = l.stripe_id
-            where stripe_links.account_id <> l.account and stripe_links.account_id is distinct from l.moved_from;
-        if found then
-            select refused || array_agg(distinct l.partition_id) into refused
-            from unnest(link_partition, link_stripe_id, link_account, link_moved_from)
-                as l (partition_id, stripe_id, account, moved_from)
-            join stripe_links on stripe_links.stripe_id = l.stripe_id
-            where stripe_links.account_id <> l.account and stripe_links.account_id is distinct from l.moved_from;
-        end if;
-    end if;
+            if cardinality(link_stripe_id) > 0 then
+                if cardinality(array_remove(link_moved_from, null)) > 0 then
+                    update stripe_links set account_id = l.account, partition_id = l.partition_id
+                    from unnest(link_partition, link_stripe_id, link_account, link_moved_from)
+                        as l (partition_id, stripe_id, account, moved_from)
+                    where stripe_links.stripe_id = l.stripe_id and stripe_links.account_id = l.moved_from
+                        and l.partition_id <> all (refused);
+                end if;
+                insert into stripe_links (stripe_id, account_id, partition_id)
+                select l.stripe_id, l.account, l.partition_id
+                from unnest(link_partition, link_stripe_id, link_account) as l (partition_id, stripe_id, account)
+                where l.partition_id <> all (refused)
+                order by l.stripe_id
+                on conflict (stripe_id) do nothing;
+                get diagnostics linked = row_count;
+                -- Some were there already, or were linked by another writer while this one waited. The first link stands.
+                if linked < cardinality(link_stripe_id) and exists (
+                    select from unnest(link_partition, link_stripe_id, link_account) as l (partition_id, stripe_id, account)
+                    join stripe_links on stripe_links.stripe_id = l.stripe_id
+                    where stripe_links.account_id <> l.account and l.partition_id <> all (refused)
+                ) then
+                    raise exception 'a Stripe id leads to another account' using errcode = 'unique_violation';
+                end if;
+            end if;
+            exit;
+        exception when unique_violation then
+            if attempt = 2 then
+                raise;
+            end if;
+            taken := array(
+                select distinct k.partition_id from unnest(key_partition, key_digest) as k (partition_id, digest)
+                join idempotency on idempotency.key = k.digest
+                where k.partition_id <> all (refused));
+            elsewhere := array(
+                select distinct l.partition_id
+                from unnest(link_partition, link_stripe_id, link_account, link_moved_from)
+                    as l (partition_id, stripe_id, account, moved_from)
+                join stripe_links on stripe_links.stripe_id = l.stripe_id
+                where stripe_links.account_id <> l.account and stripe_links.account_id is distinct from l.moved_from
+                    and l.partition_id <> all (refused));
+            return query select r.partition_id, 'key'::text from unnest(taken) as r (partition_id);
+            return query select r.partition_id, 'link'::text from unnest(elsewhere) as r (partition_id);
+            refused := refused || taken || elsewhere;
+        end;
+    end loop;
 
     if cardinality(event_position) > 0 then
         insert into events (partition_id, position, account_id, version, type, type_version, at, payload, hash)
@@ -74,14 +107,6 @@ begin
         where heads.partition_id = h.partition_id and h.position > heads.position and h.partition_id <> all (refused);
     end if;
 
-    if cardinality(key_digest) > 0 then
-        insert into idempotency (key, request, partition_id, position, outcome)
-        select k.digest, k.request, k.partition_id, k.position, k.outcome::json
-        from unnest(key_partition, key_digest, key_request, key_position, key_outcome)
-            as k (partition_id, digest, request, position, outcome)
-        where k.partition_id <> all (refused);
-    end if;
-
     if cardinality(balance_account) > 0 then
         insert into balances (account_id, partition_id, version, available, state)
         select b.account, b.partition_id, b.version, b.available, b.state::json
@@ -93,41 +118,20 @@ begin
     end if;
 
     if cardinality(object_stripe_id) > 0 then
-        delete from billing_objects using unnest(object_partition, object_account, object_kind, object_stripe_id,
-                                                 object_state)
-            as o (partition_id, account, kind, id, state)
-        where o.state is null and o.partition_id <> all (refused)
-            and billing_objects.account_id = o.account and billing_objects.kind = o.kind
-            and billing_objects.object_id = o.id;
+        if array_position(object_state, null) is not null then
+            delete from billing_objects using unnest(object_partition, object_account, object_kind, object_stripe_id,
+                                                     object_state)
+                as o (partition_id, account, kind, id, state)
+            where o.state is null and o.partition_id <> all (refused)
+                and billing_objects.account_id = o.account and billing_objects.kind = o.kind
+                and billing_objects.object_id = o.id;
+        end if;
         insert into billing_objects (account_id, kind, object_id, partition_id, sort_at, state)
         select o.account, o.kind, o.id, o.partition_id, o.sort_at, o.state::json
         from unnest(object_partition, object_account, object_kind, object_stripe_id, object_sort_at, object_state)
             as o (partition_id, account, kind, id, sort_at, state)
         where o.state is not null and o.partition_id <> all (refused)
         on conflict (account_id, kind, object_id) do update set state = excluded.state, sort_at = excluded.sort_at;
-    end if;
-
-    if cardinality(link_stripe_id) > 0 then
-        update stripe_links set account_id = l.account, partition_id = l.partition_id
-        from unnest(link_partition, link_stripe_id, link_account, link_moved_from)
-            as l (partition_id, stripe_id, account, moved_from)
-        where stripe_links.stripe_id = l.stripe_id and stripe_links.account_id = l.moved_from
-            and l.partition_id <> all (refused);
-        -- In one order, so that writers cannot deadlock.
-        insert into stripe_links (stripe_id, account_id, partition_id)
-        select l.stripe_id, l.account, l.partition_id
-        from unnest(link_partition, link_stripe_id, link_account) as l (partition_id, stripe_id, account)
-        where l.partition_id <> all (refused)
-        order by l.stripe_id
-        on conflict (stripe_id) do nothing;
-        -- Another writer, with other heads, may have linked an id since it was checked above. The first link stands.
-        if exists (
-            select from unnest(link_partition, link_stripe_id, link_account) as l (partition_id, stripe_id, account)
-            join stripe_links on stripe_links.stripe_id = l.stripe_id
-            where stripe_links.account_id <> l.account and l.partition_id <> all (refused)
-        ) then
-            raise exception 'a Stripe id was linked to another account meanwhile' using errcode = 'unique_violation';
-        end if;
     end if;
 
     if cardinality(inbox_event) > 0 then

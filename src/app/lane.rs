@@ -15,6 +15,7 @@ use lru::LruCache;
 use tokio::sync::mpsc;
 use tokio_postgres::{Client, Statement};
 
+use super::account_cache::AccountCache;
 use super::catalog::CatalogHolder;
 use super::error::AppError;
 use super::metrics::Metrics;
@@ -38,6 +39,8 @@ const MAX_BATCH: usize = 256;
 const MAX_TRIES: u32 = 12;
 /// Keys whose outcome is kept in memory, for retries that come soon.
 const RECENT_KEYS: NonZeroUsize = NonZeroUsize::new(50_000).expect("not zero");
+/// Links kept in memory.
+const LINKED: NonZeroUsize = NonZeroUsize::new(50_000).expect("not zero");
 
 /// What a lane works with.
 #[derive(Debug, Clone)]
@@ -60,8 +63,10 @@ pub struct Lane {
     queue: mpsc::Receiver<Work>,
     connection: Option<(Client, Statement)>,
     heads: HashMap<i16, Head>,
-    accounts: LruCache<AccountId, Account>,
+    accounts: AccountCache,
     recent: LruCache<Digest, (Digest, Answer)>,
+    /// Stripe ids that are known to lead to an account: most events name the same few.
+    linked: LruCache<String, AccountId>,
 }
 
 /// A command that was decided and waits for its append.
@@ -80,9 +85,10 @@ struct Round {
 
 impl Lane {
     pub fn new(settings: LaneSettings, queue: mpsc::Receiver<Work>) -> Self {
-        let accounts = LruCache::new(settings.cached_accounts);
+        let accounts = AccountCache::new(settings.cached_accounts, settings.partitions);
         let recent = LruCache::new(RECENT_KEYS);
-        Self { settings, queue, connection: None, heads: HashMap::new(), accounts, recent }
+        let linked = LruCache::new(LINKED);
+        Self { settings, queue, connection: None, heads: HashMap::new(), accounts, recent, linked }
     }
 
     /// Works until every sender is gone, then finishes what was accepted.
@@ -178,6 +184,13 @@ impl Lane {
             }
         };
         self.heads.extend(plan.heads_after().filter(|(partition_id, _)| !refused.contains_key(partition_id)));
+        for (partition_id, link, account) in plan.batch.links() {
+            if !refused.contains_key(&partition_id)
+                && let Ok(account) = AccountId::new(account)
+            {
+                self.linked.put(link.to_owned(), account);
+            }
+        }
         for refusal in refused.values() {
             let reason = match refusal {
                 Refusal::Stale => "stale",
@@ -269,20 +282,8 @@ impl Lane {
     /// Drops what is in memory of the partitions and accounts of these commands: the store knows better.
     fn forget(&mut self, batch: &[Work]) {
         let partitions: HashSet<i16> = batch.iter().map(|work| self.partition(work)).collect();
-        if partitions.is_empty() {
-            return;
-        }
-        let stale: Vec<AccountId> = self
-            .accounts
-            .iter()
-            .map(|(id, _)| id)
-            .filter(|id| partitions.contains(&partition_of(id.as_str(), self.settings.partitions)))
-            .cloned()
-            .collect();
-        for id in stale {
-            self.accounts.pop(&id);
-        }
         for partition in partitions {
+            self.accounts.forget_partition(partition);
             self.heads.remove(&partition);
         }
     }
@@ -314,8 +315,8 @@ impl Lane {
         let mut cold_billing: Vec<&AccountId> = Vec::new();
         for work in batch {
             let Some(command) = &work.command else { continue };
-            // `get` keeps it from being the one that makes room for the others.
-            let cached = self.accounts.get(&work.account);
+            // Used now, it is not the one that makes room for the others.
+            let cached = self.accounts.get_mut(&work.account);
             if cached.is_none() {
                 cold.push(&work.account);
             }
@@ -341,10 +342,10 @@ impl Lane {
         )?;
         self.heads.extend(heads);
         for id in cold {
-            self.accounts.put(id.clone(), Account { billing: None, ..Account::new(id.clone()) });
+            self.accounts.put(Account { billing: None, ..Account::new(id.clone()) });
         }
         for account in accounts {
-            self.accounts.put(account.id.clone(), account);
+            self.accounts.put(account);
         }
         let mut billings = billings;
         for id in cold_billing {
@@ -434,7 +435,9 @@ impl Lane {
                 let panicked = |_| StoreError::Corrupt(format!("deciding on a command of {} panicked", work.account));
                 let result = decided.map_err(panicked)?;
                 let events = draft.events;
-                let position = plan.add_events(partition_id, &work.account, version, &events, context.now)?;
+                let is_linked = |link: &str| self.linked.peek(link) == Some(&work.account);
+                let position =
+                    plan.add_events(partition_id, &work.account, version, &events, context.now, is_linked)?;
                 if let (Some(inbox), Ok(Outcome::Observed { applied })) = (&mut inbox, &result) {
                     inbox.account_id = Some(work.account.as_str().to_owned());
                     inbox.status = if *applied { InboxStatus::Applied } else { InboxStatus::Superseded };

@@ -97,7 +97,7 @@ fn write(
     decide(&mut draft, command, context)?;
     let events = draft.events;
     let id = account.id.clone();
-    plan.add_events(partition_id, &id, version, &events, context.now)?;
+    plan.add_events(partition_id, &id, version, &events, context.now, |_| false)?;
     plan.add_rows(partition_id, account, &changes, context.now)?;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! What the service does: commands through lanes, Stripe's events to their accounts, answers to questions.
 
+pub mod account_cache;
 pub mod accounts;
 pub mod catalog;
 pub mod error;

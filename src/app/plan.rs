@@ -39,7 +39,8 @@ impl Plan {
         Ok(head)
     }
 
-    /// Puts events at the end of a partition that was entered. `version` is the account's before them.
+    /// Puts events at the end of a partition that was entered. `version` is the account's before them; Stripe ids that
+    /// are linked to the account already need no link.
     pub fn add_events(
         &mut self,
         partition_id: i16,
@@ -47,6 +48,7 @@ impl Plan {
         version: i64,
         events: &[Event],
         at: DateTime<Utc>,
+        is_linked: impl Fn(&str) -> bool,
     ) -> Result<i64, StoreError> {
         let no_head = || StoreError::Corrupt(format!("partition {partition_id} was not entered"));
         let (_, end) = self.heads.get_mut(&partition_id).ok_or_else(no_head)?;
@@ -54,8 +56,8 @@ impl Plan {
             let row = place(event, account, version, partition_id, *end, at)?;
             *end = Head { position: row.position, hash: row.hash };
             self.batch.push_event(row);
-            for link in projection::links(account, version, event) {
-                self.batch.push_link(partition_id, &link, account.as_str(), None);
+            for link in projection::links(account, version, event).iter().filter(|link| !is_linked(link)) {
+                self.batch.push_link(partition_id, link, account.as_str(), None);
             }
         }
         Ok(end.position)

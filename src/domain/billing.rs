@@ -450,7 +450,7 @@ impl InvoiceRecord {
 
     /// The newest snapshot.
     pub fn current(&self) -> Option<&Invoice> {
-        self.invoice.as_ref().map(|tracked| &tracked.current)
+        self.invoice.as_ref().map(|tracked| &*tracked.current)
     }
 
     /// A collection attempt failed, and the money has not come in since.

@@ -65,8 +65,8 @@ impl Payment {
     /// The last attempt, if there was one that this ledger heard of.
     pub fn last_charge(&self) -> Option<&Charge> {
         let named = self.intent.as_ref().and_then(|intent| intent.current.latest_charge.as_ref());
-        named.and_then(|id| self.charges.get(id)).map(|charge| &charge.current).or_else(|| {
-            let charges = self.charges.values().map(|charge| &charge.current);
+        named.and_then(|id| self.charges.get(id)).map(|charge| &*charge.current).or_else(|| {
+            let charges = self.charges.values().map(|charge| &*charge.current);
             charges.max_by_key(|charge| (charge.created, charge.status == "succeeded", charge.id.clone()))
         })
     }
@@ -122,7 +122,7 @@ impl Payment {
 
     /// The dispute opened last.
     pub fn last_dispute(&self) -> Option<&Dispute> {
-        let disputes = self.disputes.values().map(|dispute| &dispute.current);
+        let disputes = self.disputes.values().map(|dispute| &*dispute.current);
         disputes.max_by_key(|dispute| (dispute.created, dispute.id.clone()))
     }
 

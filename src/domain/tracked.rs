@@ -28,7 +28,7 @@ pub struct Change {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Tie<T> {
-    snapshot: T,
+    snapshot: Box<T>,
     after: u32,
     /// Ascending and unique.
     befores: Vec<u32>,
@@ -37,7 +37,8 @@ struct Tie<T> {
 /// The newest known snapshot, and the rivals of its second.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tracked<T> {
-    pub current: T,
+    /// Boxed, since a map of objects keeps room for eleven where there is one.
+    pub current: Box<T>,
     /// Second in which Stripe created the newest notification.
     pub observed_at: i64,
     after: u32,
@@ -51,7 +52,7 @@ pub struct Tracked<T> {
 impl<T: Snapshot> Tracked<T> {
     pub fn new(snapshot: T, observed_at: i64, change: Change) -> Self {
         let befores = befores_of(change);
-        Self { current: snapshot, observed_at, after: change.after, befores, rivals: Vec::new() }
+        Self { current: Box::new(snapshot), observed_at, after: change.after, befores, rivals: Vec::new() }
     }
 
     /// Takes an observation in; `false` when it is superseded by, or equal to, what is known.
@@ -183,7 +184,7 @@ mod tests {
         let mut tracked = Tracked::new(light(7), 100, change(4, 7));
         tracked.observe(light(4), 100, change(9, 4));
         tracked.observe(light(9), 100, Change { before: None, after: 9 });
-        assert_eq!(tracked.current, light(7));
+        assert_eq!(*tracked.current, light(7));
     }
 
     #[test]

@@ -73,8 +73,8 @@ async fn subscriptions(
     let (id, service) = (account.id.as_str(), &**client);
     let objects = read::objects(service, id, Kind::Subscription.as_str(), None, ALL).await?;
     let schedules = read::objects(service, id, Kind::SubscriptionSchedule.as_str(), None, ALL).await?;
-    let subscriptions = objects.iter().map(|object| parse::<Tracked<Subscription>>(object).map(|o| o.current));
-    let schedules = schedules.iter().map(|object| parse::<Tracked<SubscriptionSchedule>>(object).map(|o| o.current));
+    let subscriptions = objects.iter().map(|object| parse::<Tracked<Subscription>>(object).map(|o| *o.current));
+    let schedules = schedules.iter().map(|object| parse::<Tracked<SubscriptionSchedule>>(object).map(|o| *o.current));
     Ok((subscriptions.collect::<Result<_, _>>()?, schedules.collect::<Result<_, _>>()?))
 }
 

@@ -21,15 +21,22 @@ const MAX_KEY_LEN: usize = 255;
 /// Reads a whole body of at most `max` bytes.
 pub async fn read_body(mut payload: web::Payload, max: usize) -> Result<Bytes, ApiError> {
     let read = async {
-        let mut body = BytesMut::new();
+        let mut body = Bytes::new();
         while let Some(chunk) = payload.next().await {
             let chunk = chunk.map_err(|_| ApiError::BodyBroken)?;
             if body.len() + chunk.len() > max {
                 return Err(ApiError::BodyTooLarge { max });
             }
-            body.extend_from_slice(&chunk);
+            // Nearly every body comes in one piece.
+            body = if body.is_empty() {
+                chunk
+            } else {
+                let mut joined = BytesMut::from(body);
+                joined.extend_from_slice(&chunk);
+                joined.freeze()
+            };
         }
-        Ok(body.freeze())
+        Ok(body)
     };
     let too_slow = |_| ApiError::BodyTooSlow { seconds: BODY_DEADLINE.as_secs() };
     tokio::time::timeout(BODY_DEADLINE, read).await.map_err(too_slow)?

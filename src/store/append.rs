@@ -235,6 +235,12 @@ impl Batch {
         self.linked.get(stripe_id).is_some_and(|linked| linked != account)
     }
 
+    /// The links it makes: partition, Stripe id, account.
+    pub fn links(&self) -> impl Iterator<Item = (i16, &str, &str)> {
+        let Links { partition, stripe_id, account, .. } = &self.links;
+        (0..partition.len()).map(|at| (partition[at], stripe_id[at].as_str(), account[at].as_str()))
+    }
+
     pub fn push_inbox(&mut self, partition_id: i16, row: InboxRow) {
         if !self.received.insert(row.stripe_event_id.clone()) {
             return;

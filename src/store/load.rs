@@ -166,7 +166,10 @@ pub async fn links(
     stripe_ids: &[String],
 ) -> Result<HashMap<String, AccountId>, StoreError> {
     let rows = client
-        .query("/* links */ select stripe_id, account_id from stripe_links where stripe_id = any($1)", &[&stripe_ids])
+        .query_typed(
+            "/* links */ select stripe_id, account_id from stripe_links where stripe_id = any($1)",
+            &[(&stripe_ids, Type::TEXT_ARRAY)],
+        )
         .await?;
     rows.iter().map(|row| Ok((row.get(0), account_id(row.get(1))?))).collect()
 }

@@ -158,7 +158,7 @@ async fn rebuilt_tables_are_made_like_the_ones_they_replace() {
         ledger.receive(event).await;
     }
     let before = shape(&ledger).await;
-    assert!(before.iter().any(|line| line.contains("billing_objects_newest")));
+    assert!(before.iter().any(|line| line.contains("billing_objects_pkey")));
     assert!(before.iter().any(|line| line.starts_with("grant balances subledger_service UPDATE")));
     // Left behind by an attempt that was cut short.
     ledger
