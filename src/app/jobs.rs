@@ -1,9 +1,11 @@
 //! Long work on the whole ledger, started by one request and looked at by others.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
+use futures_util::FutureExt;
 use serde::Serialize;
 
 use super::rebuild::{self, Rebuilt};
@@ -103,13 +105,13 @@ impl<T: Clone> Slot<T> {
 }
 
 impl Service {
-    /// Starts verifying the ledger, if this process is not doing so already. Answers the job under way.
+    /// Starts verifying the ledger, unless this process is doing so already. Answers the job under way.
     pub fn start_verify(self: &Arc<Self>) -> Option<Job<Report>> {
         if let Some(progress) = self.jobs.verify.begin(self.clock.now()) {
             let service = Arc::clone(self);
             tokio::spawn(async move {
                 let options = VerifyOptions { progress, ..VerifyOptions::default() };
-                let outcome = verify::verify(&service.database, &options).await;
+                let outcome = finish(verify::verify(&service.database, &options)).await;
                 match &outcome {
                     Ok(report) if report.is_clean() => tracing::info!(events = report.events, "the ledger is sound"),
                     Ok(report) => tracing::error!(differences = report.differences, "the ledger is not sound"),
@@ -125,12 +127,12 @@ impl Service {
         self.jobs.verify.current()
     }
 
-    /// Starts rebuilding the read models, if this process is not doing so already. Answers the job under way.
+    /// Starts rebuilding the read models, unless this process is doing so already. Answers the job under way.
     pub fn start_rebuild(self: &Arc<Self>) -> Option<Job<Rebuilt>> {
         if let Some(progress) = self.jobs.rebuild.begin(self.clock.now()) {
             let service = Arc::clone(self);
             tokio::spawn(async move {
-                let outcome = rebuild::rebuild(&service.database, progress).await;
+                let outcome = finish(rebuild::rebuild(&service.database, progress)).await;
                 match &outcome {
                     Ok(rebuilt) => tracing::info!(events = rebuilt.events, "the read models are rebuilt"),
                     Err(error) => tracing::error!(%error, "the read models could not be rebuilt"),
@@ -144,4 +146,10 @@ impl Service {
     pub fn last_rebuild(&self) -> Option<Job<Rebuilt>> {
         self.jobs.rebuild.current()
     }
+}
+
+/// A job that panics has failed, and does not run for ever.
+async fn finish<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let panicked = |_| Err(StoreError::Corrupt("the job panicked; the log tells where".to_owned()));
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(panicked)
 }

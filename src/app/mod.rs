@@ -6,6 +6,7 @@ pub mod catalog;
 pub mod error;
 pub mod fold;
 pub mod ingest;
+pub mod jobs;
 pub mod lane;
 pub mod link;
 pub mod links;

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::catalog::{ActiveCatalog, CatalogHolder};
 use super::error::AppError;
+use super::jobs::Jobs;
 use super::lane::{Lane, LaneSettings};
 use super::link;
 use super::links::LinkReader;
@@ -71,6 +72,7 @@ pub struct Service {
     pub database: Database,
     lanes: RwLock<Vec<mpsc::Sender<Work>>>,
     pub links: LinkReader,
+    pub(super) jobs: Jobs,
 }
 
 /// The tasks of a service's lanes.
@@ -124,6 +126,7 @@ impl Service {
             database: settings.database,
             lanes: RwLock::new(senders),
             links,
+            jobs: Jobs::default(),
         };
         Ok((Arc::new(service), Lanes(tasks)))
     }

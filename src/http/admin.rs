@@ -41,6 +41,34 @@ pub async fn retry_all_parked(state: web::Data<State>) -> Result<HttpResponse, A
     Ok(HttpResponse::Ok().json(json!({"data": data})))
 }
 
+/// Starts verifying the log and every read model, in the background.
+pub async fn start_verify(state: web::Data<State>) -> Result<HttpResponse, ApiError> {
+    let job = state.service.start_verify().ok_or(ApiError::Internal)?;
+    Ok(HttpResponse::Accepted().json(job))
+}
+
+/// How far this replica's last verification is, and what it found.
+pub async fn get_verify(state: web::Data<State>) -> Result<HttpResponse, ApiError> {
+    let job = state.service.last_verify().ok_or_else(|| no_job("verification"))?;
+    Ok(HttpResponse::Ok().json(job))
+}
+
+/// Starts rebuilding the read models, in the background.
+pub async fn start_rebuild(state: web::Data<State>) -> Result<HttpResponse, ApiError> {
+    let job = state.service.start_rebuild().ok_or(ApiError::Internal)?;
+    Ok(HttpResponse::Accepted().json(job))
+}
+
+/// How far this replica's last rebuild is, and what it did.
+pub async fn get_rebuild(state: web::Data<State>) -> Result<HttpResponse, ApiError> {
+    let job = state.service.last_rebuild().ok_or_else(|| no_job("rebuild"))?;
+    Ok(HttpResponse::Ok().json(job))
+}
+
+fn no_job(what: &'static str) -> ApiError {
+    ApiError::NotFound { what, id: "started on this replica".to_owned() }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PostKey {

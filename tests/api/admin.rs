@@ -40,6 +40,43 @@ async fn only_what_is_parked_can_be_tried_again() {
     assert_eq!(none, json!({"data": []}));
 }
 
+/// Waits until a job that was started has ended.
+async fn finished(app: &TestApp, job: &str) -> Value {
+    loop {
+        let seen = app.get(job).await.expect(200);
+        if seen["status"] != "running" {
+            return seen;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_ledger_is_verified_and_rebuilt_on_request() {
+    let app = TestApp::start().await;
+    for job in ["/v1/admin/verify", "/v1/admin/rebuild"] {
+        app.get(job).await.problem(404, "not_found");
+    }
+    app.grant("user_1", 10).await;
+    app.call(Method::POST, "/v1/admin/verify").send().await.expect(202);
+    let sound = finished(&app, "/v1/admin/verify").await;
+    assert_eq!((&sound["status"], &sound["result"]["differences"]), (&json!("done"), &json!(0)));
+    assert!(sound["result"]["events"].as_u64() >= Some(2) && sound["events"] == sound["total_events"], "{sound}");
+
+    let damage = "update balances set available = available + 5 where account_id = 'user_1'";
+    app.database().await.batch_execute(damage).await.expect("damaged");
+    app.call(Method::POST, "/v1/admin/verify").send().await.expect(202);
+    let damaged = finished(&app, "/v1/admin/verify").await;
+    assert_eq!(damaged["result"]["differences"], 1, "{damaged}");
+    assert_eq!(damaged["result"]["listed"][0]["account_id"], "user_1");
+
+    app.call(Method::POST, "/v1/admin/rebuild").send().await.expect(202);
+    let rebuilt = finished(&app, "/v1/admin/rebuild").await;
+    assert_eq!((&rebuilt["status"], &rebuilt["result"]["accounts"]), (&json!("done"), &sound["result"]["accounts"]));
+    app.call(Method::POST, "/v1/admin/verify").send().await.expect(202);
+    assert_eq!(finished(&app, "/v1/admin/verify").await["result"]["differences"], 0);
+}
+
 #[tokio::test]
 async fn a_key_is_shown_once_and_listed_until_after_it_is_revoked() {
     let app = TestApp::start().await;

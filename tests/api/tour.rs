@@ -90,6 +90,10 @@ async fn administer(app: &TestApp) {
     app.get("/v1/admin/parked").await.expect(200);
     app.call(Method::POST, "/v1/admin/parked/evt_tour/retry").send().await.expect(200);
     app.call(Method::POST, "/v1/admin/parked/retry").send().await.expect(200);
+    for job in ["/v1/admin/verify", "/v1/admin/rebuild"] {
+        app.call(Method::POST, job).send().await.expect(202);
+        app.get(job).await.expect(200);
+    }
     let made = app.post("/v1/admin/keys", json!({"scope": "spend", "name": "render farm"})).await.expect(201);
     app.get("/v1/admin/keys").await.expect(200);
     let key_id = made["key_id"].as_str().expect("an id");
