@@ -4,9 +4,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use deadpool_postgres::{Hook, HookError, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Client, Config};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::StoreError;
+use super::tls::TlsSettings;
 
 /// How long to wait for a connection of an exhausted pool before saying so.
 const POOL_WAIT: Duration = Duration::from_millis(100);
@@ -29,28 +31,37 @@ const BECOME_SERVICE: &str = "
     end $$";
 
 /// Where and as whom to connect.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Database {
     config: Config,
+    tls: MakeRustlsConnect,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").field("config", &self.config).finish_non_exhaustive()
+    }
 }
 
 impl Database {
     /// Reads a `postgres://` URL or key=value settings.
     pub fn parse(url: &str) -> Result<Self, StoreError> {
-        let mut config = Config::from_str(url)
+        let (tls, url) = TlsSettings::split(url)?;
+        let mut config = Config::from_str(&url)
             .map_err(|error| StoreError::Refused(format!("DATABASE_URL cannot be read: {error}")))?;
         config.connect_timeout(CONNECT_TIMEOUT);
         config.tcp_user_timeout(TCP_USER_TIMEOUT);
         config.keepalives_idle(KEEPALIVE_IDLE);
         config.keepalives_interval(KEEPALIVE_INTERVAL);
         config.application_name("subledger");
-        Ok(Self { config })
+        config.ssl_mode(tls.ssl_mode());
+        Ok(Self { config, tls: tls.connector()? })
     }
 
     /// A pool for queries, working as the service's role.
     pub fn pool(&self, size: usize) -> Result<Pool, StoreError> {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = deadpool_postgres::Manager::from_config(self.config.clone(), NoTls, recycling);
+        let manager = deadpool_postgres::Manager::from_config(self.config.clone(), self.tls.clone(), recycling);
         let timeouts =
             Timeouts { wait: Some(POOL_WAIT), create: Some(CONNECT_TIMEOUT), recycle: Some(CONNECT_TIMEOUT) };
         let become_service = Hook::async_fn(|client, _| {
@@ -74,7 +85,7 @@ impl Database {
 
     /// A connection of one's own with the login's full rights: for migrations and rebuilds.
     pub async fn connect_as_owner(&self) -> Result<Client, StoreError> {
-        let (client, connection) = self.config.connect(NoTls).await?;
+        let (client, connection) = self.config.connect(self.tls.clone()).await?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::warn!(%error, "a database connection broke");

@@ -17,3 +17,4 @@ pub mod rows;
 pub mod scan;
 pub mod shadow;
 pub mod snapshot;
+pub mod tls;

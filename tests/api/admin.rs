@@ -57,7 +57,8 @@ async fn the_ledger_is_verified_and_rebuilt_on_request() {
     for job in ["/v1/admin/verify", "/v1/admin/rebuild"] {
         app.get(job).await.problem(404, "not_found");
     }
-    app.grant("user_1", 10).await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    app.grant("user_1", 10).await.expect(201);
     app.call(Method::POST, "/v1/admin/verify").send().await.expect(202);
     let sound = finished(&app, "/v1/admin/verify").await;
     assert_eq!((&sound["status"], &sound["result"]["differences"]), (&json!("done"), &json!(0)));

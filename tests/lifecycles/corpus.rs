@@ -23,9 +23,9 @@ const GARBAGE: &[(&str, &str)] = &[
     ("stripe-ruby-mock-stripe-ruby-mock/unversioned/invoice.paid", "data.object.id: is missing"),
 ];
 
-type Reading = Result<Option<Facts>, TranslateError>;
+pub type Reading = Result<Option<Facts>, TranslateError>;
 
-fn read(body: &[u8]) -> Reading {
+pub fn read(body: &[u8]) -> Reading {
     let keys = vec!["user_id".to_owned()];
     let (event, value) = translate::parse(body)?;
     translate::translate(&event, &value, Settings { account_metadata_keys: &keys })
@@ -120,10 +120,10 @@ fn number(value: &Value, path: &[&str]) -> Option<i64> {
 }
 
 /// Name and body of each notification.
-struct Bodies(Vec<(String, Vec<u8>)>);
+pub struct Bodies(pub Vec<(String, Vec<u8>)>);
 
 impl Bodies {
-    fn read() -> Option<Self> {
+    pub fn read() -> Option<Self> {
         let root = shared_folder()?.join("events");
         let mut bodies = Vec::new();
         for path in files_in(&root) {

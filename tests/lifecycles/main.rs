@@ -9,6 +9,7 @@ mod fold;
 mod hostile;
 mod linking;
 mod mixed_shapes;
+mod oracle;
 mod orders;
 mod router;
 mod rules;
