@@ -7,9 +7,9 @@ use tracing_subscriber::EnvFilter;
 use crate::config::LogFormat;
 
 /// What is logged when nobody says otherwise.
-const DEFAULT_FILTER: &str = "info,refinery_core=warn";
+const DEFAULT_FILTER: &str = "info,refinery_core=warn,actix_server=warn";
 /// At `debug` the driver prints the parameters of every statement: e-mail addresses, webhook bodies, digests of keys.
-const NEVER_LOGGED: &str = "tokio_postgres=info";
+const NEVER_LOGGED: &str = "tokio_postgres=warn";
 
 /// The filter for `RUST_LOG`'s value. Whatever it says, personal data stay out.
 pub fn filter(rust_log: Option<&str>) -> EnvFilter {

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use lru::LruCache;
 use tokio::sync::mpsc;
-use tokio_postgres::{Client, Statement};
 
 use super::account_cache::AccountCache;
 use super::catalog::CatalogHolder;
@@ -22,12 +21,13 @@ use super::metrics::Metrics;
 use super::outcome::{replayed, stored_answer, stored_outcome};
 use super::plan::Plan;
 use super::work::{Answer, Key, Work};
+use super::writer::Writer;
 use crate::clock::Clock;
 use crate::domain::account::{Account, Changes};
 use crate::domain::command::{Outcome, decide};
 use crate::domain::draft::{Context, Draft};
 use crate::domain::ids::AccountId;
-use crate::store::append::{self, Batch, Digest, InboxStatus, KeyRow, Refusal};
+use crate::store::append::{Digest, InboxStatus, KeyRow, Refusal};
 use crate::store::connect::Database;
 use crate::store::error::StoreError;
 use crate::store::load::{self, Head};
@@ -61,7 +61,7 @@ pub struct LaneSettings {
 pub struct Lane {
     settings: LaneSettings,
     queue: mpsc::Receiver<Work>,
-    connection: Option<(Client, Statement)>,
+    writer: Writer,
     heads: HashMap<i16, Head>,
     accounts: AccountCache,
     recent: LruCache<Digest, (Digest, Answer)>,
@@ -88,7 +88,8 @@ impl Lane {
         let accounts = AccountCache::new(settings.cached_accounts, settings.partitions);
         let recent = LruCache::new(RECENT_KEYS);
         let linked = LruCache::new(LINKED);
-        Self { settings, queue, connection: None, heads: HashMap::new(), accounts, recent, linked }
+        let writer = Writer::new(settings.database.clone());
+        Self { settings, queue, writer, heads: HashMap::new(), accounts, recent, linked }
     }
 
     /// Works until every sender is gone, then finishes what was accepted.
@@ -111,7 +112,7 @@ impl Lane {
                 // A defect. Whose command was in hand is told that its outcome is unknown; all others go on, and what
                 // is in memory may be half done.
                 tracing::error!(lane = self.settings.name, "a lane panicked; it goes on from what is stored");
-                self.connection = None;
+                self.writer.disconnect();
                 self.heads.clear();
                 self.accounts.clear();
             }
@@ -120,6 +121,7 @@ impl Lane {
 
     /// Tries until every command of the batch is answered.
     async fn work_off(&mut self, mut batch: Vec<Work>) {
+        let mut contended = false;
         for attempt in 0..MAX_TRIES {
             batch = self.answer_recent(batch);
             // Nobody waits for these any more, and nothing was done for them yet.
@@ -130,8 +132,10 @@ impl Lane {
             if attempt > 2 {
                 tokio::time::sleep(Duration::from_millis(5 << attempt.min(6))).await;
             }
-            match self.attempt(&mut batch).await {
-                Ok(()) => {}
+            let attempted = self.attempt(&mut batch, contended).await;
+            self.writer.release().await;
+            match attempted {
+                Ok(refused) => contended |= refused.values().any(|refusal| *refusal == Refusal::Stale),
                 Err(error) if error.is_transient() => {
                     let reason = if matches!(error, StoreError::Conflict(_)) { "conflict" } else { "unavailable" };
                     self.settings.metrics.tx_retries.with_label_values(&[reason]).inc();
@@ -166,18 +170,29 @@ impl Lane {
     }
 
     /// Loads, decides, appends, answers. What was refused stays in `batch`; so does everything on an error.
-    async fn attempt(&mut self, batch: &mut Vec<Work>) -> Result<(), StoreError> {
-        self.connect().await?;
+    ///
+    /// If another replica got in between before, it is kept out this time, from before the account is read until it is
+    /// written: else the slower of two replicas could lose every time.
+    async fn attempt(&mut self, batch: &mut Vec<Work>, contended: bool) -> Result<HashMap<i16, Refusal>, StoreError> {
+        self.writer.connect().await?;
+        if contended {
+            self.forget(batch);
+            let heads = self.writer.lock(&self.partitions(batch)).await?;
+            self.heads.extend(heads);
+        }
         self.load(batch).await?;
         let Round { plan, decided } = self.decide(std::mem::take(batch)).map_err(|(works, error)| {
             *batch = works;
             error
         })?;
         let started = Instant::now();
-        let appended = self.append(&plan.batch).await;
+        let appended = self.writer.append(&plan.batch).await;
         self.settings.metrics.append_seconds.observe(started.elapsed().as_secs_f64());
         let refused: HashMap<i16, Refusal> = match appended {
-            Ok(refused) => refused.into_iter().collect(),
+            Ok(refused) => {
+                self.settings.metrics.appended_events.inc_by(plan.batch.events() as u64);
+                refused.into_iter().collect()
+            }
             Err(error) => {
                 batch.extend(decided.into_iter().map(|decided| decided.work));
                 return Err(error);
@@ -215,7 +230,7 @@ impl Lane {
             again = self.answer_stored(again).await;
         }
         *batch = again;
-        Ok(())
+        Ok(refused)
     }
 
     /// Answers an appended command, and remembers the answer for whoever asks again. A repeat comes back if what it
@@ -252,7 +267,7 @@ impl Lane {
 
     /// Answers what was answered at any time, from the store.
     async fn answer_stored(&mut self, batch: Vec<Work>) -> Vec<Work> {
-        let Some((client, _)) = &self.connection else { return batch };
+        let Ok(client) = self.writer.client() else { return batch };
         let digests: Vec<Digest> = batch.iter().filter_map(|work| work.key.map(|key| key.key)).collect();
         let digests: Vec<&[u8]> = digests.iter().map(|digest| digest.as_slice()).collect();
         let stored = match load::keys(client, &digests).await {
@@ -281,34 +296,28 @@ impl Lane {
 
     /// Drops what is in memory of the partitions and accounts of these commands: the store knows better.
     fn forget(&mut self, batch: &[Work]) {
-        let partitions: HashSet<i16> = batch.iter().map(|work| self.partition(work)).collect();
-        for partition in partitions {
+        for partition in self.partitions(batch) {
             self.accounts.forget_partition(partition);
             self.heads.remove(&partition);
         }
+    }
+
+    /// The partitions of some commands, ascending.
+    fn partitions(&self, batch: &[Work]) -> Vec<i16> {
+        let mut partitions: Vec<i16> = batch.iter().map(|work| self.partition(work)).collect();
+        partitions.sort_unstable();
+        partitions.dedup();
+        partitions
     }
 
     fn partition(&self, work: &Work) -> i16 {
         partition_of(work.account.as_str(), self.settings.partitions)
     }
 
-    async fn connect(&mut self) -> Result<(), StoreError> {
-        if self.connection.as_ref().is_some_and(|(client, _)| !client.is_closed()) {
-            return Ok(());
-        }
-        self.connection = None;
-        let client = self.settings.database.connect().await?;
-        let statement = append::prepare(&client).await?;
-        self.connection = Some((client, statement));
-        Ok(())
-    }
-
     /// Brings the heads and accounts that the batch needs into memory, in one round trip.
     async fn load(&mut self, batch: &[Work]) -> Result<(), StoreError> {
-        let Some((client, _)) = &self.connection else { return Ok(()) };
-        let mut partitions: Vec<i16> = batch.iter().map(|work| self.partition(work)).collect();
-        partitions.sort_unstable();
-        partitions.dedup();
+        let client = self.writer.client()?;
+        let mut partitions = self.partitions(batch);
         partitions.retain(|partition| !self.heads.contains_key(partition));
 
         let mut cold: Vec<&AccountId> = Vec::new();
@@ -453,38 +462,6 @@ impl Lane {
             plan.batch.push_key(partition_id, KeyRow { key: key.key, request: key.request, position, outcome });
         }
         Ok(Answer { result, partition_id, position, replayed: false })
-    }
-
-    async fn append(&mut self, batch: &Batch) -> Result<Vec<(i16, Refusal)>, StoreError> {
-        let Some((client, statement)) = &self.connection else {
-            return Err(StoreError::Unavailable("no connection".to_owned()));
-        };
-        let appended = append::append(client, statement, batch).await;
-        let broken = client.is_closed();
-        match appended {
-            Ok(refused) => {
-                self.settings.metrics.appended_events.inc_by(batch.events() as u64);
-                Ok(refused)
-            }
-            // The connection broke with the transaction under way: only the log can tell whether it was committed.
-            Err(StoreError::Unavailable(_)) if broken => self.find_out(batch).await,
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn find_out(&mut self, batch: &Batch) -> Result<Vec<(i16, Refusal)>, StoreError> {
-        for pause_ms in [0, 50, 200, 500, 1_000, 2_000] {
-            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-            if self.connect().await.is_err() {
-                continue;
-            }
-            let Some((client, _)) = &mut self.connection else { continue };
-            let Ok(tx) = client.transaction().await else { continue };
-            if let Ok(refused) = load::not_committed(&tx, batch).await {
-                return Ok(refused.into_iter().map(|partition_id| (partition_id, Refusal::Stale)).collect());
-            }
-        }
-        Err(StoreError::OutcomeUnknown)
     }
 }
 

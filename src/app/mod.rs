@@ -18,3 +18,4 @@ pub mod rebuild;
 pub mod service;
 pub mod verify;
 pub mod work;
+pub mod writer;

@@ -317,6 +317,19 @@ pub async fn prepare(client: &Client) -> Result<Statement, StoreError> {
     Ok(client.prepare(&text).await?)
 }
 
+/// Begins a transaction in which heads can be locked before the append.
+pub async fn begin(client: &Client) -> Result<(), StoreError> {
+    Ok(client.batch_execute("/* begin */ begin").await?)
+}
+
+pub async fn commit(client: &Client) -> Result<(), StoreError> {
+    Ok(client.batch_execute("/* commit */ commit").await?)
+}
+
+pub async fn rollback(client: &Client) -> Result<(), StoreError> {
+    Ok(client.batch_execute("/* rollback */ rollback").await?)
+}
+
 /// Appends a batch. Answers the partitions that were refused, whole; everything else is durable.
 pub async fn append(
     client: &impl tokio_postgres::GenericClient,

@@ -37,10 +37,10 @@ pub async fn heads(client: &impl GenericClient, partitions: &[i16]) -> Result<Ha
 /// Locks the heads of some partitions until the transaction ends, in the order every writer locks them.
 pub async fn lock_heads(client: &impl GenericClient, partitions: &[i16]) -> Result<HashMap<i16, Head>, StoreError> {
     let rows = client
-        .query(
+        .query_typed(
             "/* lock_heads */ select partition_id, position, hash from heads where partition_id = any($1)
              order by partition_id for update",
-            &[&partitions],
+            &[(&partitions, Type::INT2_ARRAY)],
         )
         .await?;
     rows.iter().map(|row| Ok((row.get(0), head(row, 1)?))).collect()

@@ -69,7 +69,8 @@ impl Proxy {
                 tokio::spawn(relay(client, server, Arc::clone(&in_task)));
             }
         });
-        Self { url: format!("{front}@{own}/{database}"), shared }
+        // It listens for what is said, and does not understand a question about encryption.
+        Self { url: format!("{front}@{own}/{database}?sslmode=disable"), shared }
     }
 
     /// The next query that begins so meets this fault.

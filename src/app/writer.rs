@@ -1,0 +1,103 @@
+//! A lane's connection: it appends batches, and finds out what became of one when the connection breaks.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio_postgres::{Client, Statement};
+
+use crate::store::append::{self, Batch, Refusal};
+use crate::store::connect::Database;
+use crate::store::error::StoreError;
+use crate::store::load::{self, Head};
+
+/// Waits between attempts to find out whether a batch was committed.
+const FIND_OUT_MS: [u64; 6] = [0, 50, 200, 500, 1_000, 2_000];
+
+/// One connection, made anew when it breaks.
+#[derive(Debug)]
+pub struct Writer {
+    database: Database,
+    connection: Option<(Client, Statement)>,
+    holds_locks: bool,
+}
+
+impl Writer {
+    pub fn new(database: Database) -> Self {
+        Self { database, connection: None, holds_locks: false }
+    }
+
+    /// Sees to it that there is a connection.
+    pub async fn connect(&mut self) -> Result<(), StoreError> {
+        if self.connection.as_ref().is_some_and(|(client, _)| !client.is_closed()) {
+            return Ok(());
+        }
+        self.disconnect();
+        let client = self.database.connect().await?;
+        let statement = append::prepare(&client).await?;
+        self.connection = Some((client, statement));
+        Ok(())
+    }
+
+    pub fn disconnect(&mut self) {
+        self.connection = None;
+        self.holds_locks = false;
+    }
+
+    /// For reading what a decision needs.
+    pub fn client(&self) -> Result<&Client, StoreError> {
+        let connection = self.connection.as_ref().map(|(client, _)| client);
+        connection.ok_or_else(|| StoreError::Unavailable("no connection".to_owned()))
+    }
+
+    /// Keeps all others from writing to these partitions until the next append, or [`release`](Self::release). Answers
+    /// their heads.
+    pub async fn lock(&mut self, partitions: &[i16]) -> Result<HashMap<i16, Head>, StoreError> {
+        append::begin(self.client()?).await?;
+        self.holds_locks = true;
+        load::lock_heads(self.client()?, partitions).await
+    }
+
+    /// Lets go of what was locked and not appended to.
+    pub async fn release(&mut self) {
+        if !std::mem::take(&mut self.holds_locks) {
+            return;
+        }
+        let Ok(client) = self.client() else { return };
+        if append::rollback(client).await.is_err() {
+            self.disconnect();
+        }
+    }
+
+    /// Appends a batch. Answers the partitions that were refused; everything else is durable.
+    pub async fn append(&mut self, batch: &Batch) -> Result<Vec<(i16, Refusal)>, StoreError> {
+        let Some((client, statement)) = &self.connection else {
+            return Err(StoreError::Unavailable("no connection".to_owned()));
+        };
+        let mut appended = append::append(client, statement, batch).await;
+        if appended.is_ok() && self.holds_locks {
+            appended = append::commit(client).await.and(appended);
+            self.holds_locks = false;
+        }
+        let is_closed = client.is_closed();
+        match appended {
+            // The connection broke with the transaction under way: only the log can tell whether it was committed.
+            Err(StoreError::Unavailable(_)) if is_closed => self.find_out(batch).await,
+            appended => appended,
+        }
+    }
+
+    async fn find_out(&mut self, batch: &Batch) -> Result<Vec<(i16, Refusal)>, StoreError> {
+        for pause_ms in FIND_OUT_MS {
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            if self.connect().await.is_err() {
+                continue;
+            }
+            let Some((client, _)) = &mut self.connection else { continue };
+            let Ok(tx) = client.transaction().await else { continue };
+            if let Ok(refused) = load::not_committed(&tx, batch).await {
+                return Ok(refused.into_iter().map(|partition_id| (partition_id, Refusal::Stale)).collect());
+            }
+        }
+        Err(StoreError::OutcomeUnknown)
+    }
+}
