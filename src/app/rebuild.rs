@@ -6,7 +6,7 @@
 //!
 //! Services keep accounts in memory. If their rows had been damaged, restart them after a rebuild.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,6 +30,8 @@ use crate::store::snapshot::Snapshot;
 
 /// Partitions folded at a time.
 const FOLDERS: usize = 2;
+/// Groups of partitions up to which each may read the whole log.
+const MAX_WHOLE_SCANS: usize = 16;
 /// Events that are caught up with at once.
 const CHUNK: usize = 2_000;
 /// So many new events may be left for the time when writers wait.
@@ -135,6 +137,8 @@ fn millis(duration: Duration) -> u64 {
 
 /// What the folders share.
 struct Shared {
+    /// With many groups, reading the whole table for each would cost more than reading in order.
+    reads_in_order: bool,
     groups: Mutex<VecDeque<(i16, i16)>>,
     heads: HashMap<i16, i64>,
     progress: Progress,
@@ -150,8 +154,10 @@ async fn fold_partitions(
 ) -> Result<(Rebuilt, Vec<(i16, i64)>), StoreError> {
     let snapshot = Snapshot::take(database).await?;
     let ends = log::positions(snapshot.client()).await?;
+    let groups = groups(&ends, FOLDERS, GROUP_EVENTS);
     let shared = Arc::new(Shared {
-        groups: Mutex::new(groups(&ends, FOLDERS, GROUP_EVENTS).into()),
+        reads_in_order: groups.len() > MAX_WHOLE_SCANS,
+        groups: Mutex::new(groups.into()),
         heads: ends.iter().copied().collect(),
         progress,
         read: AtomicU64::new(0),
@@ -160,7 +166,7 @@ async fn fold_partitions(
     let mut folders = tokio::task::JoinSet::new();
     for _ in 0..FOLDERS {
         let folder =
-            Folder { reader: snapshot.reader(database).await?, writer: shadow.writer(database).await?, accounts: 0 };
+            Folder { reader: snapshot.reader(database).await?, writer: shadow.filler(database).await?, accounts: 0 };
         folders.spawn(folder.run(Arc::clone(&shared)));
     }
     let mut rebuilt = Rebuilt::default();
@@ -193,19 +199,14 @@ impl Folder {
     }
 
     async fn fold_group(&mut self, first: i16, last: i16, shared: &Shared) -> Result<(), StoreError> {
-        let mut scan = Scan::of_partitions(&self.reader, first, last, false).await?;
-        let mut fold = Fold::new();
-        let (mut partition_id, mut position) = (first, 0);
+        let mut scan = match shared.reads_in_order {
+            true => Scan::of_partitions(&self.reader, first, last, false).await?,
+            false => Scan::as_stored(&self.reader, first, last).await?,
+        };
+        let mut line = Line::default();
         let mut unreported = 0;
         while let Some(scanned) = scan.next().await? {
-            if scanned.partition_id != partition_id {
-                check_end(partition_id, position, shared)?;
-                write(&self.writer, std::mem::take(&mut fold), &mut self.accounts).await?;
-                (partition_id, position) = (scanned.partition_id, 0);
-            }
-            follows(&scanned, position)?;
-            position = scanned.position;
-            fold.take(&scanned).map_err(|error| unfoldable(&scanned, &error))?;
+            line.take(&scanned)?;
             unreported += 1;
             if unreported == PROGRESS_EVERY {
                 let read = shared.read.fetch_add(unreported, Ordering::Relaxed) + unreported;
@@ -214,8 +215,47 @@ impl Folder {
             }
         }
         shared.read.fetch_add(unreported, Ordering::Relaxed);
-        check_end(partition_id, position, shared)?;
-        write(&self.writer, fold, &mut self.accounts).await
+        for partition_id in first..=last {
+            line.check_end(partition_id, shared)?;
+        }
+        write(&self.writer, line.fold, &mut self.accounts).await
+    }
+}
+
+/// Events put in line: folded when their turn has come, kept until then when they come too early.
+#[derive(Default)]
+struct Line {
+    fold: Fold,
+    /// Position of the last event folded, by partition.
+    positions: HashMap<i16, i64>,
+    early: BTreeMap<(i16, i64), StoredEvent>,
+}
+
+impl Line {
+    fn take(&mut self, scanned: &Scanned<'_>) -> Result<(), StoreError> {
+        let position = self.positions.entry(scanned.partition_id).or_default();
+        if scanned.position > *position + 1 {
+            self.early.insert((scanned.partition_id, scanned.position), scanned.to_stored());
+            return Ok(());
+        }
+        follows(scanned, *position)?;
+        self.fold.take(scanned).map_err(|error| unfoldable(scanned, &error))?;
+        *position += 1;
+        while let Some(stored) = self.early.remove(&(scanned.partition_id, *position + 1)) {
+            let next = Scanned::from(&stored);
+            self.fold.take(&next).map_err(|error| unfoldable(&next, &error))?;
+            *position += 1;
+        }
+        Ok(())
+    }
+
+    /// The partition ends where its head says, and nothing of it is missing on the way.
+    fn check_end(&self, partition_id: i16, shared: &Shared) -> Result<(), StoreError> {
+        let position = self.positions.get(&partition_id).copied().unwrap_or(0);
+        if let Some((_, stored)) = self.early.range((partition_id, 0)..=(partition_id, i64::MAX)).next() {
+            follows(&Scanned::from(stored), position)?;
+        }
+        check_end(partition_id, position, shared)
     }
 }
 

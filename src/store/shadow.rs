@@ -74,6 +74,13 @@ impl Shadow {
         Ok(client)
     }
 
+    /// One that fills them. Its commits need not wait for the disk: that of the swap, which comes after them, does.
+    pub async fn filler(&self, database: &Database) -> Result<Client, StoreError> {
+        let client = self.writer(database).await?;
+        client.batch_execute("/* filler */ set synchronous_commit = off").await?;
+        Ok(client)
+    }
+
     /// Makes of the filled tables what the live ones are: links, constraints, indexes, comments, grants, owners.
     pub async fn complete(&self) -> Result<(), StoreError> {
         let Self { owner, schema, .. } = self;
