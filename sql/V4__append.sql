@@ -26,7 +26,7 @@ declare
     refused smallint[];
     taken smallint[];
     elsewhere smallint[];
-    linked bigint;
+    written bigint;
 begin
     -- VOLATILE, so each statement below sees what was committed while this one waited. Ascending, so writers cannot
     -- deadlock.
@@ -63,9 +63,9 @@ begin
                 where l.partition_id <> all (refused)
                 order by l.stripe_id
                 on conflict (stripe_id) do nothing;
-                get diagnostics linked = row_count;
+                get diagnostics written = row_count;
                 -- Some were there already, or were linked by another writer while this one waited. The first link stands.
-                if linked < cardinality(link_stripe_id) and exists (
+                if written < cardinality(link_stripe_id) and exists (
                     select from unnest(link_partition, link_stripe_id, link_account) as l (partition_id, stripe_id, account)
                     join stripe_links on stripe_links.stripe_id = l.stripe_id
                     where stripe_links.account_id <> l.account and l.partition_id <> all (refused)
@@ -108,13 +108,20 @@ begin
     end if;
 
     if cardinality(balance_account) > 0 then
-        insert into balances (account_id, partition_id, version, available, state)
-        select b.account, b.partition_id, b.version, b.available, b.state::json
+        -- Nearly all are there. An upsert would lock each row, and log that, before it updates it.
+        update balances set version = b.version, available = b.available, state = b.state::json
         from unnest(balance_partition, balance_account, balance_version, balance_available, balance_state)
             as b (partition_id, account, version, available, state)
-        where b.partition_id <> all (refused)
-        on conflict (account_id) do update
-            set version = excluded.version, available = excluded.available, state = excluded.state;
+        where balances.account_id = b.account and b.partition_id <> all (refused);
+        get diagnostics written = row_count;
+        if written < cardinality(balance_account) then
+            insert into balances (account_id, partition_id, version, available, state)
+            select b.account, b.partition_id, b.version, b.available, b.state::json
+            from unnest(balance_partition, balance_account, balance_version, balance_available, balance_state)
+                as b (partition_id, account, version, available, state)
+            where b.partition_id <> all (refused)
+            on conflict (account_id) do nothing;
+        end if;
     end if;
 
     if cardinality(object_stripe_id) > 0 then

@@ -214,11 +214,12 @@ impl Lane {
             };
             self.settings.metrics.tx_retries.with_label_values(&[reason]).inc();
         }
+        let blamed = self.linked_elsewhere(&decided, &refused).await;
         let mut again = Vec::new();
-        for decided in decided {
+        for (decided, is_blamed) in decided.into_iter().zip(blamed) {
             match refused.get(&decided.partition_id) {
                 None => again.extend(self.answer(decided)),
-                Some(Refusal::Link) if !decided.work.links.is_empty() => {
+                Some(Refusal::Link) if is_blamed => {
                     self.forget(std::slice::from_ref(&decided.work));
                     let _ = decided.work.reply.send(Err(AppError::LinkedElsewhere));
                 }
@@ -231,6 +232,30 @@ impl Lane {
         }
         *batch = again;
         Ok(refused)
+    }
+
+    /// Whose Stripe ids led elsewhere, when partitions were refused for that: not everybody in them is to blame. If it
+    /// cannot be told, whoever names any id is.
+    async fn linked_elsewhere(&self, decided: &[Decided], refused: &HashMap<i16, Refusal>) -> Vec<bool> {
+        let is_involved = |decided: &Decided| {
+            refused.get(&decided.partition_id) == Some(&Refusal::Link) && !decided.work.links.is_empty()
+        };
+        let mut blamed: Vec<bool> = decided.iter().map(is_involved).collect();
+        let involved = decided.iter().filter(|decided| is_involved(decided));
+        let links: Vec<String> = involved.flat_map(|decided| decided.work.links.iter().cloned()).collect();
+        let Ok(client) = self.writer.client() else { return blamed };
+        if links.is_empty() {
+            return blamed;
+        }
+        let known = load::links(client, &links).await.unwrap_or_default();
+        let leads_elsewhere = |decided: &Decided| {
+            let links = &decided.work.links;
+            links.iter().any(|link| known.get(link).is_some_and(|account| *account != decided.work.account))
+        };
+        if decided.iter().any(|decided| is_involved(decided) && leads_elsewhere(decided)) {
+            blamed = decided.iter().map(|decided| is_involved(decided) && leads_elsewhere(decided)).collect();
+        }
+        blamed
     }
 
     /// Answers an appended command, and remembers the answer for whoever asks again. A repeat comes back if what it

@@ -16,7 +16,7 @@ use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
 use super::fold::{Fold, FoldError, Folded};
-use super::verify::{GROUP_EVENTS, Progress, groups};
+use super::verify::{Progress, groups};
 use crate::projection;
 use crate::store::append::{self, Batch};
 use crate::store::connect::Database;
@@ -30,9 +30,11 @@ use crate::store::snapshot::Snapshot;
 
 /// Partitions folded at a time.
 const FOLDERS: usize = 2;
+/// Events whose accounts a folder keeps in memory, unless a single partition holds more.
+const FOLDED_AT_ONCE: i64 = 500_000;
 /// Groups of partitions up to which each may read the whole log.
 const MAX_WHOLE_SCANS: usize = 16;
-/// Events that are caught up with at once.
+/// Events that are caught up with at once, and accounts that are written at once.
 const CHUNK: usize = 2_000;
 /// So many new events may be left for the time when writers wait.
 const FEW: u64 = 2_000;
@@ -154,7 +156,7 @@ async fn fold_partitions(
 ) -> Result<(Rebuilt, Vec<(i16, i64)>), StoreError> {
     let snapshot = Snapshot::take(database).await?;
     let ends = log::positions(snapshot.client()).await?;
-    let groups = groups(&ends, FOLDERS, GROUP_EVENTS);
+    let groups = groups(&ends, FOLDERS, FOLDED_AT_ONCE);
     let shared = Arc::new(Shared {
         reads_in_order: groups.len() > MAX_WHOLE_SCANS,
         groups: Mutex::new(groups.into()),
@@ -204,8 +206,13 @@ impl Folder {
             false => Scan::as_stored(&self.reader, first, last).await?,
         };
         let mut line = Line::default();
-        let mut unreported = 0;
+        let (mut partition_id, mut unreported) = (first, 0);
         while let Some(scanned) = scan.next().await? {
+            // In order, a partition is complete when the next one begins, and need not be kept.
+            if shared.reads_in_order && scanned.partition_id != partition_id {
+                write(&self.writer, std::mem::take(&mut line.fold), &mut self.accounts).await?;
+                partition_id = scanned.partition_id;
+            }
             line.take(&scanned)?;
             unreported += 1;
             if unreported == PROGRESS_EVERY {
@@ -261,23 +268,23 @@ impl Line {
 
 /// Writes all rows of some accounts that have none yet.
 async fn write(writer: &Client, fold: Fold, accounts: &mut u64) -> Result<(), StoreError> {
-    if fold.is_empty() {
-        return Ok(());
-    }
     *accounts += fold.len() as u64;
-    let (mut balances, mut objects, mut claims) = (Vec::with_capacity(fold.len()), Vec::new(), Vec::new());
-    for folded in fold.into_accounts() {
-        let partition_id = folded.partition_id;
-        balances.push((partition_id, projection::balance_row(&folded.account, folded.last_at)?));
-        objects.extend(projection::all_object_rows(&folded.account)?.into_iter().map(|row| (partition_id, row)));
-        claims.extend(claims_of(&folded));
-    }
-    fill::copy_balances(writer, &balances).await?;
-    if !objects.is_empty() {
-        fill::copy_objects(writer, &objects).await?;
-    }
-    if !claims.is_empty() {
-        fill::copy_claims(writer, &claims).await?;
+    let mut folded = fold.into_accounts();
+    while folded.len() > 0 {
+        let (mut balances, mut objects, mut claims) = (Vec::with_capacity(CHUNK), Vec::new(), Vec::new());
+        for folded in folded.by_ref().take(CHUNK) {
+            let partition_id = folded.partition_id;
+            balances.push((partition_id, projection::balance_row(&folded.account, folded.last_at)?));
+            objects.extend(projection::all_object_rows(&folded.account)?.into_iter().map(|row| (partition_id, row)));
+            claims.extend(claims_of(&folded));
+        }
+        fill::copy_balances(writer, &balances).await?;
+        if !objects.is_empty() {
+            fill::copy_objects(writer, &objects).await?;
+        }
+        if !claims.is_empty() {
+            fill::copy_claims(writer, &claims).await?;
+        }
     }
     Ok(())
 }

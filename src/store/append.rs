@@ -317,9 +317,10 @@ pub async fn prepare(client: &Client) -> Result<Statement, StoreError> {
     Ok(client.prepare(&text).await?)
 }
 
-/// Begins a transaction in which heads can be locked before the append.
+/// Begins a transaction in which heads can be locked before the append. Whoever stalls while it holds them is cut off:
+/// everybody else waits for it.
 pub async fn begin(client: &Client) -> Result<(), StoreError> {
-    Ok(client.batch_execute("/* begin */ begin").await?)
+    Ok(client.batch_execute("/* begin */ begin; set local idle_in_transaction_session_timeout = '5s'").await?)
 }
 
 pub async fn commit(client: &Client) -> Result<(), StoreError> {

@@ -4,11 +4,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use deadpool_postgres::{Hook, HookError, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::StoreError;
-use super::tls::TlsSettings;
+use super::tls::{TlsMode, TlsSettings};
 
 /// How long to wait for a connection of an exhausted pool before saying so.
 const POOL_WAIT: Duration = Duration::from_millis(100);
@@ -55,6 +56,13 @@ impl Database {
         config.keepalives_interval(KEEPALIVE_INTERVAL);
         config.application_name("subledger");
         config.ssl_mode(tls.ssl_mode());
+        // A name to hold a certificate against is needed, and a socket of this machine has no wire.
+        let is_local =
+            !config.get_hosts().is_empty() && config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
+        let is_nameless = config.get_hosts().is_empty() && tls.mode == TlsMode::Prefer;
+        if is_local || is_nameless {
+            config.ssl_mode(SslMode::Disable);
+        }
         Ok(Self { config, tls: tls.connector()? })
     }
 

@@ -203,6 +203,8 @@ pub async fn accounts_by_email(client: &impl GenericClient, email: &str) -> Resu
 pub async fn not_committed(client: &impl GenericClient, batch: &Batch) -> Result<Vec<i16>, StoreError> {
     let ends = batch.ends();
     let partitions: Vec<i16> = ends.iter().map(|end| end.partition_id).collect();
+    // The session that broke may hold the locks still; whoever asks tries again.
+    client.batch_execute("/* not_committed */ set local lock_timeout = '2s'").await?;
     lock_heads(client, &partitions).await?;
     let mut missing = Vec::new();
     for end in ends {

@@ -99,8 +99,9 @@ impl Scan {
                  from events where partition_id between {first} and {last}
              ) to stdout (format binary)"
         );
-        // Else a scan may begin where another one is at the moment.
-        client.batch_execute("/* scan_as_stored */ set synchronize_seqscans = off").await?;
+        // Else a scan may begin where another one is at the moment, or be several that take turns.
+        let in_turn = "set synchronize_seqscans = off; set max_parallel_workers_per_gather = 0";
+        client.batch_execute(&format!("/* scan_as_stored */ {in_turn}")).await?;
         Self::open(client, &statement).await
     }
 

@@ -57,27 +57,47 @@ impl TlsSettings {
     /// Takes the words about TLS out of a connection string; answers them and the rest, which the driver understands.
     pub fn split(url: &str) -> Result<(Self, String), StoreError> {
         let is_url = url.starts_with("postgres://") || url.starts_with("postgresql://");
-        let (address, options, separator) = match url.split_once('?') {
-            Some((address, options)) if is_url => (address, options, '&'),
-            _ if is_url => (url, "", '&'),
-            _ => ("", url, ' '),
+        // A question mark may stand in a password, too.
+        let query = url.rfind('@').map_or(0, |at| at + 1);
+        let (address, options) = match url[query..].find('?') {
+            Some(at) if is_url => (&url[..query + at], &url[query + at + 1..]),
+            _ if is_url => (url, ""),
+            _ => ("", url),
         };
+        let separator = if is_url { '&' } else { ' ' };
+        let options = options.split(|c: char| if is_url { c == '&' } else { c.is_whitespace() });
         let mut mode = None;
         let mut root_cert = None;
         let mut rest = Vec::new();
-        for option in options.split(separator) {
+        for option in options.filter(|option| !option.is_empty()) {
             match option.split_once('=') {
                 Some(("sslmode", value)) => mode = Some(TlsMode::parse(value)?),
                 Some(("sslrootcert", value)) => {
                     root_cert = Some(percent_decode_str(value).decode_utf8_lossy().into_owned());
                 }
+                // Said in a way that is not understood, it must not pass for not said.
+                _ if option.starts_with("ssl") => {
+                    let name = option.split('=').next().unwrap_or_default();
+                    return Err(StoreError::Refused(format!(
+                        "DATABASE_URL: {name} cannot be read; write sslmode=… and sslrootcert=…, without spaces"
+                    )));
+                }
                 _ => rest.push(option),
             }
         }
-        let mode = match (mode.unwrap_or_default(), &root_cert) {
+        let mode = match (mode, root_cert.as_deref()) {
+            (None | Some(TlsMode::VerifyFull), Some("system")) => TlsMode::VerifyFull,
+            (Some(_), Some("system")) => {
+                let problem = "DATABASE_URL: sslrootcert=system trusts half the world, so it needs sslmode=verify-full";
+                return Err(StoreError::Refused(problem.to_owned()));
+            }
+            (Some(TlsMode::VerifyCa), None) => {
+                let problem = "DATABASE_URL: sslmode=verify-ca needs sslrootcert, the file of whom to trust";
+                return Err(StoreError::Refused(problem.to_owned()));
+            }
             // As in libpq: who names a root certificate wants it to be looked at.
-            (TlsMode::Require, Some(_)) => TlsMode::VerifyCa,
-            (mode, _) => mode,
+            (Some(TlsMode::Require), Some(_)) => TlsMode::VerifyCa,
+            (mode, _) => mode.unwrap_or_default(),
         };
         let root_cert = root_cert.filter(|path| path != "system");
         let rest = rest.join(&separator.to_string());
@@ -218,7 +238,23 @@ mod tests {
     #[test]
     fn a_named_root_certificate_is_looked_at() {
         assert_eq!(split("postgres://h/d?sslmode=require&sslrootcert=ca.pem").0, TlsMode::VerifyCa);
-        assert_eq!(split("postgres://h/d?sslmode=verify-full&sslrootcert=system").1, None);
+        let (mode, root_cert, _) = split("postgres://h/d?sslrootcert=system");
+        assert_eq!((mode, root_cert), (TlsMode::VerifyFull, None));
+    }
+
+    #[test]
+    fn what_is_asked_for_is_never_less_than_it_says() {
+        assert_eq!(split("host=h\tsslmode=require\n dbname=d").0, TlsMode::Require);
+        assert_eq!(split("postgres://u:p?x@h/d?sslmode=require").0, TlsMode::Require);
+        assert_eq!(split("postgres://u:p?x@h/d?sslmode=require").2, "postgres://u:p?x@h/d");
+        for refused in [
+            "host=h sslmode = require",
+            "host=h sslcert=client.pem",
+            "postgres://h/d?sslmode=require&sslrootcert=system",
+            "postgres://h/d?sslmode=verify-ca",
+        ] {
+            assert!(TlsSettings::split(refused).is_err(), "{refused}");
+        }
     }
 
     #[test]

@@ -279,7 +279,7 @@ async fn refused_commands_leave_rows_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_does_not_matter_in_what_order_the_log_lies_in_its_table() {
-    let mut ledger = Ledger::new(4).await;
+    let ledger = Ledger::new(4).await;
     for event in &story("order") {
         ledger.receive(event).await;
     }
