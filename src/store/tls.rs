@@ -57,8 +57,8 @@ impl TlsSettings {
     /// Takes the words about TLS out of a connection string; answers them and the rest, which the driver understands.
     pub fn split(url: &str) -> Result<(Self, String), StoreError> {
         let is_url = url.starts_with("postgres://") || url.starts_with("postgresql://");
-        // A question mark may stand in a password, too.
-        let query = url.rfind('@').map_or(0, |at| at + 1);
+        // A question mark may stand in a password, too, which ends where the driver ends it.
+        let query = url.find('@').map_or(0, |at| at + 1);
         let (address, options) = match url[query..].find('?') {
             Some(at) if is_url => (&url[..query + at], &url[query + at + 1..]),
             _ if is_url => (url, ""),
@@ -246,6 +246,7 @@ mod tests {
     fn what_is_asked_for_is_never_less_than_it_says() {
         assert_eq!(split("host=h\tsslmode=require\n dbname=d").0, TlsMode::Require);
         assert_eq!(split("postgres://u:p?x@h/d?sslmode=require").0, TlsMode::Require);
+        assert_eq!(split("postgres://u:p@h/d?application_name=a@b&sslmode=require").0, TlsMode::Require);
         assert_eq!(split("postgres://u:p?x@h/d?sslmode=require").2, "postgres://u:p?x@h/d");
         for refused in [
             "host=h sslmode = require",
