@@ -5,11 +5,14 @@
 // The helpers beside the tests, too.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/test_folder.rs"]
+mod test_folder;
+
 use std::{
     env, fs,
     io::{BufRead, BufReader},
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -22,29 +25,11 @@ use subledger::embedded_postgres::{
     Durability::{self, Durable, Volatile},
     EmbeddedPostgres, EmbeddedPostgresError, find_binaries,
 };
+use test_folder::TestFolder;
 use tokio_postgres::{Client, NoTls, config::Host, error::SqlState};
 
 /// Tells [`owner_process`] that it is the child of another test, and which folder to use.
 const OWNER_FOLDER: &str = "SUBLEDGER_TEST_OWNER_FOLDER";
-
-/// A folder of a test's own, not made yet, removed at the end.
-struct TestFolder(PathBuf);
-
-impl TestFolder {
-    fn new(name: &str) -> Self {
-        let id = uuid::Uuid::new_v4().simple();
-        Self(env::temp_dir().join(format!("subledger-{name}-{id}")))
-    }
-}
-
-impl Drop for TestFolder {
-    fn drop(&mut self) {
-        if let Ok(location) = fs::read_to_string(self.0.join("location")) {
-            let _ = fs::remove_dir_all(location.trim());
-        }
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;

@@ -1,23 +1,16 @@
 //! TLS to a real Postgres: `sslmode` and `sslrootcert` mean what they mean to libpq.
 
+#[path = "support/test_folder.rs"]
+mod test_folder;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use subledger::embedded_postgres::{Durability, EmbeddedPostgres};
 use subledger::store::connect::Database;
-
-struct TestFolder(PathBuf);
-
-impl Drop for TestFolder {
-    fn drop(&mut self) {
-        if let Ok(location) = fs::read_to_string(self.0.join("location")) {
-            let _ = fs::remove_dir_all(location.trim());
-        }
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use test_folder::TestFolder;
 
 fn authority() -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::new(Vec::new()).expect("no names");
@@ -63,7 +56,7 @@ async fn is_encrypted(url: &str) -> Result<bool, String> {
 
 #[tokio::test]
 async fn sslmode_means_what_it_means_to_libpq() {
-    let folder = TestFolder(std::env::temp_dir().join(format!("subledger-tls-{}", uuid::Uuid::new_v4().simple())));
+    let folder = TestFolder::new("tls");
     let postgres = EmbeddedPostgres::start(&folder.0, Durability::Volatile).await.expect("a server");
     let plain = postgres.url();
     assert_eq!(is_encrypted(&plain).await, Ok(false), "the server cannot yet");

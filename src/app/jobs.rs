@@ -1,8 +1,7 @@
 //! Long work on the whole ledger, started by one request and looked at by others.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
@@ -11,13 +10,14 @@ use serde::Serialize;
 use super::rebuild::{self, Rebuilt};
 use super::service::Service;
 use super::verify::{self, Progress, Report, VerifyOptions};
+use crate::clock::Clock;
 use crate::store::error::StoreError;
 
 /// What this process did last of each kind.
 #[derive(Debug, Default)]
 pub struct Jobs {
-    verify: Slot<Report>,
-    rebuild: Slot<Rebuilt>,
+    verify: Arc<Slot<Report>>,
+    rebuild: Arc<Slot<Rebuilt>>,
 }
 
 /// A job as it stands.
@@ -47,109 +47,100 @@ pub enum JobStatus {
     Failed,
 }
 
+/// The last job of a kind. There is one at a time.
 #[derive(Debug)]
-struct Slot<T> {
-    job: Mutex<Option<Job<T>>>,
-    progress: Arc<(AtomicU64, AtomicU64)>,
-}
+struct Slot<T>(Mutex<Option<Job<T>>>);
 
 impl<T> Default for Slot<T> {
     fn default() -> Self {
-        Self { job: Mutex::new(None), progress: Arc::default() }
+        Self(Mutex::new(None))
     }
 }
 
-impl<T: Clone> Slot<T> {
-    /// The last job, with its progress up to now.
-    fn current(&self) -> Option<Job<T>> {
-        let mut job = self.job.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        (job.events, job.total_events) =
-            (self.progress.0.load(Ordering::Relaxed), self.progress.1.load(Ordering::Relaxed));
-        Some(job)
+impl<T: Clone + Send + 'static> Slot<T> {
+    fn job(&self) -> MutexGuard<'_, Option<Job<T>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the slot, unless a job is running in it.
-    fn begin(&self, now: DateTime<Utc>) -> Option<Progress> {
-        let mut job = self.job.lock().unwrap_or_else(PoisonError::into_inner);
-        if job.as_ref().is_some_and(|job| job.status == JobStatus::Running) {
-            return None;
+    /// Starts some work, unless a job is running. Answers the job under way.
+    fn start<W>(self: &Arc<Self>, clock: &Arc<dyn Clock>, work: impl FnOnce(Progress) -> W) -> Job<T>
+    where
+        W: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let mut job = self.job();
+        if let Some(running) = job.as_ref().filter(|job| job.status == JobStatus::Running) {
+            return running.clone();
         }
-        let fresh = Job {
+        let started = Job {
             status: JobStatus::Running,
-            started_at: now,
+            started_at: clock.now(),
             events: 0,
             total_events: 0,
             finished_at: None,
             result: None,
             error: None,
         };
-        *job = Some(fresh);
-        let seen = Arc::clone(&self.progress);
-        let progress: Progress = Arc::new(move |done, total| {
-            seen.0.store(done, Ordering::Relaxed);
-            seen.1.store(total, Ordering::Relaxed);
+        *job = Some(started.clone());
+        let slot = Arc::clone(self);
+        let work = work(Arc::new(move |events, total_events| {
+            slot.update(|job| (job.events, job.total_events) = (events, total_events));
+        }));
+        let (slot, clock) = (Arc::clone(self), Arc::clone(clock));
+        tokio::spawn(async move {
+            // A job that panics has failed, and does not run for ever.
+            let panicked = |_| Err(StoreError::Corrupt("the job panicked; the log tells where".to_owned()));
+            let outcome = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(panicked);
+            slot.update(|job| {
+                job.finished_at = Some(clock.now());
+                match outcome {
+                    Ok(result) => (job.status, job.result) = (JobStatus::Done, Some(result)),
+                    Err(error) => {
+                        tracing::error!(%error, "a job failed");
+                        (job.status, job.error) = (JobStatus::Failed, Some(error.to_string()));
+                    }
+                }
+            });
         });
-        progress(0, 0);
-        Some(progress)
+        started
     }
 
-    fn end(&self, now: DateTime<Utc>, outcome: Result<T, StoreError>) {
-        let mut job = self.job.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(job) = job.as_mut() else { return };
-        job.finished_at = Some(now);
-        match outcome {
-            Ok(result) => (job.status, job.result) = (JobStatus::Done, Some(result)),
-            Err(error) => (job.status, job.error) = (JobStatus::Failed, Some(error.to_string())),
+    fn update(&self, change: impl FnOnce(&mut Job<T>)) {
+        if let Some(job) = self.job().as_mut() {
+            change(job);
         }
     }
 }
 
 impl Service {
     /// Starts verifying the ledger, unless this process is doing so already. Answers the job under way.
-    pub fn start_verify(self: &Arc<Self>) -> Option<Job<Report>> {
-        if let Some(progress) = self.jobs.verify.begin(self.clock.now()) {
-            let service = Arc::clone(self);
-            tokio::spawn(async move {
-                let options = VerifyOptions { progress, ..VerifyOptions::default() };
-                let outcome = finish(verify::verify(&service.database, &options)).await;
-                match &outcome {
-                    Ok(report) if report.is_clean() => tracing::info!(events = report.events, "the ledger is sound"),
-                    Ok(report) => tracing::error!(differences = report.differences, "the ledger is not sound"),
-                    Err(error) => tracing::error!(%error, "the ledger could not be verified"),
-                }
-                service.jobs.verify.end(service.clock.now(), outcome);
-            });
-        }
-        self.last_verify()
+    pub fn start_verify(&self) -> Job<Report> {
+        let database = self.database.clone();
+        self.jobs.verify.start(&self.clock, |progress| async move {
+            let options = VerifyOptions { progress, ..VerifyOptions::default() };
+            let report = verify::verify(&database, &options).await?;
+            match report.differences {
+                0 => tracing::info!(events = report.events, "the ledger is sound"),
+                differences => tracing::error!(differences, "the ledger is not sound"),
+            }
+            Ok(report)
+        })
     }
 
     pub fn last_verify(&self) -> Option<Job<Report>> {
-        self.jobs.verify.current()
+        self.jobs.verify.job().clone()
     }
 
     /// Starts rebuilding the read models, unless this process is doing so already. Answers the job under way.
-    pub fn start_rebuild(self: &Arc<Self>) -> Option<Job<Rebuilt>> {
-        if let Some(progress) = self.jobs.rebuild.begin(self.clock.now()) {
-            let service = Arc::clone(self);
-            tokio::spawn(async move {
-                let outcome = finish(rebuild::rebuild(&service.database, progress)).await;
-                match &outcome {
-                    Ok(rebuilt) => tracing::info!(events = rebuilt.events, "the read models are rebuilt"),
-                    Err(error) => tracing::error!(%error, "the read models could not be rebuilt"),
-                }
-                service.jobs.rebuild.end(service.clock.now(), outcome);
-            });
-        }
-        self.last_rebuild()
+    pub fn start_rebuild(&self) -> Job<Rebuilt> {
+        let database = self.database.clone();
+        self.jobs.rebuild.start(&self.clock, |progress| async move {
+            let rebuilt = rebuild::rebuild(&database, progress).await?;
+            tracing::info!(events = rebuilt.events, "the read models are rebuilt");
+            Ok(rebuilt)
+        })
     }
 
     pub fn last_rebuild(&self) -> Option<Job<Rebuilt>> {
-        self.jobs.rebuild.current()
+        self.jobs.rebuild.job().clone()
     }
-}
-
-/// A job that panics has failed, and does not run for ever.
-async fn finish<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    let panicked = |_| Err(StoreError::Corrupt("the job panicked; the log tells where".to_owned()));
-    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(panicked)
 }

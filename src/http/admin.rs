@@ -42,9 +42,8 @@ pub async fn retry_all_parked(state: web::Data<State>) -> Result<HttpResponse, A
 }
 
 /// Starts verifying the log and every read model, in the background.
-pub async fn start_verify(state: web::Data<State>) -> Result<HttpResponse, ApiError> {
-    let job = state.service.start_verify().ok_or(ApiError::Internal)?;
-    Ok(HttpResponse::Accepted().json(job))
+pub async fn start_verify(state: web::Data<State>) -> HttpResponse {
+    HttpResponse::Accepted().json(state.service.start_verify())
 }
 
 /// How far this replica's last verification is, and what it found.
@@ -54,9 +53,8 @@ pub async fn get_verify(state: web::Data<State>) -> Result<HttpResponse, ApiErro
 }
 
 /// Starts rebuilding the read models, in the background.
-pub async fn start_rebuild(state: web::Data<State>) -> Result<HttpResponse, ApiError> {
-    let job = state.service.start_rebuild().ok_or(ApiError::Internal)?;
-    Ok(HttpResponse::Accepted().json(job))
+pub async fn start_rebuild(state: web::Data<State>) -> HttpResponse {
+    HttpResponse::Accepted().json(state.service.start_rebuild())
 }
 
 /// How far this replica's last rebuild is, and what it did.
