@@ -4,12 +4,14 @@ create table balances (
     account_id text not null constraint balances_pkey primary key,
     partition_id smallint not null,
     version bigint not null,
+    position bigint not null,
     available bigint not null,
     state json not null
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.02);
 comment on table balances is
     'One row an account: its lots, allowances and access. What every debit reads and writes, so nothing that changes is indexed and updates stay on their page.';
 comment on column balances.version is 'Events of the account that the row reflects.';
+comment on column balances.position is 'Position of the last of them.';
 comment on column balances.available is
     'Credits that could be spent when the row was written. Expiry and refills that came due since are evaluated when the account is read.';
 comment on column balances.state is 'src/domain/credit.rs, Credits.';
@@ -96,3 +98,23 @@ comment on view invoices is 'Stripe invoices, as last heard of.';
 comment on view payments is 'PaymentIntents with what became of them; refunds and disputes are in billing_objects.state.';
 comment on view credit_purchases is 'Checkout sessions that sell credit packs.';
 comment on view credit_lots is 'All lots, spendable and closed.';
+
+create function account_events(account text, after_version bigint default 0, most bigint default null)
+returns setof events language sql stable as $$
+    with recursive stream as (
+        select events.* from balances
+        join events on events.partition_id = balances.partition_id and events.position = coalesce(
+            (select beyond.position from events beyond
+             where beyond.account_id = account and beyond.version % 16 = 1 and beyond.version > after_version + most
+             order by beyond.version limit 1),
+            balances.position)
+        where balances.account_id = account
+        union all
+        select events.* from stream
+        join events on events.partition_id = stream.partition_id and events.position = stream.previous_position
+        where stream.version > after_version + 1
+    )
+    select * from stream where version > after_version order by version limit most
+$$;
+comment on function account_events is
+    'An account''s events after a version, oldest first. Starts at the first indexed event past them, and walks back.';

@@ -35,9 +35,20 @@ create table inbox (
     created_at timestamptz,
     received_at timestamptz not null,
     body bytea not null
-) with (toast_tuple_target = 8160);
--- Nearly every body fits a page. Compressing it, or putting it into a table of its own, costs more than all else here.
-alter table inbox alter column body set storage external;
+);
+-- Compressed by LZ4, a body makes less work than writing and logging the rest of it would. Any other compression, and
+-- putting bodies into a table of their own, costs more than all else here: MAIN keeps them in the row while it fits a
+-- page (the other columns too, or they would be put elsewhere before the body is compressed), and a server that was built
+-- without LZ4 keeps them as they are.
+do $$ begin
+    alter table inbox alter column body set compression lz4, alter column body set storage main,
+        alter column stripe_event_id set storage main, alter column type set storage main,
+        alter column status set storage main, alter column reason set storage main,
+        alter column account_id set storage main, alter column api_version set storage main;
+exception when feature_not_supported then
+    alter table inbox alter column body set storage external;
+    alter table inbox set (toast_tuple_target = 8160);
+end $$;
 create index inbox_parked on inbox (received_at, stripe_event_id) where status = 'parked';
 create index inbox_received on inbox using brin (received_at);
 comment on table inbox is 'Raw bodies as Stripe sent them. They hold personal data, so they are kept for a time only; parked ones stay until applied.';

@@ -4,10 +4,11 @@ create function append_batch(
     batch uuid,
     head_partition smallint[], head_expected bigint[], head_position bigint[], head_hash bytea[],
     event_partition smallint[], event_position bigint[], event_account text[], event_version bigint[],
+    event_previous_position bigint[],
     event_type text[], event_type_version smallint, event_at timestamptz[], event_payload text[], event_hash bytea[],
     key_partition smallint[], key_digest bytea[], key_request bytea[], key_position bigint[], key_outcome text[],
-    balance_partition smallint[], balance_account text[], balance_version bigint[], balance_available bigint[],
-    balance_state text[],
+    balance_partition smallint[], balance_account text[], balance_version bigint[], balance_position bigint[],
+    balance_available bigint[], balance_state text[],
     object_partition smallint[], object_account text[], object_kind text[], object_stripe_id text[],
     object_sort_at timestamptz[], object_state text[],
     link_partition smallint[], link_stripe_id text[], link_account text[], link_moved_from text[],
@@ -38,8 +39,8 @@ begin
     where heads.position is distinct from e.expected;
     return query select r.partition_id, 'stale'::text from unnest(refused) as r (partition_id);
 
-    -- Keys and links are claimed without asking first: there is hardly ever anybody in the way. If there is, this alone
-    -- is undone, whoever is in the way is found, and the others are claimed. In one order, so that writers cannot deadlock.
+    -- Keys, links and StripeEvents are claimed without asking first: there is hardly ever anybody in the way. If there is,
+    -- this alone is undone, whoever is in the way is found, and the others are claimed. In one order, so that writers cannot deadlock.
     for attempt in 1..2 loop
         begin
             insert into idempotency (key, request, partition_id, position, outcome)
@@ -73,6 +74,16 @@ begin
                     raise exception 'a Stripe id leads to another account' using errcode = 'unique_violation';
                 end if;
             end if;
+
+            if cardinality(inbox_event) > 0 then
+                insert into inbox (stripe_event_id, type, status, reason, account_id, api_version, created_at,
+                                   received_at, body)
+                select i.event, i.type, i.status, i.reason, i.account, i.api_version, i.created_at, i.received_at, i.body
+                from unnest(inbox_partition, inbox_event, inbox_type, inbox_status, inbox_reason, inbox_account,
+                            inbox_api_version, inbox_created_at, inbox_received_at, inbox_body)
+                    as i (partition_id, event, type, status, reason, account, api_version, created_at, received_at, body)
+                where i.partition_id <> all (refused);
+            end if;
             exit;
         exception when unique_violation then
             if attempt = 2 then
@@ -92,14 +103,20 @@ begin
             return query select r.partition_id, 'key'::text from unnest(taken) as r (partition_id);
             return query select r.partition_id, 'link'::text from unnest(elsewhere) as r (partition_id);
             refused := refused || taken || elsewhere;
+            -- One that was parked makes room for what became of it.
+            delete from inbox using unnest(inbox_partition, inbox_event) as i (partition_id, event)
+            where inbox.stripe_event_id = i.event and i.partition_id <> all (refused);
         end;
     end loop;
 
     if cardinality(event_position) > 0 then
-        insert into events (partition_id, position, account_id, version, type, type_version, at, payload, hash)
-        select e.partition_id, e.position, e.account, e.version, e.type, event_type_version, e.at, e.payload::json, e.hash
-        from unnest(event_partition, event_position, event_account, event_version, event_type, event_at, event_payload,
-                    event_hash) as e (partition_id, position, account, version, type, at, payload, hash)
+        insert into events (partition_id, position, account_id, version, previous_position, type, type_version, at,
+                            payload, hash)
+        select e.partition_id, e.position, e.account, e.version, e.previous_position, e.type, event_type_version, e.at,
+               e.payload::json, e.hash
+        from unnest(event_partition, event_position, event_account, event_version, event_previous_position, event_type,
+                    event_at, event_payload, event_hash)
+            as e (partition_id, position, account, version, previous_position, type, at, payload, hash)
         where e.partition_id <> all (refused);
 
         update heads set position = h.position, hash = h.hash, batch_id = batch
@@ -109,16 +126,17 @@ begin
 
     if cardinality(balance_account) > 0 then
         -- Nearly all are there. An upsert would lock each row, and log that, before it updates it.
-        update balances set version = b.version, available = b.available, state = b.state::json
-        from unnest(balance_partition, balance_account, balance_version, balance_available, balance_state)
-            as b (partition_id, account, version, available, state)
+        update balances
+        set version = b.version, position = b.position, available = b.available, state = b.state::json
+        from unnest(balance_partition, balance_account, balance_version, balance_position, balance_available,
+                    balance_state) as b (partition_id, account, version, position, available, state)
         where balances.account_id = b.account and b.partition_id <> all (refused);
         get diagnostics written = row_count;
         if written < cardinality(balance_account) then
-            insert into balances (account_id, partition_id, version, available, state)
-            select b.account, b.partition_id, b.version, b.available, b.state::json
-            from unnest(balance_partition, balance_account, balance_version, balance_available, balance_state)
-                as b (partition_id, account, version, available, state)
+            insert into balances (account_id, partition_id, version, position, available, state)
+            select b.account, b.partition_id, b.version, b.position, b.available, b.state::json
+            from unnest(balance_partition, balance_account, balance_version, balance_position, balance_available,
+                        balance_state) as b (partition_id, account, version, position, available, state)
             where b.partition_id <> all (refused)
             on conflict (account_id) do nothing;
         end if;
@@ -139,17 +157,6 @@ begin
             as o (partition_id, account, kind, id, sort_at, state)
         where o.state is not null and o.partition_id <> all (refused)
         on conflict (account_id, kind, object_id) do update set state = excluded.state, sort_at = excluded.sort_at;
-    end if;
-
-    if cardinality(inbox_event) > 0 then
-        insert into inbox (stripe_event_id, type, status, reason, account_id, api_version, created_at, received_at, body)
-        select i.event, i.type, i.status, i.reason, i.account, i.api_version, i.created_at, i.received_at, i.body
-        from unnest(inbox_partition, inbox_event, inbox_type, inbox_status, inbox_reason, inbox_account,
-                    inbox_api_version, inbox_created_at, inbox_received_at, inbox_body)
-            as i (partition_id, event, type, status, reason, account, api_version, created_at, received_at, body)
-        where i.partition_id <> all (refused)
-        on conflict (stripe_event_id) do update
-            set status = excluded.status, reason = excluded.reason, account_id = excluded.account_id;
     end if;
 end $$;
 comment on function append_batch is

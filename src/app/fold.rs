@@ -17,6 +17,8 @@ pub enum FoldError {
     Unreadable(#[from] EventError),
     #[error("the account's next version would be {expected}, not {found}")]
     Gap { expected: i64, found: i64 },
+    #[error("the account's event before this one stands at position {expected}, not {found}")]
+    Previous { expected: i64, found: i64 },
     #[error("the account id is no account id: {0}")]
     AccountId(#[from] AccountIdError),
 }
@@ -105,10 +107,14 @@ impl Folded {
             }
             Err(_) => self.account.version += 1,
         }
+        let previous = std::mem::replace(&mut self.account.position, scanned.position);
         self.account.version = scanned.version;
         read?;
         if expected != scanned.version {
             return Err(FoldError::Gap { expected, found: scanned.version });
+        }
+        if previous != scanned.previous_position {
+            return Err(FoldError::Previous { expected: previous, found: scanned.previous_position });
         }
         Ok(())
     }

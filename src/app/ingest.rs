@@ -51,15 +51,20 @@ impl Service {
     /// Takes in a body whose signature has been verified. Whatever it is, it is kept: only a store that cannot keep it
     /// is an error.
     pub async fn receive(&self, body: Bytes) -> Result<Received, AppError> {
-        let (event, value) = match translate::parse(&body) {
-            Ok(parsed) => parsed,
+        let settings = Settings { account_metadata_keys: &self.stripe.account_metadata_keys };
+        let read = translate::parse(&body).map(|(event, value)| {
+            let facts = translate::translate(&event, &value, settings);
+            (event, facts)
+        });
+        let (event, facts) = match read {
+            Ok(read) => read,
             Err(error) => {
                 let received = self.park_unreadable(body, &error).await?;
                 self.metrics.count_stripe_event("unreadable", received.as_str());
                 return Ok(received);
             }
         };
-        let received = self.take_in(&event, &value, &body).await;
+        let received = self.take_in(&event, facts, body).await;
         let status = received.as_ref().map_or("refused", |received| received.as_str());
         self.metrics.count_stripe_event(&event.event_type, status);
         tracing::debug!(stripe_event_id = event.id, event_type = event.event_type, status, "StripeEvent received");
@@ -69,8 +74,8 @@ impl Service {
     async fn take_in(
         &self,
         event: &StripeEvent,
-        value: &serde_json::Value,
-        body: &Bytes,
+        facts: Result<Option<Facts>, TranslateError>,
+        body: Bytes,
     ) -> Result<Received, AppError> {
         let mut row = InboxRow {
             stripe_event_id: event.id.clone(),
@@ -81,15 +86,14 @@ impl Service {
             api_version: event.api_version.clone(),
             created_at: DateTime::from_timestamp(event.created, 0),
             received_at: self.clock.now(),
-            body: body.clone(),
+            body,
         };
         if event.livemode != self.stripe.livemode {
             let (ours, theirs) = (mode(self.stripe.livemode), mode(event.livemode));
             row.reason = Some(format!("a {theirs}-mode event; this service takes {ours} mode (STRIPE_LIVEMODE)"));
             return self.keep(row).await;
         }
-        let settings = Settings { account_metadata_keys: &self.stripe.account_metadata_keys };
-        match translate::translate(event, value, settings) {
+        match facts {
             Ok(Some(facts)) => match self.apply(event, facts, &mut row).await {
                 // What a defect of ours cannot apply waits for the fix.
                 Err(AppError::Poisoned(reason)) => self.park(row, reason).await,

@@ -470,8 +470,7 @@ impl Lane {
                 let result = decided.map_err(panicked)?;
                 let events = draft.events;
                 let is_linked = |link: &str| self.linked.peek(link) == Some(&work.account);
-                let position =
-                    plan.add_events(partition_id, &work.account, version, &events, context.now, is_linked)?;
+                let position = plan.add_events(partition_id, account, &events, context.now, is_linked)?;
                 if let (Some(inbox), Ok(Outcome::Observed { applied })) = (&mut inbox, &result) {
                     inbox.account_id = Some(work.account.as_str().to_owned());
                     inbox.status = if *applied { InboxStatus::Applied } else { InboxStatus::Superseded };

@@ -91,13 +91,11 @@ fn write(
     context: Context<'_>,
 ) -> Result<(), AppError> {
     plan.enter(partition_id, heads)?;
-    let version = account.version;
     let mut changes = Changes::default();
     let mut draft = Draft::new(account, &mut changes);
     decide(&mut draft, command, context)?;
     let events = draft.events;
-    let id = account.id.clone();
-    plan.add_events(partition_id, &id, version, &events, context.now, |_| false)?;
+    plan.add_events(partition_id, account, &events, context.now, |_| false)?;
     plan.add_rows(partition_id, account, &changes, context.now)?;
     Ok(())
 }

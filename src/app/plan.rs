@@ -39,25 +39,27 @@ impl Plan {
         Ok(head)
     }
 
-    /// Puts events at the end of a partition that was entered. `version` is the account's before them; Stripe ids that
-    /// are linked to the account already need no link.
+    /// Puts the events that an account has just gone through at the end of its partition, which was entered. Stripe ids
+    /// that are linked to the account already need no link. Answers the last position.
     pub fn add_events(
         &mut self,
         partition_id: i16,
-        account: &AccountId,
-        version: i64,
+        account: &mut Account,
         events: &[Event],
         at: DateTime<Utc>,
         is_linked: impl Fn(&str) -> bool,
     ) -> Result<i64, StoreError> {
         let no_head = || StoreError::Corrupt(format!("partition {partition_id} was not entered"));
         let (_, end) = self.heads.get_mut(&partition_id).ok_or_else(no_head)?;
-        for (event, version) in events.iter().zip(version + 1..) {
-            let row = place(event, account, version, partition_id, *end, at)?;
+        let Account { id, version, position, .. } = account;
+        let first = *version - i64::try_from(events.len()).unwrap_or(i64::MAX) + 1;
+        for (event, version) in events.iter().zip(first..) {
+            let row = place(event, id, version, *position, partition_id, *end, at)?;
             *end = Head { position: row.position, hash: row.hash };
+            *position = row.position;
             self.batch.push_event(row);
-            for link in projection::links(account, version, event).iter().filter(|link| !is_linked(link)) {
-                self.batch.push_link(partition_id, link, account.as_str(), None);
+            for link in projection::links(id, version, event).iter().filter(|link| !is_linked(link)) {
+                self.batch.push_link(partition_id, link, id.as_str(), None);
             }
         }
         Ok(end.position)
@@ -105,6 +107,7 @@ fn place(
     event: &Event,
     account: &AccountId,
     version: i64,
+    previous_position: i64,
     partition_id: i16,
     end: Head,
     at: DateTime<Utc>,
@@ -116,6 +119,7 @@ fn place(
         position,
         account_id: account.as_str(),
         version,
+        previous_position,
         event_type: event.name(),
         type_version: EVENT_VERSION,
         at_us: at.timestamp_micros(),
@@ -123,5 +127,6 @@ fn place(
     };
     let hash = chain::hash(&end.hash, link);
     let account_id = account.as_str().to_owned();
-    Ok(EventRow { partition_id, position, account_id, version, event_type: event.name(), at, payload, hash })
+    let event_type = event.name();
+    Ok(EventRow { partition_id, position, account_id, version, previous_position, event_type, at, payload, hash })
 }

@@ -228,6 +228,7 @@ fn finish_chain(chain: Chain, shared: &Shared, verified: &mut Verified) {
 fn fold_difference(scanned: &Scanned<'_>, error: &FoldError) -> Difference {
     let difference = match error {
         FoldError::Gap { expected, found } => Difference::new("events", "version", expected, found),
+        FoldError::Previous { expected, found } => Difference::new("events", "previous_position", expected, found),
         FoldError::Unreadable(error) => Difference::new("events", "payload", "readable", error),
         FoldError::AccountId(error) => Difference::new("events", "account_id", "an account id", error),
     };

@@ -19,6 +19,8 @@ pub struct Account {
     pub id: AccountId,
     /// Events in the stream so far.
     pub version: i64,
+    /// Where the last of them stands in its partition; 0 before the first.
+    pub position: i64,
     pub credits: Credits,
     /// `None` when it was not loaded: a debit needs only the credits.
     pub billing: Option<Box<Billing>>,
@@ -35,7 +37,7 @@ pub struct Changes {
 impl Account {
     /// An account that nothing is known of, all of it in memory.
     pub fn new(id: AccountId) -> Self {
-        Self { id, version: 0, credits: Credits::default(), billing: Some(Box::default()) }
+        Self { id, version: 0, position: 0, credits: Credits::default(), billing: Some(Box::default()) }
     }
 
     /// No event has happened to it.

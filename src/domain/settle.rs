@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Months, TimeDelta, Utc};
 
+use super::account::{Account, Changes};
 use super::billing::{Billing, CheckoutRecord, InvoiceRecord};
 use super::catalog::{Catalog, CreditAllowance, DEFAULT_PACK_PRIORITY, Interval, PriceKey, Rollover, TrialCredits};
 use super::claims::settle_claims;
@@ -51,8 +52,8 @@ pub fn credits_at(id: &AccountId, credits: &Credits, context: Context<'_>) -> Cr
     if !is_clock_due(credits, context) {
         return credits.clone();
     }
-    let mut account = super::account::Account { id: id.clone(), version: 0, credits: credits.clone(), billing: None };
-    let mut changes = super::account::Changes::default();
+    let mut account = Account { credits: credits.clone(), billing: None, ..Account::new(id.clone()) };
+    let mut changes = Changes::default();
     settle_clock(&mut Draft::new(&mut account, &mut changes), context);
     account.credits
 }

@@ -5,28 +5,25 @@
 //! minor units of `currency`.
 
 use serde::{Deserialize, Serialize};
+use serde_with::skip_serializing_none;
 
 pub use super::stripe_payment::{Charge, CreditNote, Dispute, PaymentIntent, Refund};
 use super::tracked::Snapshot;
 
 /// A price as far as an allowance and a listing need it.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Price {
     pub id: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lookup_key: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub product: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit_amount: Option<i64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub currency: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval_count: Option<i64>,
 }
 
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Customer {
     pub id: String,
@@ -47,6 +44,7 @@ impl Snapshot for Customer {
     }
 }
 
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SubscriptionItem {
     pub id: String,
@@ -56,12 +54,14 @@ pub struct SubscriptionItem {
     pub current_period_end: Option<i64>,
 }
 
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PauseCollection {
     pub behavior: String,
     pub resumes_at: Option<i64>,
 }
 
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Subscription {
     pub id: String,
@@ -80,7 +80,6 @@ pub struct Subscription {
     pub pause_collection: Option<PauseCollection>,
     pub schedule: Option<String>,
     /// The items a pending update will put in place once its invoice is paid.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_items: Option<Vec<SubscriptionItem>>,
     pub latest_invoice: Option<String>,
     pub default_payment_method: Option<String>,
@@ -124,6 +123,7 @@ impl Snapshot for Subscription {
     }
 }
 
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InvoiceLine {
     pub id: String,
@@ -135,10 +135,10 @@ pub struct InvoiceLine {
     pub period_end: i64,
     pub proration: bool,
     pub subscription: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscription_item: Option<String>,
 }
 
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Invoice {
     pub id: String,
@@ -195,6 +195,7 @@ pub struct InvoicePayment {
 }
 
 /// What a Checkout session in payment mode sells, from the metadata its creator gave it.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PackOrder {
     /// Credits named by the session itself (`metadata.credits`).
@@ -205,6 +206,7 @@ pub struct PackOrder {
     pub price: Option<String>,
 }
 
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckoutSession {
     pub id: String,
@@ -244,6 +246,7 @@ impl Snapshot for CheckoutSession {
     }
 }
 
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PaymentMethod {
     pub id: String,
@@ -271,6 +274,7 @@ impl Snapshot for PaymentMethod {
     }
 }
 
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SchedulePhase {
     pub start_date: Option<i64>,
@@ -279,6 +283,7 @@ pub struct SchedulePhase {
     pub items: Vec<(String, i64)>,
 }
 
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SubscriptionSchedule {
     pub id: String,
@@ -303,6 +308,7 @@ impl Snapshot for SubscriptionSchedule {
 }
 
 /// What Stripe expects to charge next; known by its subscription, since a preview has no id of its own.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UpcomingInvoice {
     pub subscription: String,
@@ -347,6 +353,7 @@ impl Snapshot for ActiveEntitlements {
 }
 
 /// A price or product of the seller; belongs to no customer.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CatalogObject {
     pub id: String,
@@ -354,7 +361,6 @@ pub struct CatalogObject {
     pub object: String,
     pub active: bool,
     pub deleted: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<Price>,
 }
 

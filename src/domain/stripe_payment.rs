@@ -1,9 +1,11 @@
 //! Stripe's objects about money that moves: payments, refunds, disputes, credit notes.
 
 use serde::{Deserialize, Serialize};
+use serde_with::skip_serializing_none;
 
 use super::tracked::Snapshot;
 
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PaymentIntent {
     pub id: String,
@@ -16,7 +18,6 @@ pub struct PaymentIntent {
     /// Stripe's code of the last failed attempt.
     pub last_payment_error: Option<String>,
     /// The order it pays: for an invoice, the first 25 characters of its id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order_reference: Option<String>,
     pub created: Option<i64>,
 }
@@ -42,6 +43,7 @@ impl Snapshot for PaymentIntent {
     }
 }
 
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Charge {
     pub id: String,
@@ -74,6 +76,7 @@ impl Snapshot for Charge {
     }
 }
 
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Refund {
     pub id: String,
@@ -110,6 +113,7 @@ impl Snapshot for Refund {
     }
 }
 
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Dispute {
     pub id: String,
@@ -151,6 +155,7 @@ impl Snapshot for Dispute {
     }
 }
 
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CreditNote {
     pub id: String,

@@ -14,6 +14,8 @@ use crate::domain::stripe_object::StripeObject;
 pub struct BalanceRow {
     pub account_id: String,
     pub version: i64,
+    /// Of the account's last event.
+    pub position: i64,
     /// Credits spendable at the account's last event.
     pub available: i64,
     /// JSON.
@@ -37,6 +39,7 @@ pub fn balance_row(account: &Account, at: DateTime<Utc>) -> Result<BalanceRow, s
     Ok(BalanceRow {
         account_id: account.id.as_str().to_owned(),
         version: account.version,
+        position: account.position,
         available: account.credits.available_at(at),
         state: serde_json::to_string(&account.credits)?,
     })

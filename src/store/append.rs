@@ -43,6 +43,7 @@ struct Events {
     position: Vec<i64>,
     account: Vec<String>,
     version: Vec<i64>,
+    previous_position: Vec<i64>,
     event_type: Vec<&'static str>,
     at: Vec<DateTime<Utc>>,
     payload: Vec<String>,
@@ -63,6 +64,7 @@ struct Balances {
     partition: Vec<i16>,
     account: Vec<String>,
     version: Vec<i64>,
+    position: Vec<i64>,
     available: Vec<i64>,
     state: Vec<String>,
 }
@@ -106,6 +108,8 @@ pub struct EventRow {
     pub position: i64,
     pub account_id: String,
     pub version: i64,
+    /// Of the account's event before this one; 0 before its first.
+    pub previous_position: i64,
     pub event_type: &'static str,
     pub at: DateTime<Utc>,
     /// JSON.
@@ -186,6 +190,7 @@ impl Batch {
         self.events.position.push(row.position);
         self.events.account.push(row.account_id);
         self.events.version.push(row.version);
+        self.events.previous_position.push(row.previous_position);
         self.events.event_type.push(row.event_type);
         self.events.at.push(row.at);
         self.events.payload.push(row.payload);
@@ -204,6 +209,7 @@ impl Batch {
         self.balances.partition.push(partition_id);
         self.balances.account.push(row.account_id);
         self.balances.version.push(row.version);
+        self.balances.position.push(row.position);
         self.balances.available.push(row.available);
         self.balances.state.push(row.state);
     }
@@ -311,7 +317,7 @@ impl Keys {
 
 /// Prepares the statement on a connection.
 pub async fn prepare(client: &Client) -> Result<Statement, StoreError> {
-    const PARAMETERS: usize = 44;
+    const PARAMETERS: usize = 46;
     let places: Vec<String> = (1..=PARAMETERS).map(|n| format!("${n}")).collect();
     let text = format!("/* append */ select refused_partition, reason from append_batch({})", places.join(", "));
     Ok(client.prepare(&text).await?)
@@ -352,6 +358,7 @@ pub async fn append(
                 &events.position,
                 &events.account,
                 &events.version,
+                &events.previous_position,
                 &events.event_type,
                 &EVENT_VERSION,
                 &events.at,
@@ -365,6 +372,7 @@ pub async fn append(
                 &balances.partition,
                 &balances.account,
                 &balances.version,
+                &balances.position,
                 &balances.available,
                 &balances.state,
                 &objects.partition,

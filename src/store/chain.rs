@@ -15,6 +15,7 @@ pub struct Link<'a> {
     pub position: i64,
     pub account_id: &'a str,
     pub version: i64,
+    pub previous_position: i64,
     pub event_type: &'a str,
     pub type_version: i16,
     /// Microseconds since the Unix epoch.
@@ -30,6 +31,7 @@ pub fn hash(previous: &Hash, link: Link<'_>) -> Hash {
     sha.update(link.partition_id.to_be_bytes());
     sha.update(link.position.to_be_bytes());
     sha.update(link.version.to_be_bytes());
+    sha.update(link.previous_position.to_be_bytes());
     sha.update(link.type_version.to_be_bytes());
     sha.update(link.at_us.to_be_bytes());
     for text in [link.account_id, link.event_type, link.payload] {
@@ -48,6 +50,7 @@ mod tests {
         position: 2,
         account_id: "a",
         version: 3,
+        previous_position: 1,
         event_type: "bc",
         type_version: 4,
         at_us: 5,
@@ -62,6 +65,7 @@ mod tests {
             Link { position: 3, ..LINK },
             Link { account_id: "b", ..LINK },
             Link { version: 4, ..LINK },
+            Link { previous_position: 0, ..LINK },
             Link { event_type: "bd", ..LINK },
             Link { type_version: 5, ..LINK },
             Link { at_us: 6, ..LINK },

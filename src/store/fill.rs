@@ -20,20 +20,21 @@ pub struct Claim {
 }
 
 // JSON travels as the text it is.
-const BALANCE: [Type; 5] = [Type::TEXT, Type::INT2, Type::INT8, Type::INT8, Type::TEXT];
+const BALANCE: [Type; 6] = [Type::TEXT, Type::INT2, Type::INT8, Type::INT8, Type::INT8, Type::TEXT];
 const OBJECT: [Type; 6] = [Type::TEXT, Type::TEXT, Type::TEXT, Type::INT2, Type::TIMESTAMPTZ, Type::TEXT];
 const CLAIM: [Type; 4] = [Type::TEXT, Type::TEXT, Type::INT2, Type::TIMESTAMPTZ];
 
 pub async fn copy_balances(client: &Client, rows: &[(i16, BalanceRow)]) -> Result<(), StoreError> {
     let sink = client
         .copy_in(
-            "/* copy_balances */ copy balances (account_id, partition_id, version, available, state)
+            "/* copy_balances */ copy balances (account_id, partition_id, version, position, available, state)
              from stdin (format binary)",
         )
         .await?;
     let mut writer = pin!(BinaryCopyInWriter::new(sink, &BALANCE));
     for (partition_id, row) in rows {
-        writer.as_mut().write(&[&row.account_id, partition_id, &row.version, &row.available, &row.state]).await?;
+        let BalanceRow { account_id, version, position, available, state } = row;
+        writer.as_mut().write(&[account_id, partition_id, version, position, available, state]).await?;
     }
     writer.finish().await?;
     Ok(())

@@ -56,7 +56,7 @@ fn head(row: &Row, at: usize) -> Result<Head, StoreError> {
 pub async fn accounts(client: &impl GenericClient, ids: &[&str]) -> Result<Vec<Account>, StoreError> {
     let rows = client
         .query_typed(
-            "/* accounts */ select account_id, version, state::text from balances where account_id = any($1)",
+            "/* accounts */ select account_id, version, position, state::text from balances where account_id = any($1)",
             &[(&ids, Type::TEXT_ARRAY)],
         )
         .await?;
@@ -64,8 +64,8 @@ pub async fn accounts(client: &impl GenericClient, ids: &[&str]) -> Result<Vec<A
 }
 
 fn account(row: &Row) -> Result<Account, StoreError> {
-    let credits: Credits = serde_json::from_str(row.get(2))?;
-    Ok(Account { id: account_id(row.get(0))?, version: row.get(1), credits, billing: None })
+    let credits: Credits = serde_json::from_str(row.get(3))?;
+    Ok(Account { id: account_id(row.get(0))?, version: row.get(1), position: row.get(2), credits, billing: None })
 }
 
 pub(super) fn account_id(id: &str) -> Result<AccountId, StoreError> {

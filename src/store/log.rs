@@ -6,6 +6,9 @@ use tokio_postgres::Row;
 
 use super::error::StoreError;
 
+/// Events of an account read at once, where most may be of other types than those asked for.
+const MIN_CHUNK: i64 = 100;
+
 /// An event as stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredEvent {
@@ -13,6 +16,8 @@ pub struct StoredEvent {
     pub position: i64,
     pub account_id: String,
     pub version: i64,
+    /// Of the account's event before this one; 0 before its first.
+    pub previous_position: i64,
     pub event_type: String,
     pub type_version: i16,
     pub at: DateTime<Utc>,
@@ -26,10 +31,11 @@ pub(super) fn stored(row: &Row) -> StoredEvent {
         position: row.get(1),
         account_id: row.get(2),
         version: row.get(3),
-        event_type: row.get(4),
-        type_version: row.get(5),
-        at: row.get(6),
-        payload: row.get(7),
+        previous_position: row.get(4),
+        event_type: row.get(5),
+        type_version: row.get(6),
+        at: row.get(7),
+        payload: row.get(8),
     }
 }
 
@@ -41,8 +47,18 @@ pub async fn last_of_type(
 ) -> Result<Option<StoredEvent>, StoreError> {
     let row = client
         .query_opt(
-            "/* last_of_type */ select partition_id, position, account_id, version, type, type_version, at, payload::text
-             from events where account_id = $1 and type = $2 order by version desc limit 1",
+            "/* last_of_type */ with recursive stream as (
+                 select events.* from balances join events using (partition_id, position)
+                 where balances.account_id = $1
+                 union all
+                 select events.* from stream
+                 join events on events.partition_id = stream.partition_id
+                     and events.position = stream.previous_position
+                 where stream.type <> $2
+             )
+             select partition_id, position, account_id, version, previous_position, type, type_version, at,
+                    payload::text
+             from stream where type = $2",
             &[&account, &event_type],
         )
         .await?;
@@ -57,15 +73,27 @@ pub async fn of_account(
     types: &[&str],
     limit: i64,
 ) -> Result<Vec<StoredEvent>, StoreError> {
-    let rows = client
-        .query(
-            "/* of_account */ select partition_id, position, account_id, version, type, type_version, at, payload::text
-             from events where account_id = $1 and version > $2 and (cardinality($3::text[]) = 0 or type = any($3))
-             order by version limit $4",
-            &[&account, &after_version, &types, &limit],
-        )
-        .await?;
-    Ok(rows.iter().map(stored).collect())
+    let chunk = limit.max(MIN_CHUNK);
+    let (mut after, mut events) = (after_version, Vec::new());
+    loop {
+        let rows = client
+            .query(
+                "/* of_account */ select partition_id, position, account_id, version, previous_position, type,
+                        type_version, at, payload::text
+                 from account_events($1, $2, $3)",
+                &[&account, &after, &chunk],
+            )
+            .await?;
+        let missing = usize::try_from(limit).unwrap_or(0) - events.len();
+        let wanted = rows.iter().filter(|row| types.is_empty() || types.contains(&row.get(5)));
+        events.extend(wanted.take(missing).map(stored));
+        let is_last = i64::try_from(rows.len()).is_ok_and(|read| read < chunk);
+        let Some(last) = rows.last().filter(|_| !is_last && i64::try_from(events.len()).is_ok_and(|n| n < limit))
+        else {
+            return Ok(events);
+        };
+        after = last.get(3);
+    }
 }
 
 /// A partition's events after a position, oldest first.
@@ -78,7 +106,8 @@ pub async fn of_partition(
 ) -> Result<Vec<StoredEvent>, StoreError> {
     let rows = client
         .query(
-            "/* of_partition */ select partition_id, position, account_id, version, type, type_version, at, payload::text
+            "/* of_partition */ select partition_id, position, account_id, version, previous_position, type,
+                    type_version, at, payload::text
              from events where partition_id = $1 and position > $2 and (cardinality($3::text[]) = 0 or type = any($3))
              order by position limit $4",
             &[&partition_id, &after, &types, &limit],

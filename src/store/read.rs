@@ -19,15 +19,16 @@ pub struct Balance {
 pub async fn balance(client: &impl GenericClient, account: &str) -> Result<Option<Balance>, StoreError> {
     let row = client
         .query_opt(
-            "/* balance */ select b.account_id, b.version, b.state::text, h.partition_id, h.position
+            "/* balance */ select b.account_id, b.version, b.state::text, b.position, h.partition_id, h.position
              from balances b join heads h on h.partition_id = b.partition_id where b.account_id = $1",
             &[&account],
         )
         .await?;
     let Some(row) = row else { return Ok(None) };
     let credits = serde_json::from_str(row.get(2))?;
-    let account = Account { id: account_id(row.get(0))?, version: row.get(1), credits, billing: None };
-    Ok(Some(Balance { account, partition_id: row.get(3), position: row.get(4) }))
+    let (id, version, position) = (account_id(row.get(0))?, row.get(1), row.get(3));
+    let account = Account { id, version, position, credits, billing: None };
+    Ok(Some(Balance { account, partition_id: row.get(4), position: row.get(5) }))
 }
 
 /// A row of `billing_objects`.
@@ -86,8 +87,8 @@ pub async fn feed(
     let positions: Vec<i64> = after.iter().map(|(_, position)| *position).collect();
     let rows = client
         .query(
-            "/* feed */ select e.partition_id, e.position, e.account_id, e.version, e.type, e.type_version, e.at,
-                    e.payload::text
+            "/* feed */ select e.partition_id, e.position, e.account_id, e.version, e.previous_position,
+                    e.type, e.type_version, e.at, e.payload::text
              from unnest($1::smallint[], $2::bigint[]) as c (partition_id, after)
              cross join lateral (
                  select page.*, max(page.at) over (order by page.position) as not_before from (

@@ -12,6 +12,7 @@ pub struct StoredBalance {
     pub account_id: String,
     pub partition_id: i16,
     pub version: i64,
+    pub position: i64,
     pub available: i64,
     pub state: String,
 }
@@ -39,7 +40,7 @@ pub struct StoredLink {
 pub async fn balances(client: &impl GenericClient, accounts: &[&str]) -> Result<Vec<StoredBalance>, StoreError> {
     let rows = client
         .query(
-            "/* stored_balances */ select account_id, partition_id, version, available, state::text
+            "/* stored_balances */ select account_id, partition_id, version, position, available, state::text
              from balances where account_id = any($1)",
             &[&accounts],
         )
@@ -48,8 +49,9 @@ pub async fn balances(client: &impl GenericClient, accounts: &[&str]) -> Result<
         account_id: row.get(0),
         partition_id: row.get(1),
         version: row.get(2),
-        available: row.get(3),
-        state: row.get(4),
+        position: row.get(3),
+        available: row.get(4),
+        state: row.get(5),
     };
     Ok(rows.iter().map(balance).collect())
 }
@@ -111,7 +113,8 @@ pub async fn strays(
     };
     let statement = format!(
         "/* strays */ select t.account_id, {key}, count(*) over () from {table} t
-         where not exists (select from events e where e.account_id = t.account_id) order by 1, 2 limit $1"
+         where not exists (select from events e where e.account_id = t.account_id and e.version % 16 = 1)
+         order by 1, 2 limit $1"
     );
     let rows = client.query(&statement, &[&limit]).await?;
     let count = rows.first().map_or(0, |row| row.get(2));

@@ -17,6 +17,9 @@ const HEADER: usize = SIGNATURE.len() + 8;
 /// Postgres counts microseconds from 2000-01-01.
 const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 
+/// What is read of each event, beside its hash.
+const COLUMNS: &str = "partition_id, position, account_id, version, previous_position, type, type_version, at, payload";
+
 /// An event as it stands in the log, borrowed from the row that was read last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scanned<'a> {
@@ -24,6 +27,8 @@ pub struct Scanned<'a> {
     pub position: i64,
     pub account_id: &'a str,
     pub version: i64,
+    /// Of the account's event before this one; 0 before its first.
+    pub previous_position: i64,
     pub event_type: &'a str,
     pub type_version: i16,
     /// Microseconds since the Unix epoch.
@@ -45,6 +50,7 @@ impl Scanned<'_> {
             position: self.position,
             account_id: self.account_id.to_owned(),
             version: self.version,
+            previous_position: self.previous_position,
             event_type: self.event_type.to_owned(),
             type_version: self.type_version,
             at: self.at(),
@@ -60,6 +66,7 @@ impl<'a> From<&'a StoredEvent> for Scanned<'a> {
             position: stored.position,
             account_id: &stored.account_id,
             version: stored.version,
+            previous_position: stored.previous_position,
             event_type: &stored.event_type,
             type_version: stored.type_version,
             at_us: stored.at.timestamp_micros(),
@@ -83,7 +90,7 @@ impl Scan {
         let hash = if hashes { ", hash" } else { "" };
         let statement = format!(
             "/* scan_of_partitions */ copy (
-                 select partition_id, position, account_id, version, type, type_version, at, payload{hash}
+                 select {COLUMNS}{hash}
                  from events where partition_id between {first} and {last} order by partition_id, position
              ) to stdout (format binary)"
         );
@@ -95,8 +102,7 @@ impl Scan {
     pub async fn as_stored(client: &Client, first: i16, last: i16) -> Result<Self, StoreError> {
         let statement = format!(
             "/* scan_as_stored */ copy (
-                 select partition_id, position, account_id, version, type, type_version, at, payload
-                 from events where partition_id between {first} and {last}
+                 select {COLUMNS} from events where partition_id between {first} and {last}
              ) to stdout (format binary)"
         );
         // Else a scan may begin where another one is at the moment, or be several that take turns.
@@ -114,10 +120,9 @@ impl Scan {
         }
         let statement = format!(
             "/* scan_of_tails */ copy (
-                 select e.partition_id, e.position, e.account_id, e.version, e.type, e.type_version, e.at, e.payload
-                 from (values {ends}) as t (partition_id, position)
-                 join events e on e.partition_id = t.partition_id and e.position > t.position
-                 order by e.partition_id, e.position
+                 select {COLUMNS} from events join (values {ends}) as t (of_partition, after)
+                     on partition_id = t.of_partition and position > t.after
+                 order by partition_id, position
              ) to stdout (format binary)"
         );
         Self::open(client, &statement).await
@@ -142,8 +147,8 @@ impl Scan {
         let hashes = match i16::from_be_bytes(fields.array()?) {
             // The trailer; what comes after it is only the end of the stream.
             -1 => return Ok(None),
-            8 => false,
-            9 => true,
+            9 => false,
+            10 => true,
             count => return Err(unexpected(&format!("a row has {count} columns"))),
         };
         Ok(Some(Scanned {
@@ -151,6 +156,7 @@ impl Scan {
             position: i64::from_be_bytes(fields.sized()?),
             account_id: fields.text()?,
             version: i64::from_be_bytes(fields.sized()?),
+            previous_position: i64::from_be_bytes(fields.sized()?),
             event_type: fields.text()?,
             type_version: i16::from_be_bytes(fields.sized()?),
             at_us: i64::from_be_bytes(fields.sized()?).saturating_add(POSTGRES_EPOCH_US),

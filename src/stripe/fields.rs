@@ -1,7 +1,7 @@
 //! Tolerant reading of JSON whose shape changes with Stripe's API versions: what is absent is absent, what is of a
 //! wrong type is an error that names the field.
 
-use serde_json::Value;
+use serde_json_borrow::{ObjectAsVec, Value};
 
 /// A field that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,7 +15,7 @@ pub struct FieldError {
 /// A JSON object and its place in the StripeEvent.
 #[derive(Debug, Clone)]
 pub struct Fields<'a> {
-    value: &'a Value,
+    object: &'a ObjectAsVec<'a>,
     path: String,
 }
 
@@ -23,11 +23,11 @@ type Result<T> = std::result::Result<T, FieldError>;
 
 impl<'a> Fields<'a> {
     /// Reads `value`, which must be an object.
-    pub fn new(value: &'a Value, path: &str) -> Result<Self> {
-        if value.is_object() {
-            return Ok(Self { value, path: path.to_owned() });
+    pub fn new(value: &'a Value<'a>, path: &str) -> Result<Self> {
+        match value {
+            Value::Object(object) => Ok(Self { object, path: path.to_owned() }),
+            _ => Err(FieldError { field: path.to_owned(), problem: "must be an object".to_owned() }),
         }
-        Err(FieldError { field: path.to_owned(), problem: "must be an object".to_owned() })
     }
 
     fn error(&self, key: &str, problem: &str) -> FieldError {
@@ -35,14 +35,14 @@ impl<'a> Fields<'a> {
     }
 
     /// The raw value of a field that is present and not null.
-    pub fn get(&self, key: &str) -> Option<&'a Value> {
-        self.value.get(key).filter(|value| !value.is_null())
+    pub fn get(&self, key: &str) -> Option<&'a Value<'a>> {
+        self.object.get(key).filter(|value| !value.is_null())
     }
 
     pub fn string(&self, key: &str) -> Result<Option<String>> {
         match self.get(key) {
             None => Ok(None),
-            Some(Value::String(text)) => self.clean(key, text).map(Some),
+            Some(Value::Str(text)) => self.clean(key, text).map(Some),
             Some(_) => Err(self.error(key, "must be a string")),
         }
     }
@@ -83,7 +83,7 @@ impl<'a> Fields<'a> {
 
     /// An object; an empty list is none, for that is how PHP writes an object without fields.
     pub fn object(&self, key: &str) -> Result<Option<Fields<'a>>> {
-        let is_object = |value: &&Value| value.as_array().is_none_or(|list| !list.is_empty());
+        let is_object = |value: &&Value<'_>| value.as_array().is_none_or(|list| !list.is_empty());
         self.get(key).filter(is_object).map(|value| Fields::new(value, &format!("{}.{key}", self.path))).transpose()
     }
 

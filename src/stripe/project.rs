@@ -1,6 +1,6 @@
 //! Reading each of Stripe's objects into what we keep of it, from any API version.
 
-use serde_json::Value;
+use serde_json_borrow::Value;
 
 use super::fields::{FieldError, Fields};
 use crate::domain::command::MAX_AMOUNT;
@@ -478,7 +478,7 @@ pub fn references(object: &Fields<'_>, projected: &StripeObject, previous: Optio
         StripeObject::CreditNote(note) => references.push(note.invoice.clone()),
         StripeObject::CheckoutSession(session) => references.push(session.payment_intent.clone()),
         StripeObject::PaymentMethod(method) => {
-            let former = previous.and_then(|previous| previous.get("customer")).and_then(Value::as_str);
+            let former = previous.and_then(|previous| previous.as_object()?.get("customer")?.as_str());
             references.extend([former.map(str::to_owned), Some(method.id.clone())]);
         }
         _ => {}

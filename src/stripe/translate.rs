@@ -4,7 +4,7 @@
 //! from the subscription to its items, `invoice.subscription` to `invoice.parent`, and payments of an invoice to
 //! `invoice_payment` objects (<https://docs.stripe.com/changelog/basil>).
 
-use serde_json::Value;
+use serde_json_borrow::Value;
 use sha2::{Digest, Sha256};
 
 use super::fields::{FieldError, Fields};
@@ -65,8 +65,8 @@ pub struct Settings<'a> {
 }
 
 /// Parses a body and reads its envelope.
-pub fn parse(body: &[u8]) -> Result<(StripeEvent, Value), TranslateError> {
-    let value: Value = serde_json::from_slice(body).map_err(|error| TranslateError::NotJson(error.to_string()))?;
+pub fn parse(body: &[u8]) -> Result<(StripeEvent, Value<'_>), TranslateError> {
+    let value: Value<'_> = serde_json::from_slice(body).map_err(|error| TranslateError::NotJson(error.to_string()))?;
     let event = Fields::new(&value, "event")?;
     if event.required_string("id")?.len() > MAX_EVENT_ID {
         let problem = format!("is longer than {MAX_EVENT_ID} bytes");
@@ -83,17 +83,22 @@ pub fn parse(body: &[u8]) -> Result<(StripeEvent, Value), TranslateError> {
 }
 
 /// Says what a StripeEvent means; `None` for a type that this ledger does not know.
-pub fn translate(event: &StripeEvent, body: &Value, settings: Settings<'_>) -> Result<Option<Facts>, TranslateError> {
+pub fn translate(
+    event: &StripeEvent,
+    body: &Value<'_>,
+    settings: Settings<'_>,
+) -> Result<Option<Facts>, TranslateError> {
     let Some(family) = Family::of(&event.event_type) else {
         return Ok(None);
     };
-    let data = body.get("data").ok_or_else(|| missing("event.data"))?;
-    let value = data.get("object").ok_or_else(|| missing("event.data.object"))?;
+    let data = member(body, "data").ok_or_else(|| missing("event.data"))?;
+    let value = member(data, "object").ok_or_else(|| missing("event.data.object"))?;
     let object = Fields::new(value, "data.object")?;
     let Some(projected) = project(family, &object, &event.event_type)? else {
         return Ok(None);
     };
-    let before = data.get("previous_attributes").and_then(|previous| {
+    let previous = member(data, "previous_attributes");
+    let before = previous.and_then(|previous| {
         let mut restored = value.clone();
         overlay(&mut restored, previous);
         let object = Fields::new(&restored, "data.object").ok()?;
@@ -102,7 +107,7 @@ pub fn translate(event: &StripeEvent, body: &Value, settings: Settings<'_>) -> R
     let change = Change { before, after: digest(&projected) };
     let mut facts = Facts {
         observations: Vec::new(),
-        references: project::references(&object, &projected, data.get("previous_attributes"))?,
+        references: project::references(&object, &projected, previous)?,
         claim: claim(&object, settings)?,
         email: email(&object, &projected)?,
         customer: match projected {
@@ -206,12 +211,17 @@ fn project(family: Family, object: &Fields<'_>, event_type: &str) -> Result<Opti
     }))
 }
 
+/// A member that is there, even if it is null.
+fn member<'a>(value: &'a Value<'a>, key: &str) -> Option<&'a Value<'a>> {
+    value.as_object()?.get(key)
+}
+
 /// Puts the previous values back: objects member by member, everything else whole.
-fn overlay(value: &mut Value, previous: &Value) {
+fn overlay<'a>(value: &mut Value<'a>, previous: &'a Value<'a>) {
     match (value, previous) {
         (Value::Object(fields), Value::Object(previous)) => {
-            for (key, old) in previous {
-                overlay(fields.entry(key.clone()).or_insert(Value::Null), old);
+            for (key, old) in previous.iter() {
+                overlay(fields.insert_or_get_mut(key, Value::Null), old);
             }
         }
         (value, previous) => *value = previous.clone(),

@@ -85,6 +85,41 @@ async fn no_event_is_skipped_when_clocks_disagree() {
     .await;
 }
 
+/// Only one event in sixteen is indexed by its account; the others are found from there.
+#[tokio::test]
+async fn any_stretch_of_an_accounts_events_is_found() {
+    let app = TestApp::start().await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    app.put_account("user_2", json!({})).await.expect(201);
+    for n in 0..40 {
+        for name in ["user_1", "user_2"] {
+            app.debit(name, &format!("{name}-{n}"), json!({"amount": 1})).await;
+            app.grant(name, 1).await;
+        }
+    }
+    let database = app.database().await;
+    let last: i64 = database
+        .query_one("select max(version) from events where account_id = 'user_1'", &[])
+        .await
+        .expect("a number")
+        .get(0);
+    assert!(last > 64, "{last} events are too few to tell");
+    for after in 0..=last {
+        for most in [None, Some(1), Some(5), Some(16), Some(17), Some(last)] {
+            let rows = database
+                .query("select account_id, version from account_events('user_1', $1, $2)", &[&after, &most])
+                .await
+                .expect("events");
+            let found: Vec<i64> = rows.iter().map(|row| row.get(1)).collect();
+            let end = most.map_or(last, |most: i64| last.min(after + most));
+            assert_eq!(found, (after + 1..=end).collect::<Vec<_>>(), "after {after}, at most {most:?}");
+            assert!(rows.iter().all(|row| row.get::<_, &str>(0) == "user_1"));
+        }
+    }
+    let nobody = database.query("select 1 from account_events('user_3')", &[]).await.expect("events");
+    assert!(nobody.is_empty());
+}
+
 #[tokio::test]
 async fn one_accounts_events_come_in_the_order_of_its_versions() {
     let app = TestApp::start().await;

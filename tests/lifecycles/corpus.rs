@@ -61,7 +61,7 @@ fn a_real_notification_is_read_as_it_says_whatever_its_version() {
     let Some(bodies) = Bodies::read() else { return };
     for (name, body) in &bodies.0 {
         let Ok(Some(facts)) = read(body) else { continue };
-        let (_, event) = translate::parse(body).expect("read before");
+        let event: Value = serde_json::from_slice(body).expect("read before");
         let object = &event["data"]["object"];
         match &facts.observations[0].object {
             StripeObject::Subscription(subscription) => {

@@ -51,7 +51,8 @@ impl Fold {
     /// What a body means; `None` for a type that the ledger does not know.
     pub fn facts(&self, body: &Value) -> Option<Facts> {
         let settings = Settings { account_metadata_keys: &self.keys };
-        let (event, value) = translate::parse(body.to_string().as_bytes()).expect("an envelope");
+        let body = body.to_string();
+        let (event, value) = translate::parse(body.as_bytes()).expect("an envelope");
         translate::translate(&event, &value, settings).expect("translatable")
     }
 

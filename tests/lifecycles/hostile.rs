@@ -38,7 +38,8 @@ fn spoilt(story: &Lifecycle, random: &mut Random, reconciled: bool) -> Vec<Comma
                 reconcile(&mut body, event);
             }
         }
-        let Ok((event, value)) = translate::parse(body.to_string().as_bytes()) else {
+        let body = body.to_string();
+        let Ok((event, value)) = translate::parse(body.as_bytes()) else {
             continue;
         };
         if let Ok(Some(facts)) = translate::translate(&event, &value, Settings { account_metadata_keys: &keys }) {
@@ -152,7 +153,8 @@ fn bodies_that_are_no_stripe_event_are_refused_with_the_field_that_is_wrong() {
 fn a_known_type_without_its_object_is_refused() {
     for data in [json!(null), json!({}), json!({"object": null}), json!({"object": []}), json!({"object": {}})] {
         let body = json!({"id": "evt_1", "type": "invoice.paid", "created": 1, "data": data});
-        let (event, value) = translate::parse(body.to_string().as_bytes()).expect("an envelope");
+        let body = body.to_string();
+        let (event, value) = translate::parse(body.as_bytes()).expect("an envelope");
         let facts = translate::translate(&event, &value, Settings::default());
         assert!(matches!(facts, Err(TranslateError::Field(_))), "{}: {facts:?}", body);
     }
@@ -179,6 +181,7 @@ fn a_pack_of_more_credits_than_an_account_can_hold_is_refused() {
 
 fn refusal(event_type: &str, object: Value) -> String {
     let body = json!({"id": "evt_1", "type": event_type, "created": 1, "data": {"object": object}});
-    let (event, value) = translate::parse(body.to_string().as_bytes()).expect("an envelope");
+    let body = body.to_string();
+    let (event, value) = translate::parse(body.as_bytes()).expect("an envelope");
     translate::translate(&event, &value, Settings::default()).expect_err("refused").to_string()
 }

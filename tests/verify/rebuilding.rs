@@ -185,7 +185,7 @@ async fn a_rebuild_repairs_what_was_damaged() {
     let before = ledger.rows().await;
     let damage = "update balances set available = available + 5, state = '{}'; delete from billing_objects where kind = 'invoice';
         insert into billing_objects values ('user_repair', 'invoice', 'in_forged', 0, now(), '{}');
-        insert into balances values ('nobody', 0, 1, 1000000, '{}'); update stripe_links set account_id = 'nobody'";
+        insert into balances values ('nobody', 0, 1, 1, 1000000, '{}'); update stripe_links set account_id = 'nobody'";
     ledger.admin.batch_execute(damage).await.expect("damaged");
     assert!(!ledger.verify().await.is_clean());
     rebuild_now(&ledger).await.expect("rebuilt");

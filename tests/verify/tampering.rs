@@ -81,6 +81,7 @@ async fn a_log_that_was_changed_is_found_out_at_the_very_event() {
             "at = at + interval '1 microsecond'",
             "type = 'credits_expired'",
             "type_version = 3",
+            "previous_position = 0",
             "hash = sha256('other')",
         ] {
             ledger.tamper(&format!("update events set {change} where {place}")).await;
@@ -127,7 +128,7 @@ async fn a_log_that_was_changed_is_found_out_at_the_very_event() {
         assert!(has(&found, "events", "hash", at) && has(&found, "events", "version", None), "{found:#?}");
         restore(&ledger).await;
 
-        ledger.tamper("insert into events select 1000, 1, 'user_9', 1, type, type_version, at, payload, hash from events limit 1").await;
+        ledger.tamper("insert into events select 1000, 1, 'user_9', 1, 0, type, type_version, at, payload, hash from events limit 1").await;
         let found = differences(&ledger).await;
         assert!(has(&found, "events", "partition_id", Some((1000, 1))), "{found:#?}");
         restore(&ledger).await;
@@ -235,6 +236,13 @@ async fn a_row_that_the_log_does_not_say_is_found_out_and_named() {
             None,
         ),
         (
+            "update balances set position = position - 1 where account_id = 'user_2'",
+            "balances",
+            "position",
+            "user_2",
+            None,
+        ),
+        (
             "update balances set partition_id = 3 - partition_id where account_id = 'user_2'",
             "balances",
             "partition_id",
@@ -242,7 +250,7 @@ async fn a_row_that_the_log_does_not_say_is_found_out_and_named() {
             None,
         ),
         ("delete from balances where account_id = 'user_2'", "balances", "row", "user_2", None),
-        ("insert into balances values ('nobody', 0, 1, 5, '{}')", "balances", "row", "nobody", None),
+        ("insert into balances values ('nobody', 0, 1, 1, 5, '{}')", "balances", "row", "nobody", None),
         (
             "update billing_objects set state = replace(state::text, '900', '901')::json where object_id = 'in_t'",
             "billing_objects",
@@ -321,7 +329,7 @@ async fn a_row_that_the_log_does_not_say_is_found_out_and_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_differences_are_counted_and_some_listed() {
     let mut ledger = worked_with(4).await;
-    ledger.admin.batch_execute("insert into balances select 'ghost_' || n, 0, 1, 0, '{}' from generate_series(1, 500) n; update balances set available = available + 1 where account_id like 'user%'").await.expect("changed");
+    ledger.admin.batch_execute("insert into balances select 'ghost_' || n, 0, 1, 1, 0, '{}' from generate_series(1, 500) n; update balances set available = available + 1 where account_id like 'user%'").await.expect("changed");
     let options = VerifyOptions { listed: 7, ..VerifyOptions::default() };
     let report = verify(&ledger.database, &options).await.expect("verified");
     assert_eq!((report.differences, report.listed.len()), (503, 7), "{:#?}", report.listed);

@@ -13,28 +13,34 @@ use super::ledger::Ledger;
 async fn append(ledger: &Ledger, event_type: &str, type_version: i16, payload: &str) {
     let row = ledger
         .admin
-        .query_one("select h.partition_id, h.position, h.hash, b.version from balances b join heads h using (partition_id) where account_id = 'user_1'", &[])
+        .query_one("select h.partition_id, h.position, h.hash, b.version, b.position from balances b join heads h using (partition_id) where account_id = 'user_1'", &[])
         .await
         .expect("an account");
     let (partition_id, position, version): (i16, i64, i64) =
         (row.get(0), row.get::<_, i64>(1) + 1, row.get::<_, i64>(3) + 1);
-    let previous: Vec<u8> = row.get(2);
+    let (previous, previous_position): (Vec<u8>, i64) = (row.get(2), row.get(4));
     let at: DateTime<Utc> = subledger::clock::Clock::now(&*ledger.clock);
     let link = Link {
         partition_id,
         position,
         account_id: "user_1",
         version,
+        previous_position,
         event_type,
         type_version,
         at_us: at.timestamp_micros(),
         payload,
     };
     let hash = chain::hash(&previous.try_into().expect("32 bytes"), link).to_vec();
-    let insert = "insert into events select $1, $2, 'user_1', $3, $4, $5, $6, $7::text::json, $8";
+    let insert = "insert into events
+        (partition_id, position, account_id, version, previous_position, type, type_version, at, payload, hash)
+        values ($1, $2, 'user_1', $3, $4, $5, $6, $7, $8::text::json, $9)";
     ledger
         .admin
-        .execute(insert, &[&partition_id, &position, &version, &event_type, &type_version, &at, &payload, &hash])
+        .execute(
+            insert,
+            &[&partition_id, &position, &version, &previous_position, &event_type, &type_version, &at, &payload, &hash],
+        )
         .await
         .expect("inserted");
     let head = "update heads set position = $2, hash = $3 where partition_id = $1";

@@ -89,6 +89,7 @@ fn link<'a>(scanned: &Scanned<'a>) -> Link<'a> {
         position: scanned.position,
         account_id: scanned.account_id,
         version: scanned.version,
+        previous_position: scanned.previous_position,
         event_type: scanned.event_type,
         type_version: scanned.type_version,
         at_us: scanned.at_us,

@@ -89,6 +89,9 @@ fn compare_balance(folded: &Folded, stored: Option<StoredBalance>, findings: &mu
     if stored.version != expected.version {
         findings.push(found("version", &expected.version, &stored.version));
     }
+    if stored.position != expected.position {
+        findings.push(found("position", &expected.position, &stored.position));
+    }
     if stored.available != expected.available {
         findings.push(found("available", &expected.available, &stored.available));
     }

@@ -268,13 +268,15 @@ impl Bench<'_> {
     async fn growth(&mut self) -> Result<(), BenchError> {
         const SMALL: u64 = 10_000;
         const LARGE: u64 = 1_000_000;
-        // Few enough that the small ledger stays small: it is made anew for every round.
+        // Few enough that the small ledger stays small: it is made anew for every round. That takes half a second, so it
+        // takes many rounds to tell.
         const MEASURED: u64 = 20_000;
+        const ROUNDS: usize = 15;
         let accounts = SMALL / 4;
         // All small ones first: making a database means a checkpoint, after which every page that is touched is logged
         // whole, and the large ledger would pay for that in every round.
         let mut small = Vec::new();
-        for round in 0..self.arguments.rounds.max(7) {
+        for round in 0..self.arguments.rounds.max(ROUNDS) {
             small.push(self.ledger_with_events(&format!("growth_small_{round}"), accounts, SMALL).await?);
         }
         let large = self.ledger_with_events("growth_large", accounts, LARGE).await?;
