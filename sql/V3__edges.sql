@@ -1,16 +1,15 @@
 -- What the ledger needs at its edges: who asked before, where Stripe's ids lead, what Stripe sent, who may call.
 
 create table idempotency (
-    key bytea not null constraint idempotency_pkey primary key
-        constraint idempotency_key_is_a_digest check (length(key) = 16),
-    request bytea not null constraint idempotency_request_is_a_digest check (length(request) = 16),
+    key uuid not null constraint idempotency_pkey primary key,
+    request uuid not null,
     partition_id smallint not null,
     position bigint not null,
     outcome json,
     created_at timestamptz not null default now()
 );
 comment on table idempotency is 'Every Stripe event id and Idempotency-Key that was ever answered, for ever, with its first outcome.';
-comment on column idempotency.key is 'First 16 bytes of SHA-256 over scope and key: the same length for all, and no secret in it.';
+comment on column idempotency.key is 'First 16 bytes of SHA-256 over scope and key: no secret in it, and nothing is shorter in an index.';
 comment on column idempotency.request is 'The same of the request, to tell a retry from another request under the same key.';
 comment on column idempotency.position is 'Where the outcome''s event stands; for a refusal, the last position of the partition.';
 comment on column idempotency.outcome is 'The reply, when the event at position does not say it all.';

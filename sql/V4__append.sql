@@ -6,7 +6,7 @@ create function append_batch(
     event_partition smallint[], event_position bigint[], event_account text[], event_version bigint[],
     event_previous_position bigint[],
     event_type text[], event_type_version smallint, event_at timestamptz[], event_payload text[], event_hash bytea[],
-    key_partition smallint[], key_digest bytea[], key_request bytea[], key_position bigint[], key_outcome text[],
+    key_partition smallint[], key_digest uuid[], key_request uuid[], key_position bigint[], key_outcome text[],
     balance_partition smallint[], balance_account text[], balance_version bigint[], balance_position bigint[],
     balance_available bigint[], balance_state text[],
     object_partition smallint[], object_account text[], object_kind text[], object_stripe_id text[],

@@ -294,7 +294,6 @@ impl Lane {
     async fn answer_stored(&mut self, batch: Vec<Work>) -> Vec<Work> {
         let Ok(client) = self.writer.client() else { return batch };
         let digests: Vec<Digest> = batch.iter().filter_map(|work| work.key.map(|key| key.key)).collect();
-        let digests: Vec<&[u8]> = digests.iter().map(|digest| digest.as_slice()).collect();
         let stored = match load::keys(client, &digests).await {
             Ok(stored) => stored,
             Err(error) => {
@@ -391,7 +390,9 @@ impl Lane {
     }
 
     /// Decides every command in memory. On an error, which only a defect can cause, all of them come back.
-    fn decide(&mut self, works: Vec<Work>) -> Result<Round, (Vec<Work>, StoreError)> {
+    fn decide(&mut self, mut works: Vec<Work>) -> Result<Round, (Vec<Work>, StoreError)> {
+        // In the order of the log's index, and below in that of the balances': rows that follow each other share pages.
+        works.sort_by_cached_key(|work| self.partition(work));
         let catalog = self.settings.catalog.current();
         let now = self.settings.clock.now();
         let context = Context { catalog: &catalog.catalog, catalog_digest: &catalog.digest, now };
@@ -431,6 +432,8 @@ impl Lane {
             };
             round.decided.push(Decided { work, partition_id, answer });
         }
+        let mut touched: Vec<_> = touched.into_iter().collect();
+        touched.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         for (id, (partition_id, version, changes)) in &touched {
             // Rows follow from events. Without any, they stay as they are: a refusal writes nothing.
             let Some(account) = self.accounts.peek(id).filter(|account| account.version > *version) else { continue };

@@ -22,7 +22,7 @@ pub struct Key {
 impl Key {
     /// The key of a StripeEvent: its id, once and for ever.
     pub fn of_stripe_event(id: &str) -> Self {
-        Self { key: digest(&[b"stripe_event", id.as_bytes()]), request: [0; 16] }
+        Self { key: digest(&[b"stripe_event", id.as_bytes()]), request: Digest::nil() }
     }
 
     /// The key a caller gave, and the request it stands for: route, account and body.
@@ -38,9 +38,9 @@ fn digest(parts: &[&[u8]]) -> Digest {
         sha.update(part);
     }
     let hash = sha.finalize();
-    let mut digest = Digest::default();
-    digest.copy_from_slice(&hash[..16]);
-    digest
+    let mut first = uuid::Bytes::default();
+    first.copy_from_slice(&hash[..16]);
+    Digest::from_bytes(first)
 }
 
 /// A command on its way through a lane.

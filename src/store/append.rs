@@ -11,8 +11,8 @@ use super::error::StoreError;
 use crate::domain::event::EVENT_VERSION;
 use crate::projection::{BalanceRow, ObjectRow};
 
-/// First bytes of a SHA-256: enough to tell apart all keys there will ever be, and short in an index.
-pub type Digest = [u8; 16];
+/// First bytes of a SHA-256: enough to tell apart all keys there will ever be, and as short in an index as can be.
+pub type Digest = Uuid;
 
 /// Rows to append, column by column, as the statement takes them.
 #[derive(Debug, Default)]
@@ -53,8 +53,8 @@ struct Events {
 #[derive(Debug, Default)]
 struct Keys {
     partition: Vec<i16>,
-    digest: Vec<Vec<u8>>,
-    request: Vec<Vec<u8>>,
+    digest: Vec<Digest>,
+    request: Vec<Digest>,
     position: Vec<i64>,
     outcome: Vec<Option<String>>,
 }
@@ -199,8 +199,8 @@ impl Batch {
 
     pub fn push_key(&mut self, partition_id: i16, row: KeyRow) {
         self.keys.partition.push(partition_id);
-        self.keys.digest.push(row.key.to_vec());
-        self.keys.request.push(row.request.to_vec());
+        self.keys.digest.push(row.key);
+        self.keys.request.push(row.request);
         self.keys.position.push(row.position);
         self.keys.outcome.push(row.outcome);
     }
@@ -298,8 +298,8 @@ pub struct BatchEnd<'a> {
 /// A key as a batch claims it.
 #[derive(Debug, Clone, Copy)]
 pub struct ClaimedKey<'a> {
-    pub digest: &'a [u8],
-    pub request: &'a [u8],
+    pub digest: Digest,
+    pub request: Digest,
     pub position: i64,
     pub outcome: Option<&'a str>,
 }
@@ -307,8 +307,8 @@ pub struct ClaimedKey<'a> {
 impl Keys {
     fn claimed(&self, at: usize) -> ClaimedKey<'_> {
         ClaimedKey {
-            digest: &self.digest[at],
-            request: &self.request[at],
+            digest: self.digest[at],
+            request: self.request[at],
             position: self.position[at],
             outcome: self.outcome[at].as_deref(),
         }

@@ -128,7 +128,7 @@ pub struct StoredKey {
 }
 
 /// Looks keys up.
-pub async fn keys(client: &impl GenericClient, digests: &[&[u8]]) -> Result<HashMap<Digest, StoredKey>, StoreError> {
+pub async fn keys(client: &impl GenericClient, digests: &[Digest]) -> Result<HashMap<Digest, StoredKey>, StoreError> {
     let rows = client
         .query(
             "/* keys */ select i.key, i.request, i.partition_id, i.position, i.outcome::text,
@@ -140,24 +140,19 @@ pub async fn keys(client: &impl GenericClient, digests: &[&[u8]]) -> Result<Hash
             &[&digests],
         )
         .await?;
-    rows.iter()
-        .map(|row| {
-            let event_type: Option<String> = row.get(5);
-            let event = event_type.map(|event_type| (event_type, row.get(6), row.get(7)));
-            let stored = StoredKey {
-                request: digest(row.get(1))?,
-                partition_id: row.get(2),
-                position: row.get(3),
-                outcome: row.get(4),
-                event,
-            };
-            Ok((digest(row.get(0))?, stored))
-        })
-        .collect()
-}
-
-fn digest(bytes: &[u8]) -> Result<Digest, StoreError> {
-    bytes.try_into().map_err(|_| StoreError::Corrupt("a digest is not 16 bytes".to_owned()))
+    let stored = rows.iter().map(|row| {
+        let event_type: Option<String> = row.get(5);
+        let event = event_type.map(|event_type| (event_type, row.get(6), row.get(7)));
+        let stored = StoredKey {
+            request: row.get(1),
+            partition_id: row.get(2),
+            position: row.get(3),
+            outcome: row.get(4),
+            event,
+        };
+        (row.get(0), stored)
+    });
+    Ok(stored.collect())
 }
 
 /// Where Stripe ids lead.
@@ -222,14 +217,14 @@ pub async fn not_committed(client: &impl GenericClient, batch: &Batch) -> Result
             // A key may be there because somebody else used it. All of them are there, as they were to be, only if the
             // batch was committed, or if it makes no difference.
             (None, keys) => {
-                let digests: Vec<&[u8]> = keys.iter().map(|key| key.digest).collect();
-                let requests: Vec<&[u8]> = keys.iter().map(|key| key.request).collect();
+                let digests: Vec<Digest> = keys.iter().map(|key| key.digest).collect();
+                let requests: Vec<Digest> = keys.iter().map(|key| key.request).collect();
                 let positions: Vec<i64> = keys.iter().map(|key| key.position).collect();
                 let outcomes: Vec<Option<&str>> = keys.iter().map(|key| key.outcome).collect();
                 client
                     .query_one(
                         "/* not_committed */ select not exists (
-                             select from unnest($2::bytea[], $3::bytea[], $4::bigint[], $5::text[])
+                             select from unnest($2::uuid[], $3::uuid[], $4::bigint[], $5::text[])
                                  as k (key, request, position, outcome)
                              left join idempotency i on i.key = k.key and i.request = k.request
                                  and i.partition_id = $1 and i.position = k.position

@@ -201,9 +201,9 @@ async fn was_done(ground: &Ground, order: &Order) -> bool {
         Kind::Sell { .. } => Key::of_stripe_event(&format!("evt_{}", order.key)),
         _ => Key::of_request(&order.key, &[]),
     };
-    let digest = hex::encode(key.key);
+    let digest = key.key;
     let refused = "outcome::text like '%Err%'";
     let done =
-        format!("select count(*) from idempotency where key = '\\x{digest}' and (outcome is null or not {refused})");
+        format!("select count(*) from idempotency where key = '{digest}' and (outcome is null or not {refused})");
     ground.count(&done).await == 1
 }

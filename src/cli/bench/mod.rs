@@ -271,31 +271,32 @@ impl Bench<'_> {
         // Few enough that the small ledger stays small: it is made anew for every round. That takes half a second, so it
         // takes many rounds to tell.
         const MEASURED: u64 = 20_000;
-        const ROUNDS: usize = 15;
+        const ROUNDS: usize = 21;
         let accounts = SMALL / 4;
-        // All small ones first: making a database means a checkpoint, after which every page that is touched is logged
-        // whole, and the large ledger would pay for that in every round.
-        let mut small = Vec::new();
-        for round in 0..self.arguments.rounds.max(ROUNDS) {
-            small.push(self.ledger_with_events(&format!("growth_small_{round}"), accounts, SMALL).await?);
-        }
-        let large = self.ledger_with_events("growth_large", accounts, LARGE).await?;
+        let (small, partitions) = self.ledger_with_events("growth_small", accounts, SMALL).await?;
+        let (large, _) = self.ledger_with_events("growth_large", accounts, LARGE).await?;
+        // What making it left behind is written now, not while one of the two is measured.
+        large.connect_as_owner().await?.batch_execute("checkpoint").await?;
+        // Connections as old, and before each measurement as many events through them: only the size differs.
+        let (service_small, lanes_small) = subject::start_lanes(&small, partitions, self.arguments.lanes).await?;
+        let (service_large, lanes_large) = subject::start_lanes(&large, partitions, self.arguments.lanes).await?;
+        let debits = async |service, most| subject::debits_in_process(service, accounts, IN_FLIGHT, HOUR, most).await;
         let (mut rates_small, mut rates_large) = (vec![], vec![]);
-        for (round, small) in small.iter().enumerate() {
-            for (ledger, rates) in [(small, &mut rates_small), (&large, &mut rates_large)] {
-                let (database, partitions) = ledger;
-                let (service, lanes) = subject::start_lanes(database, *partitions, self.arguments.lanes).await?;
-                // The first debit of each account reads it; what is compared is the rate after that.
-                subject::debits_in_process(&service, accounts, IN_FLIGHT, HOUR, 2 * accounts).await?;
-                let rate = subject::debits_in_process(&service, accounts, IN_FLIGHT, HOUR, MEASURED).await?;
-                stop(service, lanes).await;
-                rates.push(rate);
-            }
+        for round in 0..self.arguments.rounds.max(ROUNDS) {
+            subject::empty(&small).await?;
+            subject::open_accounts(&service_small, accounts).await?;
+            debits(&service_small, SMALL - 2 * accounts).await?;
+            rates_small.push(debits(&service_small, MEASURED).await?);
+            debits(&service_large, SMALL).await?;
+            rates_large.push(debits(&service_large, MEASURED).await?);
             eprintln!("  round {round}: small {:.0}/s, large {:.0}/s", rates_small[round], rates_large[round]);
         }
+        stop(service_small, lanes_small).await;
+        stop(service_large, lanes_large).await;
         let (subject, yardstick) = (median(&rates_large), median(&rates_small));
         self.report.row("debits with 1 M events in the log", subject, "with 10 k", yardstick, Some(0.95));
-        self.fold(&large.0).await
+        self.fold(&small).await?;
+        self.fold(&large).await
     }
 
     /// Rebuilding every read model, beside reading the same events and nothing else.
