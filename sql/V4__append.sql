@@ -40,7 +40,8 @@ begin
     return query select r.partition_id, 'stale'::text from unnest(refused) as r (partition_id);
 
     -- Keys, links and StripeEvents are claimed without asking first: there is hardly ever anybody in the way. If there is,
-    -- this alone is undone, whoever is in the way is found, and the others are claimed. In one order, so that writers cannot deadlock.
+    -- this alone is undone, whoever is in the way is found, and the others are claimed. In one order, so that writers cannot
+    -- deadlock; whoever has the key of a StripeEvent has its row in the inbox to himself.
     for attempt in 1..2 loop
         begin
             insert into idempotency (key, request, partition_id, position, outcome)

@@ -4,7 +4,7 @@
 //! trip, and answers every caller once that is durable. Nothing lingers: a lone command goes at once, and batches grow
 //! by themselves while an append is under way.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -391,13 +391,14 @@ impl Lane {
 
     /// Decides every command in memory. On an error, which only a defect can cause, all of them come back.
     fn decide(&mut self, mut works: Vec<Work>) -> Result<Round, (Vec<Work>, StoreError)> {
-        // In the order of the log's index, and below in that of the balances': rows that follow each other share pages.
+        // In the order of the log's index, and what it touches in that of the balances': rows that follow each other share
+        // pages.
         works.sort_by_cached_key(|work| self.partition(work));
         let catalog = self.settings.catalog.current();
         let now = self.settings.clock.now();
         let context = Context { catalog: &catalog.catalog, catalog_digest: &catalog.digest, now };
         let mut round = Round { plan: Plan::new(), decided: Vec::with_capacity(works.len()) };
-        let mut touched: HashMap<AccountId, (i16, i64, Changes)> = HashMap::with_capacity(works.len());
+        let mut touched: BTreeMap<AccountId, (i16, i64, Changes)> = BTreeMap::new();
         let mut claimed: HashSet<Digest> = HashSet::new();
         let mut failure = None;
         for work in works {
@@ -432,8 +433,6 @@ impl Lane {
             };
             round.decided.push(Decided { work, partition_id, answer });
         }
-        let mut touched: Vec<_> = touched.into_iter().collect();
-        touched.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         for (id, (partition_id, version, changes)) in &touched {
             // Rows follow from events. Without any, they stay as they are: a refusal writes nothing.
             let Some(account) = self.accounts.peek(id).filter(|account| account.version > *version) else { continue };
@@ -451,7 +450,7 @@ impl Lane {
     fn decide_one(
         &mut self,
         plan: &mut Plan,
-        touched: &mut HashMap<AccountId, (i16, i64, Changes)>,
+        touched: &mut BTreeMap<AccountId, (i16, i64, Changes)>,
         work: &Work,
         partition_id: i16,
         context: Context<'_>,

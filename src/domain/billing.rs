@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use serde_with::skip_serializing_none;
 
 use super::credit::Lot;
 use super::payment::{Payment, merge_all, merge_least};
@@ -26,14 +27,12 @@ pub struct Observation {
 }
 
 /// An invoice, and what is known about it beside its snapshots.
+#[skip_serializing_none]
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct InvoiceRecord {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invoice: Option<Tracked<Invoice>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payment_intent: Option<String>,
     /// Unix second of the first `invoice.payment_failed`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_failed_at: Option<i64>,
     /// Lines whose allowance has been armed.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -41,11 +40,11 @@ pub struct InvoiceRecord {
 }
 
 /// A Checkout session, with what became of its payment.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckoutRecord {
     pub session: Tracked<CheckoutSession>,
     /// Credits that the session's pack granted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credits: Option<i64>,
     #[serde(default)]
     pub amount_refunded: i64,

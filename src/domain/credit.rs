@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_with::skip_serializing_none;
 
 use super::catalog::PLAN_CREDITS_PRIORITY;
 use super::ids::{AccountId, LotId, lot_id_of};
@@ -23,6 +24,7 @@ pub enum LotSource {
 }
 
 /// What remains of a grant.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Lot {
     pub id: LotId,
@@ -34,12 +36,9 @@ pub struct Lot {
     /// Lower burns first.
     pub priority: i32,
     pub effective_at: DateTime<Utc>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<DateTime<Utc>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscription: Option<String>,
     /// The invoice or Checkout session whose payment bought it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bought_by: Option<String>,
     /// Credits a refund or dispute asks back, whether or not they were still there.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -57,7 +56,6 @@ pub struct Lot {
     #[serde(default, skip_serializing_if = "is_zero")]
     pub repaid: i64,
     /// Once this lot begins, at most so many credits of its subscription's earlier lots are kept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keeps_earlier: Option<i64>,
 }
 
@@ -114,12 +112,12 @@ impl Lot {
 }
 
 /// A paid invoice line that grants credits over its period: at once, and month by month when the period is longer.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Allowance {
     /// `invoice:{invoice}/{line}`.
     pub cause: String,
     pub invoice: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscription: Option<String>,
     pub period_start: DateTime<Utc>,
     pub period_end: DateTime<Utc>,
@@ -142,31 +140,28 @@ fn is_zero_u32(n: &u32) -> bool {
 }
 
 /// A price and quantity within an allowance.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AllowancePart {
     pub price: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lookup_key: Option<String>,
     pub quantity: i64,
     /// The line's amount when it is a proration (negative for what was given up): its share of the full price is the
     /// share of the credits. `None`: the whole.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prorated_amount: Option<i64>,
 }
 
 /// What the entitlement decision needs to know of a subscription that has not ended.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Access {
     pub subscription: String,
     pub status: String,
     /// Price id, lookup key and quantity of each item.
     pub items: Vec<AccessItem>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub period_end: Option<i64>,
     /// Unix second of the failed payment that has not been made good.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub past_due_since: Option<i64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial_end: Option<i64>,
     #[serde(default, skip_serializing_if = "is_false")]
     pub paused: bool,
@@ -174,26 +169,24 @@ pub struct Access {
     pub created: i64,
 }
 
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AccessItem {
     pub price: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lookup_key: Option<String>,
     pub quantity: i64,
 }
 
 /// The hot part of an account.
+#[skip_serializing_none]
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Credits {
     /// When the account, or its first Stripe object, came to be: the anchor of the free plan's months.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub opened_at: Option<DateTime<Utc>>,
     /// When the last paid subscription ended: the free plan starts afresh there.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub free_since: Option<DateTime<Utc>>,
     /// End of the free plan's last granted month.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub free_until: Option<DateTime<Utc>>,
     /// Lots with something left in them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -210,7 +203,6 @@ pub struct Credits {
     #[serde(skip_serializing_if = "is_zero")]
     pub debt: i64,
     /// The account that took this stream over.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub merged_into: Option<AccountId>,
 }
 

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_with::skip_serializing_none;
 use uuid::Uuid;
 
 use super::billing::{Billing, Observation};
@@ -66,15 +67,14 @@ pub struct SubscriptionCreditsEnded {
 }
 
 /// A lot came to be.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CreditsGranted {
     pub lot: Lot,
     /// Catalog in force, by digest.
     pub catalog: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowance: Option<AllowanceProgress>,
     /// Why, in the words of whoever granted it by hand.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
@@ -112,13 +112,12 @@ pub struct CreditsReinstated {
 }
 
 /// Credits were spent.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CreditsDebited {
     pub debit: Uuid,
     pub amount: i64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feature: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantity: Option<i64>,
     /// Empty when the plan is unlimited.
     pub lots: Vec<Draw>,

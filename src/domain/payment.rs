@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use serde_with::skip_serializing_none;
 
 use super::stripe_object::{Charge, Dispute, PaymentIntent, Refund};
 use super::tracked::{self, Tracked};
@@ -21,9 +22,9 @@ pub enum PaymentStatus {
 }
 
 /// Everything known of one payment. Its id is that of the PaymentIntent; for a charge without one, the charge's.
+#[skip_serializing_none]
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Payment {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intent: Option<Tracked<PaymentIntent>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub charges: BTreeMap<String, Tracked<Charge>>,
@@ -32,14 +33,11 @@ pub struct Payment {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub disputes: BTreeMap<String, Tracked<Dispute>>,
     /// The order it pays, as any snapshot of the PaymentIntent told: older API versions do not tell.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order_reference: Option<String>,
     /// Charges that any object named together with this PaymentIntent; some objects name only their charge.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub charge_ids: BTreeSet<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stripe_invoice_id: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stripe_checkout_session_id: Option<String>,
 }
 

@@ -5,6 +5,7 @@
 //! `previous_attributes` tells which snapshot followed which.
 
 use serde::{Deserialize, Serialize};
+use serde_with::skip_serializing_none;
 
 /// A projected Stripe object, as one notification showed it.
 pub trait Snapshot: Clone + PartialEq + Serialize {
@@ -17,10 +18,10 @@ pub trait Snapshot: Clone + PartialEq + Serialize {
 }
 
 /// Short digests of a snapshot before and after the change that a notification told of.
+#[skip_serializing_none]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// Digest of the snapshot that `previous_attributes` restores; `None` when the notification carries none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<u32>,
     /// Digest of the snapshot itself.
     pub after: u32,

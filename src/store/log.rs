@@ -6,6 +6,10 @@ use tokio_postgres::Row;
 
 use super::error::StoreError;
 
+/// What is read of each event, beside its payload and hash.
+pub(super) const COLUMNS: &str =
+    "partition_id, position, account_id, version, previous_position, type, type_version, at";
+
 /// Events of an account read at once, where most may be of other types than those asked for.
 const MIN_CHUNK: i64 = 100;
 
@@ -47,18 +51,18 @@ pub async fn last_of_type(
 ) -> Result<Option<StoredEvent>, StoreError> {
     let row = client
         .query_opt(
-            "/* last_of_type */ with recursive stream as (
-                 select events.* from balances join events using (partition_id, position)
-                 where balances.account_id = $1
-                 union all
-                 select events.* from stream
-                 join events on events.partition_id = stream.partition_id
-                     and events.position = stream.previous_position
-                 where stream.type <> $2
-             )
-             select partition_id, position, account_id, version, previous_position, type, type_version, at,
-                    payload::text
-             from stream where type = $2",
+            &format!(
+                "/* last_of_type */ with recursive stream as (
+                     select events.* from balances join events using (partition_id, position)
+                     where balances.account_id = $1
+                     union all
+                     select events.* from stream
+                     join events on events.partition_id = stream.partition_id
+                         and events.position = stream.previous_position
+                     where stream.type <> $2
+                 )
+                 select {COLUMNS}, payload::text from stream where type = $2"
+            ),
             &[&account, &event_type],
         )
         .await?;
@@ -73,27 +77,22 @@ pub async fn of_account(
     types: &[&str],
     limit: i64,
 ) -> Result<Vec<StoredEvent>, StoreError> {
-    let chunk = limit.max(MIN_CHUNK);
+    let statement = format!("/* of_account */ select {COLUMNS}, payload::text from account_events($1, $2, $3)");
+    let chunk = if types.is_empty() { limit } else { limit.max(MIN_CHUNK) };
+    let wanted = usize::try_from(limit).unwrap_or(0);
     let (mut after, mut events) = (after_version, Vec::new());
-    loop {
-        let rows = client
-            .query(
-                "/* of_account */ select partition_id, position, account_id, version, previous_position, type,
-                        type_version, at, payload::text
-                 from account_events($1, $2, $3)",
-                &[&account, &after, &chunk],
-            )
-            .await?;
-        let missing = usize::try_from(limit).unwrap_or(0) - events.len();
-        let wanted = rows.iter().filter(|row| types.is_empty() || types.contains(&row.get(5)));
-        events.extend(wanted.take(missing).map(stored));
-        let is_last = i64::try_from(rows.len()).is_ok_and(|read| read < chunk);
-        let Some(last) = rows.last().filter(|_| !is_last && i64::try_from(events.len()).is_ok_and(|n| n < limit))
-        else {
-            return Ok(events);
-        };
-        after = last.get(3);
+    while events.len() < wanted {
+        let rows = client.query(&statement, &[&account, &after, &chunk]).await?;
+        let page: Vec<StoredEvent> = rows.iter().map(stored).collect();
+        let is_last = i64::try_from(page.len()) != Ok(chunk);
+        after = page.last().map_or(after, |event| event.version);
+        let matching = page.into_iter().filter(|event| types.is_empty() || types.contains(&event.event_type.as_str()));
+        events.extend(matching.take(wanted - events.len()));
+        if is_last {
+            break;
+        }
     }
+    Ok(events)
 }
 
 /// A partition's events after a position, oldest first.
@@ -106,10 +105,11 @@ pub async fn of_partition(
 ) -> Result<Vec<StoredEvent>, StoreError> {
     let rows = client
         .query(
-            "/* of_partition */ select partition_id, position, account_id, version, previous_position, type,
-                    type_version, at, payload::text
-             from events where partition_id = $1 and position > $2 and (cardinality($3::text[]) = 0 or type = any($3))
-             order by position limit $4",
+            &format!(
+                "/* of_partition */ select {COLUMNS}, payload::text from events
+                 where partition_id = $1 and position > $2 and (cardinality($3::text[]) = 0 or type = any($3))
+                 order by position limit $4"
+            ),
             &[&partition_id, &after, &types, &limit],
         )
         .await?;

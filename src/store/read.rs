@@ -5,6 +5,7 @@ use tokio_postgres::GenericClient;
 
 use super::error::StoreError;
 use super::load::account_id;
+use super::log::{COLUMNS, StoredEvent, stored};
 use crate::domain::account::Account;
 
 /// An account's hot part, and how far its partition was when it was read.
@@ -82,24 +83,25 @@ pub async fn feed(
     after: &[(i16, i64)],
     types: &[String],
     limit: i64,
-) -> Result<Vec<super::log::StoredEvent>, StoreError> {
+) -> Result<Vec<StoredEvent>, StoreError> {
     let partitions: Vec<i16> = after.iter().map(|(partition, _)| *partition).collect();
     let positions: Vec<i64> = after.iter().map(|(_, position)| *position).collect();
     let rows = client
         .query(
-            "/* feed */ select e.partition_id, e.position, e.account_id, e.version, e.previous_position,
-                    e.type, e.type_version, e.at, e.payload::text
-             from unnest($1::smallint[], $2::bigint[]) as c (partition_id, after)
-             cross join lateral (
-                 select page.*, max(page.at) over (order by page.position) as not_before from (
-                     select * from events where events.partition_id = c.partition_id and events.position > c.after
-                         and (cardinality($3::text[]) = 0 or events.type = any($3))
-                     order by events.position limit $4) page) e
-             order by e.not_before, e.partition_id, e.position limit $4",
+            &format!(
+                "/* feed */ select {COLUMNS}, payload::text
+                 from unnest($1::smallint[], $2::bigint[]) as c (of_partition, after)
+                 cross join lateral (
+                     select page.*, max(page.at) over (order by page.position) as not_before from (
+                         select * from events where events.partition_id = c.of_partition and events.position > c.after
+                             and (cardinality($3::text[]) = 0 or events.type = any($3))
+                         order by events.position limit $4) page) e
+                 order by e.not_before, e.partition_id, e.position limit $4"
+            ),
             &[&partitions, &positions, &types, &limit],
         )
         .await?;
-    Ok(rows.iter().map(super::log::stored).collect())
+    Ok(rows.iter().map(stored).collect())
 }
 
 /// Some of an account's objects, by id.

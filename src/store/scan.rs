@@ -9,16 +9,13 @@ use futures_util::StreamExt;
 use tokio_postgres::{Client, CopyOutStream};
 
 use super::error::StoreError;
-use super::log::StoredEvent;
+use super::log::{COLUMNS, StoredEvent};
 
 /// What every binary COPY opens with: a signature, flags, and the length of an extension.
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 const HEADER: usize = SIGNATURE.len() + 8;
 /// Postgres counts microseconds from 2000-01-01.
 const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
-
-/// What is read of each event, beside its hash.
-const COLUMNS: &str = "partition_id, position, account_id, version, previous_position, type, type_version, at, payload";
 
 /// An event as it stands in the log, borrowed from the row that was read last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +87,7 @@ impl Scan {
         let hash = if hashes { ", hash" } else { "" };
         let statement = format!(
             "/* scan_of_partitions */ copy (
-                 select {COLUMNS}{hash}
+                 select {COLUMNS}, payload{hash}
                  from events where partition_id between {first} and {last} order by partition_id, position
              ) to stdout (format binary)"
         );
@@ -102,7 +99,7 @@ impl Scan {
     pub async fn as_stored(client: &Client, first: i16, last: i16) -> Result<Self, StoreError> {
         let statement = format!(
             "/* scan_as_stored */ copy (
-                 select {COLUMNS} from events where partition_id between {first} and {last}
+                 select {COLUMNS}, payload from events where partition_id between {first} and {last}
              ) to stdout (format binary)"
         );
         // Else a scan may begin where another one is at the moment, or be several that take turns.
@@ -120,7 +117,7 @@ impl Scan {
         }
         let statement = format!(
             "/* scan_of_tails */ copy (
-                 select {COLUMNS} from events join (values {ends}) as t (of_partition, after)
+                 select {COLUMNS}, payload from events join (values {ends}) as t (of_partition, after)
                      on partition_id = t.of_partition and position > t.after
                  order by partition_id, position
              ) to stdout (format binary)"

@@ -121,6 +121,25 @@ async fn any_stretch_of_an_accounts_events_is_found() {
 }
 
 #[tokio::test]
+async fn the_events_of_one_type_are_found_behind_many_of_others() {
+    let app = TestApp::start().await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    app.grant("user_1", 1_000).await;
+    for n in 0..230 {
+        app.debit("user_1", &format!("key-{n}"), json!({"amount": 1})).await.expect(201);
+    }
+    app.grant("user_1", 1).await;
+    let (granted, _) = follow(&app, "&account=user_1&type=credits_granted", 50).await;
+    let sources = granted.iter().map(|event| (&event["payload"]["lot"]["granted"], &event["version"]));
+    let first_and_last: Vec<_> = sources.filter(|(credits, _)| **credits == 1_000 || **credits == 1).collect();
+    assert_eq!(first_and_last.len(), 2, "{granted:#?}");
+    assert!(first_and_last[1].1.as_i64() > Some(230), "{granted:#?}");
+    let all = app.database().await;
+    let all = all.query_one("select count(*) from events where type = 'credits_granted'", &[]).await;
+    assert_eq!(granted.len() as i64, all.expect("a count").get::<_, i64>(0));
+}
+
+#[tokio::test]
 async fn one_accounts_events_come_in_the_order_of_its_versions() {
     let app = TestApp::start().await;
     app.put_account("user_1", json!({"stripe_customer_id": "cus_1"})).await.expect(201);

@@ -228,7 +228,7 @@ impl Bench<'_> {
             p99.push(outcome.p99_ms);
             yard.push(self.yardstick().await?);
             let count = 8_000 * self.arguments.seconds;
-            let webhooks = subject::webhooks(rand::random(), accounts, count);
+            let webhooks = subject::webhooks(rand::random(), accounts, count)?;
             let outcome = subject::deliver(server.address, &webhooks, IN_FLIGHT).await?;
             eprintln!("  round {round}: webhooks {:.0}/s, p99 {:.1} ms", outcome.rate, outcome.p99_ms);
             fresh.push(outcome.rate);
@@ -242,6 +242,7 @@ impl Bench<'_> {
         drop(bare);
         let report = &mut self.report;
         let yard = median(&yard);
+        subject::check_applied(&database).await?;
         let name = format!("durable debits over HTTP, {IN_FLIGHT} in flight");
         report.row(&name, median(&debits), "`pgbench -N`", yard, Some(2.5));
         report.row("signed 3 KB webhooks applied over HTTP", median(&fresh), "`pgbench -N`", yard, Some(1.0));
