@@ -9,7 +9,8 @@ create table idempotency (
     created_at timestamptz not null default now()
 );
 comment on table idempotency is 'Every Stripe event id and Idempotency-Key that was ever answered, for ever, with its first outcome.';
-comment on column idempotency.key is 'First 16 bytes of SHA-256 over scope and key: no secret in it, and nothing is shorter in an index.';
+comment on column idempotency.key is
+    'First 16 bytes of SHA-256 over scope and key: nothing is shorter in an index. In place of the first six, the time, where the key begins with it (UUIDs of version 7, Stripe''s event ids): keys of one time share the index''s pages.';
 comment on column idempotency.request is 'The same of the request, to tell a retry from another request under the same key.';
 comment on column idempotency.position is 'Where the outcome''s event stands; for a refusal, the last position of the partition.';
 comment on column idempotency.outcome is 'The reply, when the event at position does not say it all.';

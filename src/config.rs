@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+/// Partitions of a ledger that nobody asked to have more; see "Sixteen partitions" in ARCHITECTURE.md.
+pub const DEFAULT_PARTITIONS: i16 = 16;
+
 /// A setting that cannot be used. The message names it and the cure.
 #[derive(Debug, thiserror::Error)]
 #[error("{setting}: {problem}")]
@@ -56,7 +59,7 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("STRIPE_LIVEMODE", "true or false: which events are applied [from the key's prefix, else false]"),
     ("SUBLEDGER_ACCOUNT_METADATA_KEYS", "Stripe metadata keys that hold your account id [account_id,user_id]"),
     ("SUBLEDGER_LOG_FORMAT", "json or text [text on a terminal, else json]"),
-    ("SUBLEDGER_PARTITIONS", "partitions of a new ledger, 1 to 1024; fixed for ever [64]"),
+    ("SUBLEDGER_PARTITIONS", "partitions of a new ledger, 1 to 1024; fixed for ever [16]"),
     ("SUBLEDGER_LANES", "in-process writers [2]"),
     ("SUBLEDGER_POOL_SIZE", "database connections for reading [8]"),
     ("SUBLEDGER_QUEUE_LENGTH", "commands that may wait for a lane before callers are turned away [4096]"),
@@ -134,7 +137,8 @@ impl Config {
         let source = Source::open(file)?;
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let keys = source.list("SUBLEDGER_ACCOUNT_METADATA_KEYS")?;
-        let partitions = source.number("SUBLEDGER_PARTITIONS", 64, 1, 1_024)?;
+        let partitions =
+            source.number("SUBLEDGER_PARTITIONS", usize::from(DEFAULT_PARTITIONS.unsigned_abs()), 1, 1_024)?;
         Ok(Self {
             database_url: source.get("DATABASE_URL")?,
             data_dir: source.get("SUBLEDGER_DATA_DIR")?.map_or_else(|| PathBuf::from(".subledger"), PathBuf::from),
@@ -149,7 +153,7 @@ impl Config {
             livemode: livemode(&source)?,
             account_metadata_keys: keys.unwrap_or_else(|| vec!["account_id".to_owned(), "user_id".to_owned()]),
             log_format: log_format(source.get("SUBLEDGER_LOG_FORMAT")?)?,
-            partitions: i16::try_from(partitions).unwrap_or(64),
+            partitions: i16::try_from(partitions).unwrap_or(DEFAULT_PARTITIONS),
             lanes: source.number("SUBLEDGER_LANES", 2, 1, 64)?,
             pool_size: source.number("SUBLEDGER_POOL_SIZE", 8, 2, 1_000)?,
             queue_length: source.number("SUBLEDGER_QUEUE_LENGTH", 4_096, 16, 1_000_000)?,

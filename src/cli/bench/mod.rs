@@ -21,6 +21,7 @@ use subledger::store::connect::Database;
 use subledger::store::migrate;
 
 use report::{Report, median};
+use subject::Keys;
 use yardstick::Pgbench;
 
 /// Requests in flight, for the subjects that name a number.
@@ -43,7 +44,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 2)]
     lanes: usize,
     /// Partitions of the ledger
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = subledger::config::DEFAULT_PARTITIONS)]
     partitions: i16,
     /// Only these parts: lanes, http, growth, rebuild
     #[arg(long, value_delimiter = ',')]
@@ -124,6 +125,10 @@ async fn measure(arguments: &Arguments) -> Result<Report, BenchError> {
     let mut bench = Bench { arguments, postgres, pgbench, time, report, best_clients: 32 };
     let wants = |part: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == part);
     bench.find_best_clients().await?;
+    let partitions = arguments.partitions;
+    bench.report.note(format!(
+        "Ledgers of {partitions} partitions (64 lanes: of 64); idempotency keys are UUIDs of version 7, unless a row says otherwise."
+    ));
     if wants("lanes") {
         bench.lanes().await?;
     }
@@ -131,7 +136,8 @@ async fn measure(arguments: &Arguments) -> Result<Report, BenchError> {
         bench.http().await?;
     }
     if wants("growth") {
-        bench.growth().await?;
+        bench.growth(Keys::Timed).await?;
+        bench.growth(Keys::Random).await?;
     }
     if wants("rebuild") {
         bench.rebuild().await?;
@@ -181,19 +187,26 @@ impl Bench<'_> {
     /// The write path alone, by number of lanes.
     async fn lanes(&mut self) -> Result<(), BenchError> {
         const LANES: [usize; 5] = [1, 2, 4, 8, 64];
-        let (_, database, partitions) = self.fresh("lanes", self.arguments.partitions).await?;
-        let (service, lanes) = subject::start_lanes(&database, partitions, 2).await?;
-        subject::open_accounts(&service, self.arguments.accounts).await?;
-        stop(service, lanes).await;
+        // A lane needs a partition to write to.
+        let many = LANES[4].try_into().unwrap_or(i16::MAX).max(self.arguments.partitions);
+        let (_, usual, partitions) = self.fresh("lanes", self.arguments.partitions).await?;
+        let (_, divided, _) = self.fresh("lanes_many", many).await?;
+        for (database, partitions) in [(&usual, partitions), (&divided, many)] {
+            let (service, lanes) = subject::start_lanes(database, partitions, 2).await?;
+            subject::open_accounts(&service, self.arguments.accounts).await?;
+            stop(service, lanes).await;
+        }
         let mut yard = Vec::new();
         let mut rates: Vec<Vec<f64>> = vec![Vec::new(); LANES.len()];
         for round in 0..self.arguments.rounds {
             for (at, count) in LANES.into_iter().enumerate() {
                 yard.push(self.yardstick().await?);
-                let (service, lanes) = subject::start_lanes(&database, partitions, count).await?;
-                let most = u64::MAX;
+                let is_usual = count <= usize::from(partitions.unsigned_abs());
+                let (database, partitions) = if is_usual { (&usual, partitions) } else { (&divided, many) };
+                let (service, lanes) = subject::start_lanes(database, partitions, count).await?;
                 let accounts = self.arguments.accounts;
-                let rate = subject::debits_in_process(&service, accounts, IN_FLIGHT, self.time, most).await?;
+                let rate =
+                    subject::debits_in_process(&service, accounts, Keys::Timed, IN_FLIGHT, self.time, u64::MAX).await?;
                 stop(service, lanes).await;
                 eprintln!("  round {round}: {count} lanes: {rate:.0}/s");
                 rates[at].push(rate);
@@ -204,7 +217,8 @@ impl Bench<'_> {
             let subject = format!("`append_batch` alone, {count} {word}, {IN_FLIGHT} in flight");
             self.report.row(&subject, median(&rates[at]), "`pgbench -N`", median(&yard), None);
         }
-        self.fold(&database).await
+        self.fold(&usual).await?;
+        self.fold(&divided).await
     }
 
     /// Debits and webhooks over HTTP.
@@ -255,47 +269,67 @@ impl Bench<'_> {
     }
 
     /// A fresh ledger whose accounts have made so many events together.
-    async fn ledger_with_events(&self, name: &str, accounts: u64, events: u64) -> Result<(Database, i16), BenchError> {
+    async fn ledger_with_events(
+        &self,
+        name: &str,
+        accounts: u64,
+        keys: Keys,
+        events: u64,
+    ) -> Result<(Database, i16), BenchError> {
         let (_, database, partitions) = self.fresh(name, self.arguments.partitions).await?;
         let (service, lanes) = subject::start_lanes(&database, partitions, self.arguments.lanes).await?;
         subject::open_accounts(&service, accounts).await?;
-        subject::debits_in_process(&service, accounts, IN_FLIGHT, HOUR, events - 2 * accounts).await?;
+        subject::debits_in_process(&service, accounts, keys, IN_FLIGHT, HOUR, events - 2 * accounts).await?;
         stop(service, lanes).await;
         database.connect_as_owner().await?.batch_execute("vacuum analyze").await?;
         Ok((database, partitions))
     }
 
     /// Whether the rate holds as the log grows.
-    async fn growth(&mut self) -> Result<(), BenchError> {
+    async fn growth(&mut self, keys: Keys) -> Result<(), BenchError> {
         const SMALL: u64 = 10_000;
         const LARGE: u64 = 1_000_000;
-        // Few enough that the small ledger stays small: it is made anew for every round. That takes half a second, so it
-        // takes many rounds to tell.
-        const MEASURED: u64 = 20_000;
-        const ROUNDS: usize = 21;
+        // Few enough that the small ledger stays small: it is made anew for every round. So each measurement is short, and
+        // it takes many to tell.
+        const MEASURED: u64 = 10_000;
+        const ROUNDS: usize = 61;
+        let rounds = self.arguments.rounds.max(ROUNDS);
         let accounts = SMALL / 4;
-        let (small, partitions) = self.ledger_with_events("growth_small", accounts, SMALL).await?;
-        let (large, _) = self.ledger_with_events("growth_large", accounts, LARGE).await?;
+        let warm_up = SMALL - 2 * accounts;
+        let (small, partitions) = self.ledger_with_events("growth_small", accounts, keys, SMALL).await?;
+        // What the rounds add is half of it before, half of it after the number it is called by.
+        let added = (warm_up + MEASURED) * rounds as u64;
+        let (large, _) = self.ledger_with_events("growth_large", accounts, keys, LARGE - added / 2).await?;
         // What making it left behind is written now, not while one of the two is measured.
         large.connect_as_owner().await?.batch_execute("checkpoint").await?;
         // Connections as old, and before each measurement as many events through them: only the size differs.
         let (service_small, lanes_small) = subject::start_lanes(&small, partitions, self.arguments.lanes).await?;
         let (service_large, lanes_large) = subject::start_lanes(&large, partitions, self.arguments.lanes).await?;
-        let debits = async |service, most| subject::debits_in_process(service, accounts, IN_FLIGHT, HOUR, most).await;
+        let debits =
+            async |service, most| subject::debits_in_process(service, accounts, keys, IN_FLIGHT, HOUR, most).await;
         let (mut rates_small, mut rates_large) = (vec![], vec![]);
-        for round in 0..self.arguments.rounds.max(ROUNDS) {
-            subject::empty(&small).await?;
-            subject::open_accounts(&service_small, accounts).await?;
-            debits(&service_small, SMALL - 2 * accounts).await?;
-            rates_small.push(debits(&service_small, MEASURED).await?);
-            debits(&service_large, SMALL).await?;
-            rates_large.push(debits(&service_large, MEASURED).await?);
+        for round in 0..rounds {
+            for is_small in [round % 2 == 0, round % 2 == 1] {
+                if is_small {
+                    subject::empty(&small).await?;
+                    subject::open_accounts(&service_small, accounts).await?;
+                    debits(&service_small, warm_up).await?;
+                    rates_small.push(debits(&service_small, MEASURED).await?);
+                } else {
+                    debits(&service_large, warm_up).await?;
+                    rates_large.push(debits(&service_large, MEASURED).await?);
+                }
+            }
             eprintln!("  round {round}: small {:.0}/s, large {:.0}/s", rates_small[round], rates_large[round]);
         }
         stop(service_small, lanes_small).await;
         stop(service_large, lanes_large).await;
         let (subject, yardstick) = (median(&rates_large), median(&rates_small));
-        self.report.row("debits with 1 M events in the log", subject, "with 10 k", yardstick, Some(0.95));
+        let name = match keys {
+            Keys::Timed => "debits with 1 M events in the log",
+            Keys::Random => "the same, with keys that do not begin with the time",
+        };
+        self.report.row(name, subject, "with 10 k", yardstick, Some(0.95));
         self.fold(&small).await?;
         self.fold(&large).await
     }
@@ -304,7 +338,7 @@ impl Bench<'_> {
     async fn rebuild(&mut self) -> Result<(), BenchError> {
         const EVENTS: u64 = 1_000_000;
         let accounts = 10_000.min(self.arguments.accounts);
-        let (database, _) = self.ledger_with_events("rebuild", accounts, EVENTS).await?;
+        let (database, _) = self.ledger_with_events("rebuild", accounts, Keys::Timed, EVENTS).await?;
         let client = database.connect_as_owner().await?;
         let (mut copied, mut rebuilt) = (vec![], vec![]);
         for round in 0..self.arguments.rounds {

@@ -109,10 +109,29 @@ pub async fn empty(database: &Database) -> Result<(), BenchError> {
     Ok(database.connect_as_owner().await?.batch_execute(script).await?)
 }
 
+/// What callers make their idempotency keys of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keys {
+    /// UUIDs of version 7: they begin with the time.
+    Timed,
+    /// UUIDs of version 4.
+    Random,
+}
+
+impl Keys {
+    fn make(self) -> Uuid {
+        match self {
+            Self::Timed => Uuid::now_v7(),
+            Self::Random => Uuid::new_v4(),
+        }
+    }
+}
+
 /// Debits straight through the lanes, `in_flight` at a time, for a time or up to a number. Answers debits each second.
 pub async fn debits_in_process(
     service: &Arc<Service>,
     accounts: u64,
+    keys: Keys,
     in_flight: usize,
     time: Duration,
     most: u64,
@@ -130,7 +149,7 @@ pub async fn debits_in_process(
                 if n >= most {
                     break;
                 }
-                let key = Key::of_request(&format!("{run}-{n}"), &[b"bench"]);
+                let key = Key::of_request(&keys.make().to_string(), &[b"bench"]);
                 let command = Command::Debit { debit: Uuid::now_v7(), charge: Charge::Amount(1) };
                 let answer = service.execute(account(scramble(n ^ run, accounts)), command, Some(key)).await?;
                 if answer.result.is_ok() {
@@ -226,7 +245,7 @@ pub async fn debits_over_http(
     let run: u64 = rand::random();
     let make: MakeRequest = Arc::new(move |n| {
         let path = format!("/v1/accounts/{}/credits/debits", account_name(scramble(n ^ run, accounts)));
-        Some(load::request("POST", &path, &format!("Idempotency-Key: {run:x}-{n:x}\r\n"), br#"{"amount":1}"#))
+        Some(load::request("POST", &path, &format!("Idempotency-Key: {}\r\n", Keys::Timed.make()), br#"{"amount":1}"#))
     });
     checked(load::run(address, in_flight, time, 201, make).await?)
 }
@@ -280,21 +299,33 @@ fn checked(outcome: Outcome) -> Result<Outcome, BenchError> {
     Ok(outcome)
 }
 
-/// An id such as Stripe makes: nothing in it repeats.
-fn stripe_id(prefix: &str, run: u64, n: u64) -> String {
-    format!("{prefix}_{:08x}{:016x}", run as u32, scramble(n.wrapping_add(run.rotate_left(17)), u64::MAX))
+/// An id such as Stripe makes: a one, the second it was made in, whose it is, and what is random; to base 62.
+fn stripe_id(prefix: &str, second: u64, run: u64, n: u64) -> String {
+    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let digits = |mut number: u64, count: usize| {
+        let mut digits = vec!['0'; count];
+        for digit in digits.iter_mut().rev() {
+            *digit = char::from(DIGITS[(number % 62) as usize]);
+            number /= 62;
+        }
+        digits.into_iter().collect::<String>()
+    };
+    let random = scramble(n.wrapping_add(run.rotate_left(17)), u64::MAX);
+    format!("{prefix}_1{}E0b6fckueS{}", digits(second, 5), digits(random, 8))
 }
 
 fn paid_invoice(template: &str, run: u64, n: u64, customer: u64, now: i64) -> Vec<u8> {
+    // As many are made in a second as are delivered in one, or nearly.
+    let second = now.unsigned_abs() + n / 5_000;
     let filled = [
-        ("{event}", stripe_id("evt", run, n)),
-        ("{invoice}", stripe_id("in", run, n)),
-        ("{line}", stripe_id("il", run, n)),
-        ("{secret}", stripe_id("live", run, n + 1)),
+        ("{event}", stripe_id("evt", second, run, n)),
+        ("{invoice}", stripe_id("in", second, run, n)),
+        ("{line}", stripe_id("il", second, run, n)),
+        ("{secret}", stripe_id("live", second, run, n + 1)),
         ("{number}", format!("B7A1-{n:06}")),
-        ("{customer}", stripe_id("cus", 7, customer)),
-        ("{subscription}", stripe_id("sub", 7, customer)),
-        ("{item}", stripe_id("si", 7, customer)),
+        ("{customer}", stripe_id("cus", 7, 7, customer)),
+        ("{subscription}", stripe_id("sub", 7, 7, customer)),
+        ("{item}", stripe_id("si", 7, 7, customer)),
         ("{account}", account_name(customer)),
         ("1700000000", now.to_string()),
         ("1697408000", (now - 2_592_000).to_string()),
