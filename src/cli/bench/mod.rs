@@ -268,69 +268,68 @@ impl Bench<'_> {
         self.fold(&database).await
     }
 
-    /// A fresh ledger whose accounts have made so many events together.
+    /// A fresh ledger whose accounts have made so many events together, and the service that wrote them.
     async fn ledger_with_events(
         &self,
         name: &str,
         accounts: u64,
         keys: Keys,
         events: u64,
-    ) -> Result<(Database, i16), BenchError> {
+    ) -> Result<(Database, Arc<Service>, Lanes), BenchError> {
         let (_, database, partitions) = self.fresh(name, self.arguments.partitions).await?;
         let (service, lanes) = subject::start_lanes(&database, partitions, self.arguments.lanes).await?;
         subject::open_accounts(&service, accounts).await?;
         subject::debits_in_process(&service, accounts, keys, IN_FLIGHT, HOUR, events - 2 * accounts).await?;
+        Ok((database, service, lanes))
+    }
+
+    /// A fresh ledger with so many events, at rest.
+    async fn written_ledger(&self, name: &str, accounts: u64, keys: Keys, events: u64) -> Result<Database, BenchError> {
+        let (database, service, lanes) = self.ledger_with_events(name, accounts, keys, events).await?;
         stop(service, lanes).await;
-        database.connect_as_owner().await?.batch_execute("vacuum analyze").await?;
-        Ok((database, partitions))
+        // What that left behind is done now, not while something is measured.
+        let client = database.connect_as_owner().await?;
+        client.batch_execute("vacuum analyze").await?;
+        client.batch_execute("checkpoint").await?;
+        Ok(database)
     }
 
     /// Whether the rate holds as the log grows.
     async fn growth(&mut self, keys: Keys) -> Result<(), BenchError> {
         const SMALL: u64 = 10_000;
         const LARGE: u64 = 1_000_000;
-        // Few enough that the small ledger stays small: it is made anew for every round. So each measurement is short, and
-        // it takes many to tell.
+        // Few enough that the small ledger stays small. So each measurement is short, and it takes many to tell.
         const MEASURED: u64 = 10_000;
         const ROUNDS: usize = 61;
         let rounds = self.arguments.rounds.max(ROUNDS);
-        let accounts = SMALL / 4;
-        let warm_up = SMALL - 2 * accounts;
-        let (small, partitions) = self.ledger_with_events("growth_small", accounts, keys, SMALL).await?;
+        let (accounts, partitions) = (SMALL / 4, self.arguments.partitions);
         // What the rounds add is half of it before, half of it after the number it is called by.
-        let added = (warm_up + MEASURED) * rounds as u64;
-        let (large, _) = self.ledger_with_events("growth_large", accounts, keys, LARGE - added / 2).await?;
-        // What making it left behind is written now, not while one of the two is measured.
-        large.connect_as_owner().await?.batch_execute("checkpoint").await?;
-        // Connections as old, and before each measurement as many events through them: only the size differs.
-        let (service_small, lanes_small) = subject::start_lanes(&small, partitions, self.arguments.lanes).await?;
-        let (service_large, lanes_large) = subject::start_lanes(&large, partitions, self.arguments.lanes).await?;
-        let debits =
-            async |service, most| subject::debits_in_process(service, accounts, keys, IN_FLIGHT, HOUR, most).await;
+        let before = LARGE - (SMALL + MEASURED) * rounds as u64 / 2;
+        let large = self.written_ledger("growth_large", accounts, keys, before).await?;
         let (mut rates_small, mut rates_large) = (vec![], vec![]);
         for round in 0..rounds {
+            // Each is measured by a service that has just written ten thousand events: the first ones of a new ledger, or
+            // the latest of the large one.
             for is_small in [round % 2 == 0, round % 2 == 1] {
-                if is_small {
-                    subject::empty(&small).await?;
-                    subject::open_accounts(&service_small, accounts).await?;
-                    debits(&service_small, warm_up).await?;
-                    rates_small.push(debits(&service_small, MEASURED).await?);
+                let (rates, (service, lanes)) = if is_small {
+                    let (_, service, lanes) = self.ledger_with_events("growth_small", accounts, keys, SMALL).await?;
+                    (&mut rates_small, (service, lanes))
                 } else {
-                    debits(&service_large, warm_up).await?;
-                    rates_large.push(debits(&service_large, MEASURED).await?);
-                }
+                    let (service, lanes) = subject::start_lanes(&large, partitions, self.arguments.lanes).await?;
+                    subject::debits_in_process(&service, accounts, keys, IN_FLIGHT, HOUR, SMALL).await?;
+                    (&mut rates_large, (service, lanes))
+                };
+                rates.push(subject::debits_in_process(&service, accounts, keys, IN_FLIGHT, HOUR, MEASURED).await?);
+                stop(service, lanes).await;
             }
             eprintln!("  round {round}: small {:.0}/s, large {:.0}/s", rates_small[round], rates_large[round]);
         }
-        stop(service_small, lanes_small).await;
-        stop(service_large, lanes_large).await;
         let (subject, yardstick) = (median(&rates_large), median(&rates_small));
         let name = match keys {
             Keys::Timed => "debits with 1 M events in the log",
             Keys::Random => "the same, with keys that do not begin with the time",
         };
         self.report.row(name, subject, "with 10 k", yardstick, Some(0.95));
-        self.fold(&small).await?;
         self.fold(&large).await
     }
 
@@ -338,7 +337,7 @@ impl Bench<'_> {
     async fn rebuild(&mut self) -> Result<(), BenchError> {
         const EVENTS: u64 = 1_000_000;
         let accounts = 10_000.min(self.arguments.accounts);
-        let (database, _) = self.ledger_with_events("rebuild", accounts, Keys::Timed, EVENTS).await?;
+        let database = self.written_ledger("rebuild", accounts, Keys::Timed, EVENTS).await?;
         let client = database.connect_as_owner().await?;
         let (mut copied, mut rebuilt) = (vec![], vec![]);
         for round in 0..self.arguments.rounds {

@@ -99,16 +99,6 @@ pub async fn open_accounts(service: &Arc<Service>, accounts: u64) -> Result<(), 
     Ok(())
 }
 
-/// Takes everything out of a ledger that lanes are at work on: to them it looks like another replica's doing.
-pub async fn empty(database: &Database) -> Result<(), BenchError> {
-    let script = "
-        alter table events disable trigger events_are_append_only;
-        truncate events, idempotency, balances, billing_objects, stripe_links;
-        alter table events enable always trigger events_are_append_only;
-        update heads set position = 0, hash = default, batch_id = null";
-    Ok(database.connect_as_owner().await?.batch_execute(script).await?)
-}
-
 /// What callers make their idempotency keys of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keys {
