@@ -325,6 +325,9 @@ impl Bench<'_> {
             eprintln!("  round {round}: small {:.0}/s, large {:.0}/s", rates_small[round], rates_large[round]);
         }
         let (subject, yardstick) = (median(&rates_large), median(&rates_small));
+        if keys == Keys::Timed {
+            self.report.note(format!("Growth: {rounds} rounds of {MEASURED} debits on either ledger."));
+        }
         let name = match keys {
             Keys::Timed => "debits with 1 M events in the log",
             Keys::Random => "the same, with keys that do not begin with the time",
