@@ -11,7 +11,8 @@ use super::error::StoreError;
 use crate::domain::event::EVENT_VERSION;
 use crate::projection::{BalanceRow, ObjectRow};
 
-/// First bytes of a SHA-256: enough to tell apart all keys there will ever be, and as short in an index as can be.
+/// First bytes of a SHA-256, behind the time if a key tells one: enough to tell apart all keys there will ever be, and as
+/// short in an index as can be.
 pub type Digest = Uuid;
 
 /// Rows to append, column by column, as the statement takes them.
