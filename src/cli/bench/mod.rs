@@ -324,7 +324,9 @@ impl Bench<'_> {
                     (&mut rates_small, self.write_events(small, accounts, keys, SMALL).await?)
                 } else {
                     let (service, lanes) = subject::start_lanes(&large, partitions, lanes).await?;
-                    subject::debits_in_process(&service, accounts, keys, IN_FLIGHT, HOUR, SMALL).await?;
+                    // Like the other, it has met every account.
+                    subject::debit_each(&service, accounts, keys).await?;
+                    subject::debits_in_process(&service, accounts, keys, IN_FLIGHT, HOUR, SMALL - accounts).await?;
                     (&mut rates_large, (service, lanes))
                 };
                 rates.push(subject::debits_in_process(&service, accounts, keys, IN_FLIGHT, HOUR, MEASURED).await?);

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use futures_util::TryStreamExt;
 use subledger::app::service::{Lanes, Service, ServiceSettings, StripeSettings};
 use subledger::app::work::Key;
 use subledger::clock::SystemClock;
@@ -67,36 +68,44 @@ pub async fn start_lanes(
     Ok(Service::start(settings).await?)
 }
 
-/// Opens accounts, each with credits to spend. Answers how many events that made.
+/// Opens accounts, each with credits to spend.
 pub async fn open_accounts(service: &Arc<Service>, accounts: u64) -> Result<(), BenchError> {
-    let next = Arc::new(AtomicU64::new(0));
-    let mut tasks = Vec::new();
-    for _ in 0..512 {
-        let (service, next) = (Arc::clone(service), Arc::clone(&next));
-        tasks.push(tokio::spawn(async move {
-            loop {
-                let n = next.fetch_add(1, Ordering::Relaxed);
-                if n >= accounts {
-                    return Ok::<_, BenchError>(());
-                }
-                service.execute(account(n), Command::Open { stripe_customer_id: None }, None).await?;
-                let grant = Grant {
-                    grant: Uuid::new_v4(),
-                    amount: CREDITS,
-                    source: LotSource::Manual,
-                    priority: 50,
-                    effective_at: None,
-                    expires_at: None,
-                    reason: None,
-                };
-                service.execute(account(n), Command::Grant(grant), None).await?;
-            }
-        }));
-    }
-    for task in tasks {
-        task.await.map_err(std::io::Error::other)??;
-    }
-    Ok(())
+    for_each_account(service, accounts, async |service, account| {
+        service.execute(account.clone(), Command::Open { stripe_customer_id: None }, None).await?;
+        let grant = Grant {
+            grant: Uuid::new_v4(),
+            amount: CREDITS,
+            source: LotSource::Manual,
+            priority: 50,
+            effective_at: None,
+            expires_at: None,
+            reason: None,
+        };
+        service.execute(account, Command::Grant(grant), None).await?;
+        Ok(())
+    })
+    .await
+}
+
+/// Debits every account once.
+pub async fn debit_each(service: &Arc<Service>, accounts: u64, keys: Keys) -> Result<(), BenchError> {
+    for_each_account(service, accounts, async |service, account| debit(service, account, keys).await.map(drop)).await
+}
+
+/// Many accounts at a time, each once.
+async fn for_each_account(
+    service: &Arc<Service>,
+    accounts: u64,
+    act: impl AsyncFn(&Service, AccountId) -> Result<(), BenchError>,
+) -> Result<(), BenchError> {
+    futures_util::stream::iter((0..accounts).map(Ok)).try_for_each_concurrent(512, |n| act(service, account(n))).await
+}
+
+/// One credit of an account, under a key of its own. Whether it was debited.
+async fn debit(service: &Service, account: AccountId, keys: Keys) -> Result<bool, BenchError> {
+    let key = Key::of_request(&keys.make().to_string(), &[b"bench"]);
+    let command = Command::Debit { debit: Uuid::now_v7(), charge: Charge::Amount(1) };
+    Ok(service.execute(account, command, Some(key)).await?.result.is_ok())
 }
 
 /// What callers make their idempotency keys of.
@@ -139,10 +148,7 @@ pub async fn debits_in_process(
                 if n >= most {
                     break;
                 }
-                let key = Key::of_request(&keys.make().to_string(), &[b"bench"]);
-                let command = Command::Debit { debit: Uuid::now_v7(), charge: Charge::Amount(1) };
-                let answer = service.execute(account(scramble(n ^ run, accounts)), command, Some(key)).await?;
-                if answer.result.is_ok() {
+                if debit(&service, account(scramble(n ^ run, accounts)), keys).await? {
                     done.fetch_add(1, Ordering::Relaxed);
                 }
             }
