@@ -25,8 +25,10 @@ create table billing_objects (
     state json not null,
     constraint billing_objects_pkey primary key (account_id, kind, object_id)
 );
+-- Callers name a hold alone. Other objects are asked for by account.
+create index billing_objects_hold on billing_objects (object_id) where kind = 'hold';
 comment on table billing_objects is
-    'One row for each Stripe object an account has, and for each lot that is used up or expired. The views below give them names and columns.';
+    'One row for each Stripe object an account has, for each lot that is used up or expired, and for each hold. The views below give them names and columns.';
 comment on column billing_objects.state is 'src/domain/billing.rs; what webhooks are folded into.';
 
 create view subscriptions as
@@ -93,11 +95,18 @@ from (
     select account_id, state as lot from billing_objects where kind = 'closed_lot'
 ) lots;
 
+create view holds as
+select account_id, object_id as hold_id, state ->> 'status' as status, (state ->> 'amount')::bigint as amount,
+       (state ->> 'captured')::bigint as captured, state ->> 'feature' as feature,
+       (state ->> 'expires_at')::timestamptz as expires_at, sort_at as created_at
+from billing_objects where kind = 'hold';
+
 comment on view subscriptions is 'Stripe subscriptions, as last heard of.';
 comment on view invoices is 'Stripe invoices, as last heard of.';
 comment on view payments is 'PaymentIntents with what became of them; refunds and disputes are in billing_objects.state.';
 comment on view credit_purchases is 'Checkout sessions that sell credit packs.';
 comment on view credit_lots is 'All lots, spendable and closed.';
+comment on view holds is 'All holds. One whose expires_at has passed is expired, whether or not the row says so yet.';
 
 create function account_events(account text, after_version bigint default 0, most bigint default null)
 returns setof events language sql stable as $$

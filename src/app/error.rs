@@ -28,6 +28,9 @@ pub enum AppError {
     /// The stream moved: ask there. Only within the service.
     #[error("the account was taken over by {0}")]
     Moved(AccountId),
+    /// The hold has ended since its row was read: read again. Only within the service.
+    #[error("the hold has just ended")]
+    HoldEnded,
     /// A Stripe id leads elsewhere than thought. Only within the service.
     #[error("a Stripe id of this event leads to another account")]
     LinkedElsewhere,

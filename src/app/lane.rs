@@ -24,7 +24,7 @@ use super::work::{Answer, Key, Work};
 use super::writer::Writer;
 use crate::clock::Clock;
 use crate::domain::account::{Account, Changes};
-use crate::domain::command::{Outcome, decide};
+use crate::domain::command::{Command, OfHold, Outcome, decide};
 use crate::domain::draft::{Context, Draft};
 use crate::domain::ids::AccountId;
 use crate::store::append::{Digest, InboxStatus, KeyRow, Refusal};
@@ -416,6 +416,12 @@ impl Lane {
                 && work.command.is_some()
             {
                 let _ = work.reply.send(Err(AppError::Moved(into)));
+                continue;
+            }
+            if let Some(Command::OfHold(OfHold { hold, ended: None, .. })) = &work.command
+                && self.accounts.peek(&work.account).is_none_or(|account| account.credits.hold(*hold).is_none())
+            {
+                let _ = work.reply.send(Err(AppError::HoldEnded));
                 continue;
             }
             // After the ways out above: a repeat waits for the answer of the first.

@@ -5,6 +5,7 @@ pub mod accounts;
 pub mod catalog;
 pub mod error;
 pub mod fold;
+pub mod holds;
 pub mod ingest;
 pub mod jobs;
 pub mod lane;

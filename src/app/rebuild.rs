@@ -275,7 +275,11 @@ async fn write(writer: &Client, fold: Fold, accounts: &mut u64) -> Result<(), St
         for folded in folded.by_ref().take(CHUNK) {
             let partition_id = folded.partition_id;
             balances.push((partition_id, projection::balance_row(&folded.account, folded.last_at)?));
-            objects.extend(projection::all_object_rows(&folded.account)?.into_iter().map(|row| (partition_id, row)));
+            objects.extend(
+                projection::all_object_rows(&folded.account, &folded.changes)?
+                    .into_iter()
+                    .map(|row| (partition_id, row)),
+            );
             claims.extend(claims_of(&folded));
         }
         fill::copy_balances(writer, &balances).await?;

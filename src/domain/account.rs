@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use uuid::Uuid;
 
 use super::billing::{Billing, Kind, Touched};
-use super::credit::{Access, AccessItem, Credits, Lot, LotSource};
+use super::credit::{Access, AccessItem, Credits, Draw, Lot, LotSource};
 use super::event::{
-    AccountAbsorbed, AllowanceProgress, CreditsClawedBack, CreditsGranted, CreditsReinstated, Event,
+    AccountAbsorbed, AllowanceProgress, CreditsClawedBack, CreditsGranted, CreditsReinstated, Event, HoldPlaced,
     SubscriptionCreditsEnded,
 };
+use super::hold::{Hold, HoldRecord, HoldStatus};
 use super::ids::{AccountId, LotId};
 use super::stripe_object::{StripeObject, Subscription};
 
@@ -32,6 +34,14 @@ pub struct Changes {
     pub touched: Touched,
     /// Lots that left the hot part, or changed after they had.
     pub closed_lots: BTreeMap<LotId, Lot>,
+    /// Holds that were placed, changed or ended; `None`: another account has it now.
+    pub holds: BTreeMap<Uuid, Option<HoldRecord>>,
+}
+
+impl Changes {
+    fn hold(&mut self, hold: &Hold, status: HoldStatus, captured: i64) {
+        self.holds.insert(hold.id, Some(HoldRecord { status, hold: hold.clone(), captured }));
+    }
 }
 
 impl Account {
@@ -87,12 +97,54 @@ impl Account {
             Event::CreditsClawedBack(clawed_back) => self.claw_back(clawed_back, changes),
             Event::CreditsReinstated(reinstated) => self.reinstate(reinstated, changes),
             Event::CreditsDebited(debited) => {
-                for draw in &debited.lots {
-                    if let Some(lot) = self.credits.lot_mut(draw.lot) {
-                        lot.remaining -= draw.amount;
-                    }
+                self.spend(&debited.lots, changes);
+                self.credits.debt += debited.debt;
+                self.credits.overage += debited.overage;
+            }
+            Event::HoldPlaced(HoldPlaced { hold, .. }) => {
+                self.change_held(hold, 1);
+                self.credits.holds.push(hold.clone());
+                changes.hold(hold, HoldStatus::Open, 0);
+            }
+            Event::HoldExtended(extended) => {
+                if let Some(hold) = self.credits.holds.iter_mut().find(|hold| hold.id == extended.hold) {
+                    hold.expires_at = extended.expires_at;
+                    changes.hold(hold, HoldStatus::Open, 0);
                 }
-                self.close_empty_lots(changes);
+            }
+            Event::HoldCaptured(captured) => {
+                self.end_hold(captured.hold, HoldStatus::Captured, captured.amount, changes);
+                self.spend(&captured.cover.lots, changes);
+                self.credits.debt += captured.cover.debt;
+                self.credits.overage += captured.cover.overage;
+            }
+            Event::HoldReleased(released) => self.end_hold(released.hold, HoldStatus::Released, 0, changes),
+            Event::HoldExpired(expired) => self.end_hold(expired.hold, HoldStatus::Expired, 0, changes),
+            Event::ChargeRejected(_) => {}
+        }
+    }
+
+    fn spend(&mut self, draws: &[Draw], changes: &mut Changes) {
+        for draw in draws {
+            if let Some(lot) = self.credits.lot_mut(draw.lot) {
+                lot.remaining -= draw.amount;
+            }
+        }
+        self.close_empty_lots(changes);
+    }
+
+    /// Gives what a hold has set aside back to its lots, and closes it.
+    fn end_hold(&mut self, id: Uuid, status: HoldStatus, captured: i64, changes: &mut Changes) {
+        let Some(at) = self.credits.holds.iter().position(|hold| hold.id == id) else { return };
+        let hold = self.credits.holds.remove(at);
+        self.change_held(&hold, -1);
+        changes.hold(&hold, status, captured);
+    }
+
+    fn change_held(&mut self, hold: &Hold, sign: i64) {
+        for draw in &hold.cover.lots {
+            if let Some(lot) = self.credits.lot_mut(draw.lot) {
+                lot.held += sign * draw.amount;
             }
         }
     }
@@ -111,6 +163,11 @@ impl Account {
         ours.free_since = ours.free_since.max(theirs.free_since);
         ours.free_until = ours.free_until.max(theirs.free_until);
         ours.debt += theirs.debt;
+        ours.overage += theirs.overage;
+        for hold in theirs.holds {
+            changes.hold(&hold, HoldStatus::Open, 0);
+            ours.holds.push(hold);
+        }
         for theirs in theirs.allowances {
             match ours.allowances.iter_mut().find(|known| known.cause == theirs.cause) {
                 Some(known) => known.windows = known.windows.max(theirs.windows),
@@ -170,6 +227,7 @@ impl Account {
             Billing::default().absorb(*billing, &mut changes.touched);
         }
         self.billing = Some(Box::default());
+        changes.holds.extend(self.credits.holds.iter().map(|hold| (hold.id, None)));
         self.credits = Credits { merged_into: Some(into.clone()), ..Credits::default() };
     }
 

@@ -67,10 +67,12 @@ pub enum Kind {
     ActiveEntitlements,
     CatalogObject,
     ClosedLot,
+    /// A row of its own, outside [`Billing`]: there may be any number of them.
+    Hold,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Customer,
         Kind::Subscription,
         Kind::Invoice,
@@ -83,6 +85,7 @@ impl Kind {
         Kind::ActiveEntitlements,
         Kind::CatalogObject,
         Kind::ClosedLot,
+        Kind::Hold,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -99,6 +102,7 @@ impl Kind {
             Kind::ActiveEntitlements => "active_entitlements",
             Kind::CatalogObject => "catalog_object",
             Kind::ClosedLot => "closed_lot",
+            Kind::Hold => "hold",
         }
     }
 

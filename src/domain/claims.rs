@@ -91,7 +91,8 @@ fn claw_back(lot: &Lot, claimed: i64, policy: ClawbackPolicy, payment: &str) -> 
     // Of what expired nothing can be taken, but nothing is owed for it either: it was never used. Counting it as taken
     // back, and first, makes the end the same whether the refund or the expiry was heard of first.
     let from_expired = claimed.min(lot.expired);
-    let clawed_back = (claimed - from_expired).min(lot.remaining);
+    // What is held counts as spent for now; if it returns, it is taken then (see `hold`).
+    let clawed_back = (claimed - from_expired).min(lot.spendable());
     let debt = if policy == ClawbackPolicy::Debt { claimed - clawed_back - from_expired } else { 0 };
     Event::CreditsClawedBack(CreditsClawedBack {
         lot: lot.id,

@@ -4,30 +4,23 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::account::Changes;
 use super::billing::{Billing, Observation};
-use super::credit::{Credits, Draw, Lot, LotSource};
+use super::charge::{Charge, Cover, Priced, require_amount};
+use super::credit::{Credits, Lot, LotSource};
 use super::draft::{Context, Draft};
 use super::event::{
-    AccountAbsorbed, AccountMerged, AccountOpened, CatalogApplied, CreditsDebited, CreditsGranted, CustomerLinked,
-    Event,
+    AccountAbsorbed, AccountMerged, AccountOpened, CatalogApplied, ChargeRejected, CreditsDebited, CreditsGranted,
+    CustomerLinked, Event,
 };
+use super::hold::{self, Hold, HoldRecord, HoldStatus, Used};
 use super::ids::AccountId;
 use super::rejection::Rejection;
 use super::settle::{settle_all, settle_clock};
-use super::standing::Standing;
 use super::stripe_object::StripeObject;
 
 /// Most credits one command may move; far from overflow even when summed.
 pub const MAX_AMOUNT: i64 = 1_000_000_000_000;
-
-/// What a debit is for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Charge {
-    /// So many units of a feature, at the catalog's cost.
-    Feature { feature: String, quantity: i64 },
-    /// So many credits.
-    Amount(i64),
-}
 
 /// A request to one account.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,12 +50,36 @@ pub enum Command {
         debit: Uuid,
         charge: Charge,
     },
+    /// Set credits aside.
+    Hold {
+        hold: Uuid,
+        charge: Charge,
+        expires_at: DateTime<Utc>,
+    },
+    /// End a hold, or let it last until another time.
+    OfHold(OfHold),
     /// Record what the clock has made due.
     Settle,
     ApplyCatalog {
         digest: String,
         catalog: serde_json::Value,
     },
+}
+
+/// A request about one hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OfHold {
+    pub hold: Uuid,
+    /// How the hold's row says it has ended, if it does.
+    pub ended: Option<HoldStatus>,
+    pub act: HoldAct,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HoldAct {
+    Capture(Used),
+    Release,
+    Extend { expires_at: DateTime<Utc> },
 }
 
 /// Credits given by hand.
@@ -87,6 +104,15 @@ pub enum Outcome {
     },
     Granted(Lot),
     Debited(CreditsDebited),
+    /// Credits are set aside, until the time that the hold says.
+    Held {
+        hold: Hold,
+        available: i64,
+    },
+    HoldEnded {
+        record: HoldRecord,
+        available: i64,
+    },
 }
 
 impl Command {
@@ -94,7 +120,12 @@ impl Command {
     pub fn needs_billing(&self) -> bool {
         match self {
             Command::Open { .. } | Command::Observe { .. } | Command::Absorb { .. } | Command::MergeInto { .. } => true,
-            Command::Grant(_) | Command::Debit { .. } | Command::Settle | Command::ApplyCatalog { .. } => false,
+            Command::Grant(_)
+            | Command::Debit { .. }
+            | Command::Hold { .. }
+            | Command::OfHold(_)
+            | Command::Settle
+            | Command::ApplyCatalog { .. } => false,
         }
     }
 }
@@ -117,12 +148,17 @@ pub fn decide(draft: &mut Draft<'_>, command: &Command, context: Context<'_>) ->
             Ok(Outcome::Observed { applied })
         }
         Command::Absorb { from, credits, billing, links } => {
-            let absorbed = AccountAbsorbed {
+            let mut absorbed = AccountAbsorbed {
                 from: from.clone(),
                 credits: (**credits).clone(),
                 billing: (**billing).clone(),
                 links: links.clone(),
+                balance_change: 0,
             };
+            // What both streams were given of one cause counts once, so only the outcome tells.
+            let mut after = draft.account.clone();
+            after.evolve(&Event::AccountAbsorbed(Box::new(absorbed.clone())), &mut Changes::default());
+            absorbed.balance_change = after.credits.balance() - draft.account.credits.balance();
             draft.emit(Event::AccountAbsorbed(Box::new(absorbed)));
             settle_all(draft, context);
             Ok(Outcome::Done)
@@ -132,7 +168,22 @@ pub fn decide(draft: &mut Draft<'_>, command: &Command, context: Context<'_>) ->
             Ok(Outcome::Done)
         }
         Command::Grant(grant) => decide_grant(draft, grant, context),
-        Command::Debit { debit, charge } => decide_debit(draft, *debit, charge, context),
+        Command::Debit { debit, charge } => {
+            let decided = decide_debit(draft, *debit, charge, context);
+            record_rejection(draft, *debit, false, charge, decided, context)
+        }
+        Command::Hold { hold, charge, expires_at } => {
+            let decided = decide_hold(draft, *hold, charge, *expires_at, context);
+            record_rejection(draft, *hold, true, charge, decided, context)
+        }
+        Command::OfHold(OfHold { hold, ended, act }) => {
+            let hold = hold::find(draft, *hold, *ended, context)?;
+            match act {
+                HoldAct::Capture(used) => hold::capture(draft, hold, *used, context),
+                HoldAct::Release => hold::release(draft, hold, context),
+                HoldAct::Extend { expires_at } => hold::extend(draft, hold, *expires_at, context),
+            }
+        }
         Command::Settle => {
             settle_clock(draft, context);
             Ok(Outcome::Done)
@@ -208,49 +259,46 @@ fn decide_debit(
     context: Context<'_>,
 ) -> Result<Outcome, Rejection> {
     require_known(draft)?;
-    let (amount, feature, quantity) = price_of(draft, charge, context)?;
+    let Priced { amount, feature, quantity } = charge.price(draft, context)?;
     settle_clock(draft, context);
-    let unlimited = Standing::of(&draft.account.credits, context.catalog, context.now).is_unlimited();
+    let Cover { lots, debt, overage, unlimited } = draft.account.credits.cover(amount, feature.as_deref(), context)?;
     let available = draft.account.credits.available_at(context.now);
-    let lots: Vec<Draw> = if unlimited {
-        Vec::new()
-    } else {
-        let draws = draft.account.credits.draw(amount, context.now);
-        draws.ok_or(Rejection::InsufficientCredits { required: amount, available })?
-    };
-    let left = if unlimited { available } else { available - amount };
-    let debited = CreditsDebited { debit, amount, feature, quantity, lots, available: left, unlimited };
+    let left = if unlimited { available } else { available - (amount - overage) };
+    let catalog = Some(context.catalog_version());
+    let debited =
+        CreditsDebited { debit, amount, feature, quantity, lots, debt, overage, available: left, unlimited, catalog };
     draft.emit(Event::CreditsDebited(debited.clone()));
     Ok(Outcome::Debited(debited))
 }
 
-/// Credits that a debit costs, with the feature and quantity it was priced by.
-fn price_of(
-    draft: &Draft<'_>,
+fn decide_hold(
+    draft: &mut Draft<'_>,
+    hold: Uuid,
     charge: &Charge,
+    expires_at: DateTime<Utc>,
     context: Context<'_>,
-) -> Result<(i64, Option<String>, Option<i64>), Rejection> {
-    match charge {
-        Charge::Amount(amount) => {
-            require_amount("amount", *amount)?;
-            Ok((*amount, None, None))
+) -> Result<Outcome, Rejection> {
+    require_known(draft)?;
+    let priced = charge.price(draft, context)?;
+    settle_clock(draft, context);
+    hold::place(draft, hold, priced, expires_at, context)
+}
+
+/// Puts a refusal on record if it lies in the account.
+fn record_rejection(
+    draft: &mut Draft<'_>,
+    id: Uuid,
+    is_hold: bool,
+    charge: &Charge,
+    decided: Result<Outcome, Rejection>,
+    context: Context<'_>,
+) -> Result<Outcome, Rejection> {
+    decided.inspect_err(|rejection| {
+        if rejection.lies_in_account() {
+            let (charge, rejection, catalog) = (charge.clone(), rejection.clone(), context.catalog_version());
+            draft.emit(Event::ChargeRejected(ChargeRejected { id, is_hold, charge, rejection, catalog }));
         }
-        Charge::Feature { feature, quantity } => {
-            require_amount("quantity", *quantity)?;
-            let unknown = || Rejection::UnknownFeature { feature: feature.clone() };
-            let declared = context.catalog.feature(feature).ok_or_else(unknown)?;
-            let standing = Standing::of(&draft.account.credits, context.catalog, context.now);
-            if !standing.plan.is_some_and(|plan| plan.features.contains_key(feature)) {
-                let plan = standing.plan.map_or_else(|| "none".to_owned(), |plan| plan.id.clone());
-                return Err(Rejection::FeatureNotInPlan { feature: feature.clone(), plan });
-            }
-            let without_cost = || Rejection::FeatureWithoutCost { feature: feature.clone() };
-            let cost = declared.credit_cost.ok_or_else(without_cost)?;
-            let amount = cost.checked_mul(*quantity).filter(|amount| *amount <= MAX_AMOUNT);
-            let too_much = || Rejection::OutOfRange { field: "quantity".to_owned(), max: MAX_AMOUNT / cost.max(1) };
-            Ok((amount.ok_or_else(too_much)?, Some(feature.clone()), Some(*quantity)))
-        }
-    }
+    })
 }
 
 fn require_known(draft: &Draft<'_>) -> Result<(), Rejection> {
@@ -258,11 +306,4 @@ fn require_known(draft: &Draft<'_>) -> Result<(), Rejection> {
         return Err(Rejection::AccountNotFound { account: draft.account.id.to_string() });
     }
     Ok(())
-}
-
-fn require_amount(field: &str, amount: i64) -> Result<(), Rejection> {
-    if (1..=MAX_AMOUNT).contains(&amount) {
-        return Ok(());
-    }
-    Err(Rejection::OutOfRange { field: field.to_owned(), max: MAX_AMOUNT })
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 
 use super::catalog::PLAN_CREDITS_PRIORITY;
+use super::hold::Hold;
 use super::ids::{AccountId, LotId, lot_id_of};
 
 /// Where a lot came from.
@@ -32,7 +33,11 @@ pub struct Lot {
     /// What granted it, such as `invoice:in_…/il_…` or `checkout_session:cs_…`; one cause never grants twice.
     pub cause: String,
     pub granted: i64,
+    /// Credits that are neither spent, taken back nor expired; those that are held are among them.
     pub remaining: i64,
+    /// Credits that open holds have set aside.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub held: i64,
     /// Lower burns first.
     pub priority: i32,
     pub effective_at: DateTime<Utc>,
@@ -59,7 +64,7 @@ pub struct Lot {
     pub keeps_earlier: Option<i64>,
 }
 
-fn is_zero(n: &i64) -> bool {
+pub(super) fn is_zero(n: &i64) -> bool {
     *n == 0
 }
 
@@ -72,6 +77,7 @@ impl Lot {
             cause,
             granted: credits,
             remaining: credits,
+            held: 0,
             priority: PLAN_CREDITS_PRIORITY,
             effective_at,
             expires_at: None,
@@ -86,8 +92,13 @@ impl Lot {
         }
     }
 
+    /// Credits that no hold has set aside.
+    pub fn spendable(&self) -> i64 {
+        self.remaining - self.held
+    }
+
     pub fn is_usable_at(&self, now: DateTime<Utc>) -> bool {
-        self.remaining > 0 && self.effective_at <= now && self.expires_at.is_none_or(|at| now < at)
+        self.spendable() > 0 && self.effective_at <= now && self.expires_at.is_none_or(|at| now < at)
     }
 
     pub fn is_expired_at(&self, now: DateTime<Utc>) -> bool {
@@ -106,6 +117,7 @@ impl Lot {
         self.repaid += other.repaid;
         self.clawed_back = self.clawed_back.max(other.clawed_back).min(left);
         self.expired = self.expired.max(other.expired).min(left - self.clawed_back);
+        self.held += other.held;
         self.remaining = left - self.clawed_back - self.expired;
         self.expires_at = self.expires_at.into_iter().chain(other.expires_at).min();
     }
@@ -199,9 +211,15 @@ pub struct Credits {
     /// it by its lookup key alone.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub lookup_keys: BTreeMap<String, String>,
-    /// Spent credits that a refund took back although they were gone.
+    /// Open holds, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<Hold>,
+    /// Credits owed: spent beyond the lots, or taken back by a refund although they were gone. New lots make it good.
     #[serde(skip_serializing_if = "is_zero")]
     pub debt: i64,
+    /// Credits spent beyond the lots that are to be billed, over all time.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub overage: i64,
     /// The account that took this stream over.
     pub merged_into: Option<AccountId>,
 }
@@ -214,19 +232,32 @@ pub struct Draw {
 }
 
 impl Credits {
-    /// Credits that may be spent at `now`: usable lots, less debt.
+    /// Credits that may be spent at `now`: usable lots without what is held, less debt and what holds may add to it.
     pub fn available_at(&self, now: DateTime<Utc>) -> i64 {
-        let usable = self.lots.iter().filter(|lot| lot.is_usable_at(now));
-        usable.fold(0i64, |sum, lot| sum.saturating_add(lot.remaining)).saturating_sub(self.debt)
+        let reserved = self.holds.iter().fold(self.debt, |sum, hold| sum.saturating_add(hold.cover.debt));
+        self.spendable_at(now).saturating_sub(reserved)
     }
 
-    /// Which lots `amount` would come out of, in burn order: priority, then soonest expiry, then oldest.
-    ///
-    /// `None` when there is too little.
-    pub fn draw(&self, amount: i64, now: DateTime<Utc>) -> Option<Vec<Draw>> {
-        if amount > self.available_at(now) {
-            return None;
-        }
+    /// Credits in usable lots that no hold has set aside.
+    pub fn spendable_at(&self, now: DateTime<Utc>) -> i64 {
+        let usable = self.lots.iter().filter(|lot| lot.is_usable_at(now));
+        usable.fold(0i64, |sum, lot| sum.saturating_add(lot.spendable()))
+    }
+
+    /// What all entries of the statement come to: all lots, begun or not, less what is held and owed.
+    pub fn balance(&self) -> i64 {
+        let lots = self.lots.iter().fold(0i64, |sum, lot| sum.saturating_add(lot.spendable()));
+        lots.saturating_sub(self.holds.iter().fold(self.debt, |sum, hold| sum.saturating_add(hold.cover.debt)))
+    }
+
+    /// Credits that open holds have set aside.
+    pub fn held(&self) -> i64 {
+        self.lots.iter().fold(0i64, |sum, lot| sum.saturating_add(lot.held))
+    }
+
+    /// Which lots `amount` comes out of, in burn order: priority, then soonest expiry, then oldest. As much of it as there
+    /// is.
+    pub fn draw(&self, amount: i64, now: DateTime<Utc>) -> Vec<Draw> {
         let mut usable: Vec<&Lot> = self.lots.iter().filter(|lot| lot.is_usable_at(now)).collect();
         usable.sort_by_key(|lot| burn_key(lot));
         let mut left = amount;
@@ -235,11 +266,11 @@ impl Credits {
             if left == 0 {
                 break;
             }
-            let taken = left.min(lot.remaining);
+            let taken = left.min(lot.spendable());
             draws.push(Draw { lot: lot.id, amount: taken });
             left -= taken;
         }
-        (left == 0).then_some(draws)
+        draws
     }
 
     /// Learns a price's lookup key. Of several that a price had, the same one is kept whatever came first.
@@ -272,7 +303,7 @@ impl Credits {
         self.lots.insert(place, lot);
     }
 
-    /// Takes out the lots that are used up, and those a command found expired.
+    /// Takes out the lots that are used up, and those a command found expired. What is held is not used up.
     pub fn take_empty_lots(&mut self) -> Vec<Lot> {
         if self.lots.iter().all(|lot| lot.remaining > 0) {
             return Vec::new();
@@ -318,7 +349,7 @@ mod tests {
             lot("young", 10, 2, Some(10), 5),
             lot("old", 10, 1, Some(10), 5),
         ]);
-        let drawn: Vec<LotId> = credits.draw(20, at(3)).expect("enough").into_iter().map(|draw| draw.lot).collect();
+        let drawn: Vec<LotId> = credits.draw(20, at(3)).into_iter().map(|draw| draw.lot).collect();
         assert_eq!(drawn, ["old", "young", "late", "pack"].map(lot_id_of));
     }
 
@@ -327,13 +358,12 @@ mod tests {
         let credits =
             credits(vec![lot("past", 1, 1, Some(3), 5), lot("future", 1, 9, None, 5), lot("now", 1, 1, None, 5)]);
         assert_eq!(credits.available_at(at(3)), 5);
-        assert_eq!(credits.draw(6, at(3)), None);
+        assert_eq!(credits.draw(6, at(3)), [Draw { lot: lot_id_of("now"), amount: 5 }]);
     }
 
     #[test]
     fn debt_lowers_what_may_be_spent() {
         let credits = Credits { debt: 4, ..credits(vec![lot("now", 1, 1, None, 5)]) };
         assert_eq!(credits.available_at(at(2)), 1);
-        assert_eq!(credits.draw(2, at(2)), None);
     }
 }

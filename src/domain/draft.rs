@@ -15,6 +15,13 @@ pub struct Context<'a> {
     pub now: DateTime<Utc>,
 }
 
+impl Context<'_> {
+    /// The beginning of the catalog's digest: enough to find it by among those on record.
+    pub fn catalog_version(&self) -> String {
+        self.catalog_digest.chars().take(12).collect()
+    }
+}
+
 /// Applies each event as it is decided, so that what follows is decided on the outcome.
 #[derive(Debug)]
 pub struct Draft<'a> {

@@ -7,8 +7,11 @@ use serde_with::skip_serializing_none;
 use uuid::Uuid;
 
 use super::billing::{Billing, Observation};
-use super::credit::{Allowance, Credits, Draw, Lot};
+use super::charge::{Charge, Cover};
+use super::credit::{Allowance, Credits, Draw, Lot, is_zero};
+use super::hold::Hold;
 use super::ids::{AccountId, LotId};
+use super::rejection::Rejection;
 use super::stripe_object::StripeObject;
 
 /// An account was created by a caller.
@@ -32,6 +35,9 @@ pub struct AccountAbsorbed {
     /// Stripe ids that led to the other stream.
     #[serde(default)]
     pub links: Vec<String>,
+    /// Credits by which this account's balance changed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub balance_change: i64,
 }
 
 /// This stream turned out to belong to another account, and moved there with all it held.
@@ -119,12 +125,80 @@ pub struct CreditsDebited {
     pub amount: i64,
     pub feature: Option<String>,
     pub quantity: Option<i64>,
-    /// Empty when the plan is unlimited.
+    // A `Cover`, written out: reading one that is flattened takes twice as long, and most of a log is debits.
     pub lots: Vec<Draw>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub debt: i64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub overage: i64,
     /// What could be spent afterwards.
     pub available: i64,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unlimited: bool,
+    /// Catalog in force: the beginning of its digest.
+    pub catalog: Option<String>,
+}
+
+/// Credits were set aside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HoldPlaced {
+    #[serde(flatten)]
+    pub hold: Hold,
+    /// Catalog in force: the beginning of its digest.
+    pub catalog: String,
+}
+
+/// A hold lasts until another time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HoldExtended {
+    pub hold: Uuid,
+    pub expires_at: DateTime<Utc>,
+}
+
+/// Credits that were set aside were spent, and the rest of them given back.
+#[skip_serializing_none]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HoldCaptured {
+    pub hold: Uuid,
+    /// Credits spent.
+    pub amount: i64,
+    pub feature: Option<String>,
+    pub quantity: Option<i64>,
+    #[serde(flatten)]
+    pub cover: Cover,
+    /// Credits given back; negative, when more were taken than were set aside.
+    pub released: i64,
+    /// Catalog in force: the beginning of its digest.
+    pub catalog: String,
+}
+
+/// Credits that were set aside were given back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HoldReleased {
+    pub hold: Uuid,
+    /// Credits given back.
+    pub amount: i64,
+}
+
+/// A hold ended by the clock, and its credits were given back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HoldExpired {
+    pub hold: Uuid,
+    /// Credits given back.
+    pub amount: i64,
+}
+
+/// A debit or a hold was refused, for a reason that lies in the account: on record so that it can be explained, and asked
+/// again of another catalog. Changes nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChargeRejected {
+    /// Of the debit or hold that was asked for.
+    pub id: Uuid,
+    pub is_hold: bool,
+    pub charge: Charge,
+    pub rejection: Rejection,
+    /// Catalog in force: the beginning of its digest.
+    pub catalog: String,
 }
 
 /// A catalog came into force. Recorded in the system's own stream.
@@ -150,6 +224,12 @@ pub enum Event {
     CreditsClawedBack(CreditsClawedBack),
     CreditsReinstated(CreditsReinstated),
     CreditsDebited(CreditsDebited),
+    HoldPlaced(HoldPlaced),
+    HoldExtended(HoldExtended),
+    HoldCaptured(HoldCaptured),
+    HoldReleased(HoldReleased),
+    HoldExpired(HoldExpired),
+    ChargeRejected(ChargeRejected),
     CatalogApplied(Box<CatalogApplied>),
 }
 
@@ -184,6 +264,12 @@ impl Event {
             Event::CreditsClawedBack(_) => "credits_clawed_back",
             Event::CreditsReinstated(_) => "credits_reinstated",
             Event::CreditsDebited(_) => "credits_debited",
+            Event::HoldPlaced(_) => "hold_placed",
+            Event::HoldExtended(_) => "hold_extended",
+            Event::HoldCaptured(_) => "hold_captured",
+            Event::HoldReleased(_) => "hold_released",
+            Event::HoldExpired(_) => "hold_expired",
+            Event::ChargeRejected(_) => "charge_rejected",
             Event::CatalogApplied(_) => "catalog_applied",
         }
     }
@@ -204,6 +290,12 @@ impl Event {
             Event::CreditsClawedBack(payload) => serde_json::to_string(payload),
             Event::CreditsReinstated(payload) => serde_json::to_string(payload),
             Event::CreditsDebited(payload) => serde_json::to_string(payload),
+            Event::HoldPlaced(payload) => serde_json::to_string(payload),
+            Event::HoldExtended(payload) => serde_json::to_string(payload),
+            Event::HoldCaptured(payload) => serde_json::to_string(payload),
+            Event::HoldReleased(payload) => serde_json::to_string(payload),
+            Event::HoldExpired(payload) => serde_json::to_string(payload),
+            Event::ChargeRejected(payload) => serde_json::to_string(payload),
             Event::CatalogApplied(payload) => serde_json::to_string(payload),
         }
     }
@@ -230,6 +322,12 @@ impl Event {
         }
         match name {
             "credits_debited" => read!(Event::CreditsDebited),
+            "hold_placed" => read!(Event::HoldPlaced),
+            "hold_captured" => read!(Event::HoldCaptured),
+            "hold_released" => read!(Event::HoldReleased),
+            "hold_expired" => read!(Event::HoldExpired),
+            "hold_extended" => read!(Event::HoldExtended),
+            "charge_rejected" => read!(Event::ChargeRejected),
             "credits_granted" => read!(Event::CreditsGranted),
             "account_opened" => read!(Event::AccountOpened),
             "customer_linked" => read!(Event::CustomerLinked),

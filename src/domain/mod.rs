@@ -3,11 +3,13 @@
 pub mod account;
 pub mod billing;
 pub mod catalog;
+pub mod charge;
 pub mod claims;
 pub mod command;
 pub mod credit;
 pub mod draft;
 pub mod event;
+pub mod hold;
 pub mod ids;
 pub mod money;
 pub mod payment;

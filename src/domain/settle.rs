@@ -17,6 +17,7 @@ use super::draft::{Context, Draft};
 use super::event::{
     AllowanceArmed, AllowanceProgress, CreditsExpired, CreditsGranted, Event, SubscriptionCreditsEnded,
 };
+use super::hold::expire_holds;
 use super::ids::AccountId;
 use super::standing::Standing;
 use super::stripe_object::{Invoice, InvoiceLine};
@@ -26,6 +27,7 @@ const LATEST_NEWS: TimeDelta = TimeDelta::days(30);
 
 /// Settles all that Stripe's facts and the clock make due. Needs the account's billing.
 pub fn settle_all(draft: &mut Draft<'_>, context: Context<'_>) {
+    expire_holds(draft, context.now);
     arm_allowances(draft);
     end_subscriptions(draft);
     grant_packs(draft, context);
@@ -42,6 +44,7 @@ pub fn settle_clock(draft: &mut Draft<'_>, context: Context<'_>) {
     if !is_clock_due(&draft.account.credits, context) {
         return;
     }
+    expire_holds(draft, context.now);
     grant_allowances(draft, context);
     grant_free_plan(draft, context);
     expire_lots(draft, context.now);
@@ -62,6 +65,7 @@ fn is_clock_due(credits: &Credits, context: Context<'_>) -> bool {
     !credits.allowances.is_empty()
         || credits.free_until.is_none_or(|until| until <= context.now)
         || credits.lots.iter().any(|lot| lot.is_expired_at(context.now))
+        || credits.holds.iter().any(|hold| hold.is_expired_at(context.now))
 }
 
 fn arm_allowances(draft: &mut Draft<'_>) {
@@ -284,10 +288,10 @@ fn cap_rollover(draft: &mut Draft<'_>, now: DateTime<Utc>) {
                 && !lot.is_expired_at(now)
         });
         for lot in earlier {
-            let carried = lot.remaining.min(kept);
+            let carried = lot.spendable().min(kept);
             kept -= carried;
-            if lot.remaining > carried {
-                lots.push(Draw { lot: lot.id, amount: lot.remaining - carried });
+            if lot.spendable() > carried {
+                lots.push(Draw { lot: lot.id, amount: lot.spendable() - carried });
             }
         }
     }
@@ -417,9 +421,10 @@ fn month_around(anchor: DateTime<Utc>, now: DateTime<Utc>) -> Option<(DateTime<U
     }
 }
 
-fn expire_lots(draft: &mut Draft<'_>, now: DateTime<Utc>) {
-    let expired = draft.account.credits.lots.iter().filter(|lot| lot.is_expired_at(now) && lot.remaining > 0);
-    let lots: Vec<Draw> = expired.map(|lot| Draw { lot: lot.id, amount: lot.remaining }).collect();
+/// Records what has expired in lots. What is held of them stays until the hold ends.
+pub fn expire_lots(draft: &mut Draft<'_>, now: DateTime<Utc>) {
+    let expired = draft.account.credits.lots.iter().filter(|lot| lot.is_expired_at(now) && lot.spendable() > 0);
+    let lots: Vec<Draw> = expired.map(|lot| Draw { lot: lot.id, amount: lot.spendable() }).collect();
     if !lots.is_empty() {
         draft.emit(Event::CreditsExpired(CreditsExpired { lots }));
     }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::catalog::{Catalog, CreditAllowance, Plan, PriceKey};
+use super::catalog::{Catalog, CreditAllowance, Overage, Plan, PriceKey};
 use super::credit::{Access, Credits};
 
 /// The plan in force, and the subscription behind it.
@@ -35,6 +35,8 @@ pub enum Reason {
     PaymentOverdue,
     /// More was asked than the plan's limit.
     LimitExceeded,
+    /// The plan includes it, and lets it go beyond the credits there are.
+    Overage,
     /// Too little credit.
     InsufficientCredits,
 }
@@ -82,6 +84,13 @@ impl<'a> Standing<'a> {
     pub fn is_unlimited(&self) -> bool {
         self.plan.is_some_and(|plan| plan.credits == CreditAllowance::Unlimited)
     }
+
+    /// What happens to a charge for a feature, or for an amount, beyond the credits there are.
+    pub fn overage(&self, feature: Option<&str>) -> Overage {
+        let Some(plan) = self.plan else { return Overage::Deny };
+        let grant = feature.and_then(|feature| plan.features.get(feature));
+        grant.and_then(|grant| grant.overage).unwrap_or(plan.overage)
+    }
 }
 
 /// The highest plan among a subscription's items.
@@ -124,17 +133,26 @@ pub fn check(credits: &Credits, catalog: &Catalog, feature: &str, quantity: i64,
         answer.allowed = false;
         answer.reason = Reason::LimitExceeded;
     }
-    if let Some(cost) = declared.credit_cost {
+    if declared.costs_credits() {
         if answer.unlimited {
             if answer.allowed && !standing.in_grace {
                 answer.reason = Reason::Unlimited;
             }
         } else {
-            let units = credits.available_at(now).max(0) / cost.max(1);
-            answer.remaining = Some(units);
-            if quantity > units {
+            let available = credits.available_at(now);
+            answer.remaining = declared.units_for(available);
+            let beyond = match standing.overage(Some(feature)) {
+                Overage::Deny => Some(0),
+                Overage::Limit(limit) => Some(limit),
+                Overage::Unlimited => None,
+            };
+            let cost = declared.cost_of(quantity);
+            let is_covered = cost.is_some_and(|cost| beyond.is_none_or(|more| cost <= available.saturating_add(more)));
+            if !is_covered {
                 answer.allowed = false;
                 answer.reason = Reason::InsufficientCredits;
+            } else if answer.allowed && cost.is_some_and(|cost| cost > available) && !standing.in_grace {
+                answer.reason = Reason::Overage;
             }
         }
     }

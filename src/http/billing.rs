@@ -24,17 +24,17 @@ use crate::store::read::{self, StoredObject};
 /// Objects of one kind that an account can reasonably have, where all of them are read.
 const ALL: i64 = 1_000;
 
-async fn account(state: &State, path: &str, query: &PageQuery) -> Result<AccountNow, ApiError> {
+pub async fn account(state: &State, path: &str, query: &PageQuery) -> Result<AccountNow, ApiError> {
     let min_position = number(query.min_position.as_deref(), "min_position", 0, 0, i64::MAX)?;
     Ok(state.service.account_now(&account_id(path)?, min_position).await?)
 }
 
-fn parse<T: DeserializeOwned>(object: &StoredObject) -> Result<T, ApiError> {
+pub fn parse<T: DeserializeOwned>(object: &StoredObject) -> Result<T, ApiError> {
     Ok(serde_json::from_str(&object.state).map_err(StoreError::from)?)
 }
 
 /// Reads a page of objects of a kind; those that `view` leaves out are not listed.
-async fn list<T: Serialize>(
+pub async fn list<T: Serialize>(
     state: &State,
     account: &AccountNow,
     kind: Kind,

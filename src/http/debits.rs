@@ -1,5 +1,6 @@
 //! Debits: one at a time, or many accounts' in one request.
 
+use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::join_all;
 use serde::Deserialize;
@@ -11,22 +12,24 @@ use super::request::{MAX_JSON_BYTES, account_id, idempotency_key, key_of, parse_
 use super::server::State;
 use super::views::DebitView;
 use crate::app::work::{Answer, Key};
-use crate::domain::command::{Charge, Command, Outcome};
+use crate::domain::charge::Charge;
+use crate::domain::command::{Command, Outcome};
 use crate::domain::ids::AccountId;
 
 /// Debits in one batch.
 const MAX_DEBITS: usize = 1_000;
 
+/// Either a feature and how much of it, or credits.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PostDebit {
-    feature: Option<String>,
-    quantity: Option<i64>,
-    amount: Option<i64>,
+pub struct PostCharge {
+    pub feature: Option<String>,
+    pub quantity: Option<i64>,
+    pub amount: Option<i64>,
 }
 
-impl PostDebit {
-    fn charge(self) -> Result<Charge, ApiError> {
+impl PostCharge {
+    pub fn charge(self) -> Result<Charge, ApiError> {
         match (self.feature, self.quantity, self.amount) {
             (Some(feature), quantity, None) => Ok(Charge::Feature { feature, quantity: quantity.unwrap_or(1) }),
             (None, None, Some(amount)) => Ok(Charge::Amount(amount)),
@@ -35,14 +38,23 @@ impl PostDebit {
     }
 }
 
-/// Turns a durable answer into a reply: 201, marked when it is an earlier one again.
+/// A durable answer to a request that made something: 201.
+pub fn created(
+    answer: Answer,
+    view: impl FnOnce(&Outcome) -> Result<Value, ApiError>,
+) -> Result<HttpResponse, ApiError> {
+    answered(StatusCode::CREATED, answer, view)
+}
+
+/// Turns a durable answer into a reply, marked when it is an earlier one again.
 pub fn answered(
+    status: StatusCode,
     answer: Answer,
     view: impl FnOnce(&Outcome) -> Result<Value, ApiError>,
 ) -> Result<HttpResponse, ApiError> {
     let replayed = answer.replayed;
     let mut response = match answer.result {
-        Ok(outcome) => HttpResponse::Created().json(view(&outcome)?),
+        Ok(outcome) => HttpResponse::build(status).json(view(&outcome)?),
         Err(rejection) => actix_web::ResponseError::error_response(&ApiError::from(rejection)),
     };
     if replayed {
@@ -71,10 +83,10 @@ pub async fn debit(
     let account = account_id(&path)?;
     let body = read_body(payload, MAX_JSON_BYTES).await?;
     let key = idempotency_key(&request, &body)?;
-    let charge = parse_json::<PostDebit>(&body)?.charge()?;
+    let charge = parse_json::<PostCharge>(&body)?.charge()?;
     let answer = execute(&state, account, charge, key).await?;
     let position = answer.position;
-    answered(answer, |outcome| view(outcome, position))
+    created(answer, |outcome| view(outcome, position))
 }
 
 async fn execute(state: &State, account: AccountId, charge: Charge, key: Key) -> Result<Answer, ApiError> {
@@ -119,7 +131,7 @@ async fn batch_row(state: &State, row: &Value) -> Result<Value, ApiError> {
     let key = debit.idempotency_key.as_deref().ok_or(ApiError::IdempotencyKeyMissing)?;
     let key = key_of(key, &[b"batch", text.as_bytes()])?;
     let account = account_id(&debit.account)?;
-    let charge = PostDebit { feature: debit.feature, quantity: debit.quantity, amount: debit.amount }.charge()?;
+    let charge = PostCharge { feature: debit.feature, quantity: debit.quantity, amount: debit.amount }.charge()?;
     let answer = execute(state, account, charge, key).await?;
     let outcome = answer.result.as_ref().map_err(|rejection| ApiError::from(rejection.clone()))?;
     let debit = view(outcome, answer.position)?;

@@ -31,17 +31,21 @@ impl Cursor {
     }
 
     pub fn decode(text: &str) -> Result<Self, ApiError> {
-        let invalid = || ApiError::InvalidParameter {
+        let bytes = hex::decode(text).map_err(|_| Self::invalid())?;
+        let text = String::from_utf8(bytes).map_err(|_| Self::invalid())?;
+        let (at_us, id) = text.split_once('/').ok_or_else(Self::invalid)?;
+        if id.contains('\0') {
+            return Err(Self::invalid());
+        }
+        Ok(Self { at_us: at_us.parse().map_err(|_| Self::invalid())?, id: id.to_owned() })
+    }
+
+    /// It is none that the list gave.
+    pub fn invalid() -> ApiError {
+        ApiError::InvalidParameter {
             field: "cursor".to_owned(),
             problem: "must be a next_cursor that this list gave".to_owned(),
-        };
-        let bytes = hex::decode(text).map_err(|_| invalid())?;
-        let text = String::from_utf8(bytes).map_err(|_| invalid())?;
-        let (at_us, id) = text.split_once('/').ok_or_else(invalid)?;
-        if id.contains('\0') {
-            return Err(invalid());
         }
-        Ok(Self { at_us: at_us.parse().map_err(|_| invalid())?, id: id.to_owned() })
     }
 }
 

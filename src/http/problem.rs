@@ -89,7 +89,7 @@ fn app_kind(error: &AppError) -> (StatusCode, &'static str, &'static str) {
         AppError::KeyReused => {
             (S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The Idempotency-Key belongs to another request")
         }
-        AppError::Overloaded | AppError::Moved(_) | AppError::LinkedElsewhere => {
+        AppError::Overloaded | AppError::Moved(_) | AppError::LinkedElsewhere | AppError::HoldEnded => {
             (S::SERVICE_UNAVAILABLE, "overloaded", "Too busy")
         }
         AppError::CustomerLinkedElsewhere { .. } => {
@@ -126,6 +126,19 @@ fn rejection_kind(rejection: &Rejection) -> (StatusCode, &'static str, &'static 
         }
         Rejection::OutOfRange { .. } => (S::BAD_REQUEST, "out_of_range", "A number is out of range"),
         Rejection::AlreadyExpired => (S::BAD_REQUEST, "already_expired", "The credits would have expired"),
+        Rejection::HoldNotFound { .. } => (S::NOT_FOUND, "hold_not_found", "No such hold"),
+        Rejection::HoldCaptured { .. } => (S::CONFLICT, "hold_captured", "The hold was captured"),
+        Rejection::HoldReleased { .. } => (S::CONFLICT, "hold_released", "The hold was released"),
+        Rejection::HoldExpired { .. } => (S::CONFLICT, "hold_expired", "The hold has expired"),
+        Rejection::CaptureExceedsHold { .. } => {
+            (S::UNPROCESSABLE_ENTITY, "capture_exceeds_hold", "More was used than was held")
+        }
+        Rejection::HoldWithoutFeature { .. } => {
+            (S::UNPROCESSABLE_ENTITY, "hold_without_feature", "The hold is for an amount")
+        }
+        Rejection::HoldExpiryOutOfRange { .. } => {
+            (S::BAD_REQUEST, "hold_expiry_out_of_range", "The hold would end too soon or too late")
+        }
     }
 }
 
@@ -136,11 +149,18 @@ pub const CODES: &[&str] = &[
     "body_incomplete",
     "body_too_large",
     "body_too_slow",
+    "capture_exceeds_hold",
     "customer_linked_elsewhere",
     "database_unavailable",
     "feature_not_in_plan",
     "feature_without_cost",
     "forbidden",
+    "hold_captured",
+    "hold_expired",
+    "hold_expiry_out_of_range",
+    "hold_not_found",
+    "hold_released",
+    "hold_without_feature",
     "idempotency_key_invalid",
     "idempotency_key_missing",
     "idempotency_key_reused",

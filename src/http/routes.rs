@@ -8,7 +8,9 @@ use actix_web::{HttpResponse, ResponseError, Route, web};
 use super::auth::Scope;
 use super::middleware::at_route;
 use super::problem::ApiError;
-use super::{accounts, admin, billing, credits, debits, docs, entitlements, events, health, plans, webhooks};
+use super::{
+    accounts, admin, billing, credits, debits, docs, entitlements, events, health, holds, plans, statement, webhooks,
+};
 
 /// A route.
 #[derive(Debug, Clone)]
@@ -54,8 +56,14 @@ impl RouteTable {
             GET "/v1/accounts/{account}/entitlements" Some(Read) => entitlements::list,
             POST "/v1/entitlements/check" Some(Read) => entitlements::check_batch,
             GET "/v1/accounts/{account}/credits" Some(Read) => credits::get,
-            GET "/v1/accounts/{account}/credits/entries" Some(Read) => credits::entries,
+            GET "/v1/accounts/{account}/credits/entries" Some(Read) => statement::list,
             POST "/v1/accounts/{account}/credits/grants" Some(Bill) => credits::grant,
+            POST "/v1/accounts/{account}/credits/holds" Some(Spend) => holds::place,
+            GET "/v1/accounts/{account}/credits/holds" Some(Read) => holds::list,
+            GET "/v1/holds/{hold}" Some(Read) => holds::get,
+            POST "/v1/holds/{hold}/capture" Some(Spend) => holds::capture,
+            POST "/v1/holds/{hold}/release" Some(Spend) => holds::release,
+            POST "/v1/holds/{hold}/extend" Some(Spend) => holds::extend,
             POST "/v1/debits/batch" Some(Spend) => debits::batch,
             GET "/v1/plans" Some(Read) => plans::list,
             GET "/v1/plans/{plan}" Some(Read) => plans::get,

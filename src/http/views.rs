@@ -2,11 +2,13 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::domain::billing::{CheckoutRecord, InvoiceRecord, PurchaseStatus};
 use crate::domain::catalog::{Catalog, PriceKey};
-use crate::domain::credit::{Lot, LotSource};
+use crate::domain::credit::{Draw, Lot, LotSource};
 use crate::domain::event::CreditsDebited;
+use crate::domain::hold::{HoldRecord, HoldStatus};
 use crate::domain::ids::LotId;
 use crate::domain::payment::{Payment, PaymentStatus};
 use crate::domain::stripe_object::{
@@ -363,7 +365,10 @@ pub struct LotView {
     pub id: LotId,
     pub source: LotSource,
     pub granted: i64,
+    /// Credits that are neither spent, taken back nor expired.
     pub remaining: i64,
+    /// Those among them that holds have set aside.
+    pub held: i64,
     pub priority: i32,
     pub effective_at: DateTime<Utc>,
     pub expires_at: Option<DateTime<Utc>>,
@@ -377,6 +382,7 @@ impl LotView {
             source: lot.source,
             granted: lot.granted,
             remaining: lot.remaining,
+            held: lot.held,
             priority: lot.priority,
             effective_at: lot.effective_at,
             expires_at: lot.expires_at,
@@ -392,6 +398,10 @@ pub struct DebitView {
     pub feature: Option<String>,
     pub quantity: Option<i64>,
     pub lots: Vec<DrawView>,
+    /// Credits beyond the lots that the account owes now.
+    pub debt: i64,
+    /// Credits beyond the lots that are to be billed.
+    pub overage: i64,
     /// Credits left to spend.
     pub available: i64,
     pub unlimited: bool,
@@ -404,6 +414,49 @@ pub struct DrawView {
     pub amount: i64,
 }
 
+impl DrawView {
+    pub fn of(draws: &[Draw]) -> Vec<Self> {
+        draws.iter().map(|draw| Self { id: draw.lot, amount: draw.amount }).collect()
+    }
+}
+
+/// A hold, open or ended.
+#[derive(Debug, Serialize)]
+pub struct HoldView {
+    pub id: Uuid,
+    pub status: HoldStatus,
+    /// Credits set aside while it is open.
+    pub amount: i64,
+    /// Credits spent by its capture.
+    pub captured: i64,
+    pub feature: Option<String>,
+    pub quantity: Option<i64>,
+    pub lots: Vec<DrawView>,
+    pub unlimited: bool,
+    pub created_at: DateTime<Utc>,
+    pub expires_at: DateTime<Utc>,
+}
+
+impl HoldView {
+    /// As it stands at `now`.
+    pub fn of(record: &HoldRecord, now: DateTime<Utc>) -> Self {
+        let HoldRecord { status, hold, captured } = record;
+        let has_expired = *status == HoldStatus::Open && hold.is_expired_at(now);
+        Self {
+            id: hold.id,
+            status: if has_expired { HoldStatus::Expired } else { *status },
+            amount: hold.amount,
+            captured: *captured,
+            feature: hold.feature.clone(),
+            quantity: hold.quantity,
+            lots: DrawView::of(&hold.cover.lots),
+            unlimited: hold.cover.unlimited,
+            created_at: hold.created_at,
+            expires_at: hold.expires_at,
+        }
+    }
+}
+
 impl DebitView {
     pub fn of(debited: &CreditsDebited, position: i64) -> Self {
         Self {
@@ -411,7 +464,9 @@ impl DebitView {
             amount: debited.amount,
             feature: debited.feature.clone(),
             quantity: debited.quantity,
-            lots: debited.lots.iter().map(|draw| DrawView { id: draw.lot, amount: draw.amount }).collect(),
+            lots: DrawView::of(&debited.lots),
+            debt: debited.debt,
+            overage: debited.overage,
             available: debited.available,
             unlimited: debited.unlimited,
             position,

@@ -66,17 +66,32 @@ pub fn object_rows(account: &Account, changes: &Changes) -> Result<Vec<ObjectRow
             state,
         })
     };
-    changes.touched.iter().map(row).collect()
+    changes.touched.iter().map(row).chain(hold_rows(account, changes)).collect()
 }
 
-/// All rows of an account beside its balance.
-pub fn all_object_rows(account: &Account) -> Result<Vec<ObjectRow>, serde_json::Error> {
+/// The rows of holds that were placed, changed or ended. No account keeps those that have ended, so only what changed
+/// tells of them.
+fn hold_rows(account: &Account, changes: &Changes) -> impl Iterator<Item = Result<ObjectRow, serde_json::Error>> {
+    changes.holds.iter().map(|(id, record)| {
+        Ok(ObjectRow {
+            account_id: account.id.as_str().to_owned(),
+            kind: Kind::Hold.as_str(),
+            object_id: id.to_string(),
+            sort_at: record.as_ref().map_or(0, |record| record.hold.created_at.timestamp()),
+            state: record.as_ref().map(serde_json::to_string).transpose()?,
+        })
+    })
+}
+
+/// All rows beside its balance of an account that `changes` tell the whole history of.
+pub fn all_object_rows(account: &Account, changes: &Changes) -> Result<Vec<ObjectRow>, serde_json::Error> {
     let Some(billing) = &account.billing else { return Ok(Vec::new()) };
+    let holds = hold_rows(account, changes).filter(|row| row.as_ref().map_or(true, |row| row.state.is_some()));
     let row = |(kind, object_id): (Kind, String)| {
         let (sort_at, state) = object_state(billing, kind, &object_id)?;
         Ok(ObjectRow { account_id: account.id.as_str().to_owned(), kind: kind.as_str(), object_id, sort_at, state })
     };
-    billing.ids().into_iter().map(row).collect()
+    billing.ids().into_iter().map(row).chain(holds).collect()
 }
 
 /// When an object came to be, for listings, and its JSON.
@@ -101,6 +116,7 @@ fn object_state(billing: &Billing, kind: Kind, id: &str) -> Result<(i64, Option<
         Kind::ActiveEntitlements => found(billing.active_entitlements.get(id), |object| Some(object.observed_at)),
         Kind::CatalogObject => found(billing.catalog_objects.get(id), |object| Some(object.observed_at)),
         Kind::ClosedLot => found(billing.closed_lots.get(id), |lot| Some(lot.effective_at.timestamp())),
+        Kind::Hold => Ok((0, None)),
     }
 }
 

@@ -77,7 +77,7 @@ pub async fn billings(client: &impl GenericClient, ids: &[&str]) -> Result<HashM
     let rows = client
         .query_typed(
             "/* billings */ select account_id, kind, object_id, state::text from billing_objects
-             where account_id = any($1)",
+             where account_id = any($1) and kind <> 'hold'",
             &[(&ids, Type::TEXT_ARRAY)],
         )
         .await?;
@@ -111,6 +111,8 @@ pub fn insert_object(billing: &mut Billing, kind: Kind, id: String, state: &str)
         Kind::ActiveEntitlements => into!(active_entitlements),
         Kind::CatalogObject => into!(catalog_objects),
         Kind::ClosedLot => into!(closed_lots),
+        // Not a part of `Billing`, and not read with it.
+        Kind::Hold => {}
     }
     Ok(())
 }

@@ -7,6 +7,8 @@ use super::error::StoreError;
 use super::load::account_id;
 use super::log::{COLUMNS, StoredEvent, stored};
 use crate::domain::account::Account;
+use crate::domain::hold::HoldRecord;
+use crate::domain::ids::AccountId;
 
 /// An account's hot part, and how far its partition was when it was read.
 #[derive(Debug, Clone)]
@@ -102,6 +104,19 @@ pub async fn feed(
         )
         .await?;
     Ok(rows.iter().map(stored).collect())
+}
+
+/// Whose hold it is, and its row.
+pub async fn hold(client: &impl GenericClient, id: &str) -> Result<Option<(AccountId, HoldRecord)>, StoreError> {
+    let row = client
+        .query_opt(
+            "/* hold */ select account_id, state::text from billing_objects where kind = 'hold' and object_id = $1
+             order by account_id limit 1",
+            &[&id],
+        )
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some((account_id(row.get(0))?, serde_json::from_str(row.get(1))?)))
 }
 
 /// Some of an account's objects, by id.

@@ -11,6 +11,7 @@ mod debits;
 mod entitlements;
 mod events;
 mod health;
+mod holds;
 mod plans;
 mod problems;
 mod support;

@@ -43,6 +43,15 @@ async fn live_a_little(app: &TestApp) {
     app.post(grants, json!({"amount": 25, "source": "promotion", "reason": "spring"})).await.expect(201);
     app.debit("user_1", "render-8811", json!({"feature": "generation", "quantity": 3})).await.expect(201);
     app.debit("user_1", "render-8812", json!({"amount": 5})).await.expect(201);
+    let holds = "/v1/accounts/user_1/credits/holds";
+    for (act, body) in
+        [("extend", json!({"expires_at": rfc3339(day(1))})), ("capture", json!({"amount": 3})), ("release", json!({}))]
+    {
+        let held = app.post(holds, json!({"feature": "generation", "quantity": 5})).await.expect(201);
+        let hold = held["id"].as_str().expect("an id");
+        app.get(&format!("/v1/holds/{hold}")).await.expect(200);
+        app.post(&format!("/v1/holds/{hold}/{act}"), body).await.expect(200);
+    }
     let debits = json!({"debits": [
         {"account": "user_1", "idempotency_key": "render-8813", "feature": "generation", "quantity": 2},
         {"account": "user_9", "idempotency_key": "render-8814", "amount": 5},
@@ -64,6 +73,7 @@ async fn ask_everything(app: &TestApp) {
         "/entitlements/generation?quantity=2",
         "/credits",
         "/credits/entries?limit=3",
+        "/credits/holds",
     ] {
         app.get(&format!("{account}{part}")).await.expect(200);
     }

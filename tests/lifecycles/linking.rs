@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use subledger::domain::account::{Account, Changes};
-use subledger::domain::command::{Charge, Command, decide};
+use subledger::domain::charge::Charge;
+use subledger::domain::command::{Command, decide};
 use subledger::domain::draft::Draft;
 use subledger::domain::ids::AccountId;
 use uuid::Uuid;

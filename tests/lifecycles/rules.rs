@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use subledger::domain::account::Account;
-use subledger::domain::command::{Charge, Command, decide};
+use subledger::domain::charge::Charge;
+use subledger::domain::command::{Command, decide};
 use subledger::domain::draft::Draft;
 use subledger::domain::ids::AccountId;
 use uuid::Uuid;

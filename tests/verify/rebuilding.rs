@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use subledger::app::rebuild::{Rebuilt, rebuild};
-use subledger::domain::command::{Charge, Command};
+use subledger::domain::charge::Charge;
+use subledger::domain::command::Command;
 use subledger::store::error::StoreError;
 
 use super::ledger::{Ledger, account, connect, debit, story};

@@ -70,7 +70,7 @@ pub async fn spend(ledger: &Ledger, seed: u64) {
 }
 
 async fn debit_as_far_as_it_goes(ledger: &Ledger, name: &str, amount: i64) {
-    use subledger::domain::command::Charge;
+    use subledger::domain::charge::Charge;
     let debit = Command::Debit { debit: uuid::Uuid::new_v4(), charge: Charge::Amount(amount) };
     match ledger.service.execute(account(name), debit, None).await {
         Ok(_) | Err(AppError::Rejected(_)) => {}

@@ -102,7 +102,7 @@ fn compare_balance(folded: &Folded, stored: Option<StoredBalance>, findings: &mu
 }
 
 fn compare_objects(folded: &Folded, stored: Vec<StoredObject>, findings: &mut Findings) -> Result<u64, StoreError> {
-    let expected = projection::all_object_rows(&folded.account)?;
+    let expected = projection::all_object_rows(&folded.account, &folded.changes)?;
     let count = expected.len() as u64;
     let mut stored: HashMap<String, StoredObject> =
         stored.into_iter().map(|row| (format!("{} {}", row.kind, row.object_id), row)).collect();

@@ -71,6 +71,9 @@ pub struct Plan {
     /// Whether the subscription's quantity multiplies the credits.
     #[serde(default = "yes")]
     pub per_seat: bool,
+    /// What happens to a debit beyond the credits there are; a feature's grant may say otherwise for that feature.
+    #[serde(default, skip_serializing_if = "Overage::is_deny")]
+    pub overage: Overage,
     /// What the plan entitles to, by feature id; a feature that is absent is not in the plan.
     #[serde(default)]
     pub features: BTreeMap<String, FeatureGrant>,
@@ -135,6 +138,25 @@ pub enum ClawbackPolicy {
     Debt,
 }
 
+/// What happens to a debit or a hold beyond the credits there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overage {
+    /// It is refused.
+    #[default]
+    Deny,
+    /// The account goes into debt, up to so many credits. New credits make it good first.
+    Limit(i64),
+    /// It passes, and what is beyond the credits is recorded for billing.
+    Unlimited,
+}
+
+impl Overage {
+    fn is_deny(&self) -> bool {
+        *self == Self::Deny
+    }
+}
+
 /// One way to pay for a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanPrice {
@@ -174,6 +196,9 @@ pub struct FeatureGrant {
     /// For features of kind `list`: the allowed values, such as model names.
     #[serde(default)]
     pub values: Vec<String>,
+    /// For features that cost credits, in place of the plan's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overage: Option<Overage>,
 }
 
 /// Something a plan may entitle to.
@@ -187,6 +212,22 @@ pub struct Feature {
     /// For kind `metered`: credits per unit; absent: its use is counted and costs nothing.
     #[serde(default)]
     pub credit_cost: Option<i64>,
+    /// In place of `credit_cost`: each tier's units cost what the tier says. The last one has no end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub credit_cost_tiers: Vec<CostTier>,
+    /// Whether a capture may spend more than its hold has set aside, if there are credits.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub capture_beyond_hold: bool,
+}
+
+/// Credits per unit for some of the units of one debit or hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CostTier {
+    /// The last unit that costs so much; absent in the last tier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up_to: Option<i64>,
+    /// Credits per unit.
+    pub each: i64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -268,6 +309,7 @@ static BUILT_IN_FREE_PLAN: LazyLock<Plan> = LazyLock::new(|| Plan {
     grace_days: 0,
     clawback: ClawbackPolicy::WriteOff,
     per_seat: true,
+    overage: Overage::Deny,
     features: BTreeMap::new(),
 });
 

@@ -7,8 +7,8 @@
 use super::errors::{self, CatalogErrors, quoted};
 use super::reader::{Field, Reader, Section};
 use super::{
-    Catalog, ClawbackPolicy, CreditAllowance, CreditPack, DEFAULT_PACK_PRIORITY, Feature, FeatureGrant, FeatureKind,
-    Interval, PackPrice, Plan, PlanPrice, Rollover, TrialCredits, TrialPolicy, validate,
+    Catalog, ClawbackPolicy, CostTier, CreditAllowance, CreditPack, DEFAULT_PACK_PRIORITY, Feature, FeatureGrant,
+    FeatureKind, Interval, Overage, PackPrice, Plan, PlanPrice, Rollover, TrialCredits, TrialPolicy, validate,
 };
 use crate::domain::money::Currency;
 use std::collections::BTreeMap;
@@ -48,16 +48,20 @@ impl Reader {
             ("metered", FeatureKind::Metered),
             ("list", FeatureKind::List),
         ];
-        self.refuse_unknown_names(section, &["name", "kind", "credit_cost"]);
+        self.refuse_unknown_names(section, &["name", "kind", "credit_cost", "capture_beyond_hold"]);
         let kind = self.required(section, "kind", "\"boolean\"").and_then(|field| self.one_of(&field, KINDS));
         if let Some(kind) = kind {
             self.feature_kinds.insert(id.to_owned(), kind);
         }
+        let cost = self.field(section, "credit_cost");
+        let (credit_cost, credit_cost_tiers) = cost.map(|field| self.credit_cost(&field)).unwrap_or_default();
         Feature {
             id: id.to_owned(),
             name: self.required_text(section, "name", "\"Image generation\""),
             kind: kind.unwrap_or(FeatureKind::Boolean),
-            credit_cost: self.optional_integer(section, "credit_cost"),
+            credit_cost,
+            credit_cost_tiers,
+            capture_beyond_hold: self.optional_boolean(section, "capture_beyond_hold").unwrap_or(false),
         }
     }
 
@@ -76,6 +80,7 @@ impl Reader {
                 "grace_days",
                 "clawback",
                 "per_seat",
+                "overage",
                 "features",
             ],
         );
@@ -92,6 +97,7 @@ impl Reader {
             grace_days: self.optional_integer(section, "grace_days").unwrap_or(0),
             clawback: self.field(section, "clawback").and_then(|field| self.clawback(&field)).unwrap_or_default(),
             per_seat: self.optional_boolean(section, "per_seat").unwrap_or(true),
+            overage: self.field(section, "overage").map(|field| self.overage(&field)).unwrap_or_default(),
             features: self.section(section, "features").map(|grants| self.grants(&grants)).unwrap_or_default(),
         }
     }
@@ -201,6 +207,52 @@ impl Reader {
         }
     }
 
+    fn overage(&mut self, field: &Field<'_>) -> Overage {
+        match field.value {
+            DeValue::String(word) if word == "deny" => Overage::Deny,
+            DeValue::String(word) if word == "unlimited" => Overage::Unlimited,
+            DeValue::Table(table) => {
+                let section = Section { path: field.path.clone(), table };
+                self.refuse_unknown_names(&section, &["limit"]);
+                self.required_integer(&section, "limit", "100").map_or(Overage::Deny, Overage::Limit)
+            }
+            other => {
+                self.unfit(field, other, "\"deny\", \"unlimited\" or { limit = 100 }");
+                Overage::Deny
+            }
+        }
+    }
+
+    /// `2`, or tiers: `[{ up_to = 1000, each = 2 }, { each = 1 }]`.
+    fn credit_cost(&mut self, field: &Field<'_>) -> (Option<i64>, Vec<CostTier>) {
+        let DeValue::Array(items) = field.value else {
+            if !matches!(field.value, DeValue::Integer(_)) {
+                self.unfit(
+                    field,
+                    field.value,
+                    "a number such as 2, or tiers: [{ up_to = 1000, each = 2 }, { each = 1 }]",
+                );
+                return (None, Vec::new());
+            }
+            return (self.integer(field), Vec::new());
+        };
+        if items.is_empty() {
+            self.problem(&field.path, "has no tiers (write a number such as 2, or at least { each = 2 })");
+        }
+        let mut tiers = Vec::new();
+        for item in items.iter() {
+            let DeValue::Table(table) = item.get_ref() else {
+                self.unfit(field, item.get_ref(), "each tier as { up_to = 1000, each = 2 }");
+                continue;
+            };
+            let section = Section { path: field.path.clone(), table };
+            self.refuse_unknown_names(&section, &["up_to", "each"]);
+            let up_to = self.optional_integer(&section, "up_to");
+            tiers.push(CostTier { up_to, each: self.required_integer(&section, "each", "2").unwrap_or(1) });
+        }
+        (None, tiers)
+    }
+
     fn clawback(&mut self, field: &Field<'_>) -> Option<ClawbackPolicy> {
         self.one_of(field, &[("write_off", ClawbackPolicy::WriteOff), ("debt", ClawbackPolicy::Debt)])
     }
@@ -238,17 +290,18 @@ impl Reader {
             }
             DeValue::Boolean(true) => Some(FeatureGrant::default()),
             DeValue::String(word) if is_limit && word == "unlimited" => Some(FeatureGrant::default()),
-            DeValue::Integer(_) => Some(FeatureGrant { limit: self.integer(field), values: Vec::new() }),
-            DeValue::Array(_) => Some(FeatureGrant { limit: None, values: self.texts(field) }),
+            DeValue::Integer(_) => Some(FeatureGrant { limit: self.integer(field), ..FeatureGrant::default() }),
+            DeValue::Array(_) => Some(FeatureGrant { values: self.texts(field), ..FeatureGrant::default() }),
             DeValue::Table(table) => {
                 let section = Section { path: field.path.clone(), table };
-                self.refuse_unknown_names(&section, &["limit", "values"]);
+                self.refuse_unknown_names(&section, &["limit", "values", "overage"]);
                 let values = self.field(&section, "values").map(|values| self.texts(&values)).unwrap_or_default();
                 let limit = match is_limit {
                     true => self.required_integer(&section, "limit", "5"),
                     false => self.optional_integer(&section, "limit"),
                 };
-                Some(FeatureGrant { limit, values })
+                let overage = self.field(&section, "overage").map(|field| self.overage(&field));
+                Some(FeatureGrant { limit, values, overage })
             }
             other => {
                 self.unfit(field, other, "true, false, a number such as 5, or a list such as [\"a\", \"b\"]");

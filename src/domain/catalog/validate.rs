@@ -1,7 +1,10 @@
 //! The rules a catalog must keep, however it was written.
 
 use super::errors::{Problem, nearest, path, quoted};
-use super::{Catalog, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Plan, Rollover, TrialCredits};
+use super::{
+    Catalog, CostTier, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Overage, Plan, Rollover,
+    TrialCredits,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The most credits one grant, cap or cost may state: a million million, so that millions of seats still fit an i64.
@@ -130,6 +133,7 @@ impl Rules<'_> {
                 "there are no credits to roll over (state a number of credits, or leave rollover out)",
             );
         }
+        self.overage(&path(&at, "overage"), plan.overage);
         let trial = path(&at, "trial");
         self.within(&path(&trial, "days"), plan.trial.days.into(), 0, MAX_TRIAL_DAYS);
         if let TrialCredits::Amount(credits) = plan.trial.credits {
@@ -176,12 +180,43 @@ impl Rules<'_> {
         if let Some(cost) = feature.credit_cost {
             let field = path(&at, "credit_cost");
             self.within(&field, cost, 1, MAX_CREDITS);
-            if feature.kind != FeatureKind::Metered && !self.unreadable.contains(&path(&at, "kind")) {
-                self.problem(
-                    &field,
-                    "only a metered feature costs credits (write kind = \"metered\", or no credit_cost)",
-                );
+        }
+        let field = path(&at, "credit_cost");
+        self.cost_tiers(&field, &feature.credit_cost_tiers);
+        let is_metered = feature.kind == FeatureKind::Metered || self.unreadable.contains(&path(&at, "kind"));
+        if feature.costs_credits() && !is_metered {
+            self.problem(&field, "only a metered feature costs credits (write kind = \"metered\", or no credit_cost)");
+        }
+        if feature.capture_beyond_hold && !feature.costs_credits() && !self.unreadable.contains(&field) {
+            let field = path(&at, "capture_beyond_hold");
+            self.problem(&field, "the feature costs no credits, so nothing of it is held (leave it out)");
+        }
+    }
+
+    fn cost_tiers(&mut self, field: &str, tiers: &[CostTier]) {
+        let mut begun = 0;
+        for (n, tier) in tiers.iter().enumerate() {
+            self.within(&path(field, "each"), tier.each, 0, MAX_CREDITS);
+            match tier.up_to {
+                Some(up_to) if up_to <= begun => {
+                    self.problem(field, format!("the tier up to {up_to} begins past its end (order them by up_to)"));
+                }
+                Some(up_to) => begun = up_to,
+                None if n + 1 < tiers.len() => self.problem(field, "only the last tier has no up_to (add one)"),
+                None => {}
             }
+        }
+        if tiers.last().is_some_and(|tier| tier.up_to.is_some()) {
+            self.problem(field, "the last tier must have no end (leave its up_to out)");
+        }
+        if !tiers.is_empty() && tiers.iter().all(|tier| tier.each == 0) {
+            self.problem(field, "no tier costs anything (leave credit_cost out)");
+        }
+    }
+
+    fn overage(&mut self, field: &str, overage: Overage) {
+        if let Overage::Limit(limit) = overage {
+            self.within(&path(field, "limit"), limit, 1, MAX_CREDITS);
         }
     }
 
@@ -194,6 +229,12 @@ impl Rules<'_> {
             return self.problem(at, undeclared_feature(feature, known));
         };
         let has_values = !grant.values.is_empty();
+        if let Some(overage) = grant.overage {
+            self.overage(&path(at, "overage"), overage);
+            if !declared.costs_credits() {
+                self.problem(&path(at, "overage"), "the feature costs no credits (leave it out)");
+            }
+        }
         match (declared.kind, grant.limit, has_values) {
             (FeatureKind::Boolean, None, false) | (FeatureKind::Metered, None, false) => {}
             (FeatureKind::Limit, None, false) | (FeatureKind::List, None, true) => {}

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use subledger::app::verify::{VerifyOptions, verify};
-use subledger::domain::credit::Credits;
-use subledger::domain::event::Event;
+use subledger::domain::credit::{Credits, Draw};
+use subledger::domain::event::{Event, HoldExpired, HoldReleased};
 use subledger::domain::ids::LotId;
 use subledger::store::connect::Database;
 use tokio_postgres::Client;
+use uuid::Uuid;
 
 /// Panics if the ledger is not sound.
 pub async fn check(url: &str) {
@@ -53,6 +54,7 @@ async fn balance(client: &Client, account: &str) -> Credits {
 /// Adds up every movement by itself, without the code under test, and compares it with what the balance says is left.
 fn lots_add_up(account: &str, log: &[Event], balance: &Credits) {
     let mut left: BTreeMap<LotId, i64> = BTreeMap::new();
+    let mut holds: BTreeMap<Uuid, Vec<Draw>> = BTreeMap::new();
     let mut debt = 0;
     for event in log {
         match event {
@@ -64,7 +66,9 @@ fn lots_add_up(account: &str, log: &[Event], balance: &Credits) {
             }
             Event::CreditsDebited(debited) => {
                 let drawn: i64 = debited.lots.iter().map(|draw| draw.amount).sum();
-                assert_eq!(drawn, if debited.unlimited { 0 } else { debited.amount }, "{account}: {debited:?}");
+                let from_lots = debited.amount - debited.debt - debited.overage;
+                assert_eq!(drawn, if debited.unlimited { 0 } else { from_lots }, "{account}: {debited:?}");
+                debt += debited.debt;
                 debited.lots.iter().for_each(|draw| *left.entry(draw.lot).or_default() -= draw.amount);
             }
             Event::CreditsExpired(expired) => {
@@ -82,9 +86,25 @@ fn lots_add_up(account: &str, log: &[Event], balance: &Credits) {
                 for lot in &absorbed.credits.lots {
                     left.entry(lot.id).or_insert(lot.remaining);
                 }
+                let theirs = absorbed.credits.holds.iter();
+                holds.extend(theirs.map(|hold| (hold.id, hold.cover.lots.clone())));
                 debt += absorbed.credits.debt;
             }
-            Event::AccountMerged(_) => left.clear(),
+            Event::HoldPlaced(placed) => {
+                holds.insert(placed.hold.id, placed.hold.cover.lots.clone());
+            }
+            Event::HoldCaptured(captured) => {
+                assert!(holds.remove(&captured.hold).is_some(), "{account}: captured twice: {captured:?}");
+                captured.cover.lots.iter().for_each(|draw| *left.entry(draw.lot).or_default() -= draw.amount);
+                debt += captured.cover.debt;
+            }
+            Event::HoldReleased(HoldReleased { hold, .. }) | Event::HoldExpired(HoldExpired { hold, .. }) => {
+                assert!(holds.remove(hold).is_some(), "{account}: the hold {hold} ended twice");
+            }
+            Event::AccountMerged(_) => {
+                left.clear();
+                holds.clear();
+            }
             _ => {}
         }
     }
@@ -92,6 +112,12 @@ fn lots_add_up(account: &str, log: &[Event], balance: &Credits) {
     left.retain(|_, remaining| *remaining != 0);
     let said: BTreeMap<LotId, i64> = balance.lots.iter().map(|lot| (lot.id, lot.remaining)).collect();
     assert_eq!(said, left, "{account}: the lots do not add up");
+    let mut held: BTreeMap<LotId, i64> = BTreeMap::new();
+    holds.values().flatten().for_each(|draw| *held.entry(draw.lot).or_default() += draw.amount);
+    let said: BTreeMap<LotId, i64> =
+        balance.lots.iter().filter(|lot| lot.held != 0).map(|lot| (lot.id, lot.held)).collect();
+    assert_eq!(said, held, "{account}: the holds do not add up");
+    assert!(balance.lots.iter().all(|lot| lot.held <= lot.remaining), "{account}: more is held than there is");
     if balance.merged_into.is_none() {
         assert_eq!(balance.debt, debt, "{account}: the debt does not add up");
     }

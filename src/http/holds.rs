@@ -1,0 +1,174 @@
+//! Holds: credits set aside now, for work whose cost is known afterwards.
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, web};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::billing;
+use super::debits::{PostCharge, answered, created};
+use super::page::PageQuery;
+use super::problem::ApiError;
+use super::request::{MAX_JSON_BYTES, account_id, idempotency_key, parse_json, read_body};
+use super::server::State;
+use super::views::HoldView;
+use crate::app::work::{Answer, Key};
+use crate::domain::billing::Kind;
+use crate::domain::command::{Command, HoldAct, Outcome};
+use crate::domain::hold::{HoldRecord, HoldStatus, Used};
+use crate::domain::rejection::Rejection;
+use crate::store::error::StoreError;
+
+/// How long a hold lasts if the caller does not say.
+const DEFAULT_HOLD: TimeDelta = TimeDelta::hours(1);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PostHold {
+    feature: Option<String>,
+    quantity: Option<i64>,
+    amount: Option<i64>,
+    expires_at: Option<DateTime<Utc>>,
+}
+
+/// Sets credits aside, if there are enough.
+pub async fn place(
+    request: HttpRequest,
+    path: web::Path<String>,
+    state: web::Data<State>,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    let account = account_id(&path)?;
+    let body = read_body(payload, MAX_JSON_BYTES).await?;
+    let key = idempotency_key(&request, &body)?;
+    let body: PostHold = parse_json(&body)?;
+    let expires_at = body.expires_at.unwrap_or_else(|| state.service.clock.now() + DEFAULT_HOLD);
+    let charge = PostCharge { feature: body.feature, quantity: body.quantity, amount: body.amount }.charge()?;
+    let account = state.service.resolve(&account).await?;
+    let command = Command::Hold { hold: Uuid::now_v7(), charge, expires_at };
+    let answer = state.service.execute(account, command, Some(key)).await?;
+    let position = answer.position;
+    created(answer, |outcome| view(outcome, position))
+}
+
+fn view(outcome: &Outcome, position: i64) -> Result<Value, ApiError> {
+    let (record, available) = match outcome {
+        Outcome::Held { hold, available } => {
+            (HoldRecord { status: HoldStatus::Open, hold: hold.clone(), captured: 0 }, *available)
+        }
+        Outcome::HoldEnded { record, available } => (record.clone(), *available),
+        _ => return Err(ApiError::Internal),
+    };
+    // The first outcome is given again as it was, also when the hold has expired since.
+    let as_it_was = HoldView::of(&record, record.hold.created_at);
+    let mut view = serde_json::to_value(as_it_was).map_err(StoreError::from)?;
+    view["available"] = json!(available);
+    view["position"] = json!(position);
+    Ok(view)
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PostCapture {
+    amount: Option<i64>,
+    quantity: Option<i64>,
+}
+
+/// Spends what was used of a hold, and gives the rest back.
+pub async fn capture(
+    request: HttpRequest,
+    path: web::Path<String>,
+    state: web::Data<State>,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    let (key, body) = keyed::<PostCapture>(&request, payload).await?;
+    let used = match (body.amount, body.quantity) {
+        (None, None) => Used::All,
+        (Some(amount), None) => Used::Amount(amount),
+        (None, Some(quantity)) => Used::Quantity(quantity),
+        (Some(_), Some(_)) => {
+            return Err(ApiError::InvalidBody("give either amount or quantity, or neither for all of it".to_owned()));
+        }
+    };
+    act(&path, &state, HoldAct::Capture(used), key).await
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PostRelease {}
+
+/// Gives all of a hold back.
+pub async fn release(
+    request: HttpRequest,
+    path: web::Path<String>,
+    state: web::Data<State>,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    let (key, PostRelease {}) = keyed(&request, payload).await?;
+    act(&path, &state, HoldAct::Release, key).await
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PostExtend {
+    expires_at: DateTime<Utc>,
+}
+
+/// Lets a hold last until another time.
+pub async fn extend(
+    request: HttpRequest,
+    path: web::Path<String>,
+    state: web::Data<State>,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    let body = read_body(payload, MAX_JSON_BYTES).await?;
+    let key = idempotency_key(&request, &body)?;
+    let PostExtend { expires_at } = parse_json(&body)?;
+    act(&path, &state, HoldAct::Extend { expires_at }, key).await
+}
+
+/// The key and the body of a request whose body may be left out.
+async fn keyed<T: DeserializeOwned + Default>(
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<(Key, T), ApiError> {
+    let body = read_body(payload, MAX_JSON_BYTES).await?;
+    let key = idempotency_key(request, &body)?;
+    let parsed = if body.is_empty() { T::default() } else { parse_json(&body)? };
+    Ok((key, parsed))
+}
+
+async fn act(name: &str, state: &State, act: HoldAct, key: Key) -> Result<HttpResponse, ApiError> {
+    let answer: Answer = state.service.act_on_hold(hold_id(name)?, act, key).await?;
+    let position = answer.position;
+    answered(StatusCode::OK, answer, |outcome| view(outcome, position))
+}
+
+/// One hold, open or ended.
+pub async fn get(path: web::Path<String>, state: web::Data<State>) -> Result<HttpResponse, ApiError> {
+    let (account, record) = state.service.hold(hold_id(&path)?).await?;
+    let mut view = serde_json::to_value(HoldView::of(&record, state.service.clock.now())).map_err(StoreError::from)?;
+    view["account"] = json!(account);
+    Ok(HttpResponse::Ok().json(view))
+}
+
+/// All holds of an account, newest first.
+pub async fn list(
+    path: web::Path<String>,
+    query: web::Query<PageQuery>,
+    state: web::Data<State>,
+) -> Result<HttpResponse, ApiError> {
+    let now = state.service.clock.now();
+    let account = billing::account(&state, &path, &query).await?;
+    let page = billing::list(&state, &account, Kind::Hold, &query, |object| {
+        Ok(Some(HoldView::of(&billing::parse(object)?, now)))
+    });
+    Ok(HttpResponse::Ok().json(page.await?))
+}
+
+fn hold_id(name: &str) -> Result<Uuid, ApiError> {
+    Uuid::try_parse(name).map_err(|_| ApiError::from(Rejection::HoldNotFound { hold: name.to_owned() }))
+}
