@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use std::fs;
 use std::path::{Path, PathBuf};
 use subledger::domain::catalog::{
-    Catalog, ClawbackPolicy, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Interval, PackPrice,
-    Plan, PlanPrice, PriceKey, Rollover, TrialCredits, TrialPolicy,
+    Catalog, ClawbackPolicy, CostTier, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Interval,
+    Overage, PackPrice, Plan, PlanPrice, PriceKey, Rollover, TrialCredits, TrialPolicy,
 };
 use subledger::domain::money::Currency;
 
@@ -52,7 +52,7 @@ fn the_sample_shows_every_spelling() {
     let business = catalog.plan("business").unwrap();
     assert_eq!(business.rollover, Rollover::All);
     assert_eq!(business.clawback, ClawbackPolicy::Debt);
-    assert_eq!(business.features["projects"], FeatureGrant { limit: None, values: vec![] });
+    assert_eq!(business.features["projects"], FeatureGrant::default());
     let basic = catalog.plan("basic").unwrap();
     assert_eq!(basic.rollover, Rollover::None);
     assert_eq!(basic.features["projects"].limit, Some(5));
@@ -136,8 +136,12 @@ fn any_pack_price() -> impl Strategy<Value = PackPrice> {
 }
 
 fn any_grant() -> impl Strategy<Value = FeatureGrant> {
-    (any::<Option<i64>>(), prop::collection::vec(any::<String>(), 0..3))
-        .prop_map(|(limit, values)| FeatureGrant { limit, values })
+    (any::<Option<i64>>(), prop::collection::vec(any::<String>(), 0..3), prop::option::of(any_overage()))
+        .prop_map(|(limit, values, overage)| FeatureGrant { limit, values, overage })
+}
+
+fn any_overage() -> impl Strategy<Value = Overage> {
+    prop_oneof![Just(Overage::Deny), any::<i64>().prop_map(Overage::Limit), Just(Overage::Unlimited)]
 }
 
 fn any_credits() -> impl Strategy<Value = (CreditAllowance, Rollover, TrialCredits, ClawbackPolicy)> {
@@ -160,10 +164,11 @@ fn any_plan() -> impl Strategy<Value = Plan> {
         (any::<u32>(), any::<bool>(), any::<u32>(), any::<u32>(), any::<bool>()),
         prop::collection::vec(any_plan_price(), 0..3),
         any_credits(),
-        prop::collection::btree_map(any::<String>(), any_grant(), 0..3),
+        (prop::collection::btree_map(any::<String>(), any_grant(), 0..3), any_overage()),
     )
         .prop_map(
-            |((id, name, description), (rank, default, days, grace_days, per_seat), prices, credits, features)| {
+            |((id, name, description), (rank, default, days, grace_days, per_seat), prices, credits, rest)| {
+                let (features, overage) = rest;
                 let (credits, rollover, trial_credits, clawback) = credits;
                 Plan {
                     id,
@@ -178,6 +183,7 @@ fn any_plan() -> impl Strategy<Value = Plan> {
                     grace_days,
                     clawback,
                     per_seat,
+                    overage,
                     features,
                 }
             },
@@ -202,8 +208,17 @@ fn any_pack() -> impl Strategy<Value = CreditPack> {
 
 fn any_feature() -> impl Strategy<Value = Feature> {
     let kinds = vec![FeatureKind::Boolean, FeatureKind::Limit, FeatureKind::Metered, FeatureKind::List];
-    (any::<String>(), any::<String>(), prop::sample::select(kinds), any::<Option<i64>>())
-        .prop_map(|(id, name, kind, credit_cost)| Feature { id, name, kind, credit_cost })
+    let tier = (any::<Option<i64>>(), any::<i64>()).prop_map(|(up_to, each)| CostTier { up_to, each });
+    let tiers = prop::collection::vec(tier, 0..3);
+    (any::<String>(), any::<String>(), prop::sample::select(kinds), any::<Option<i64>>(), tiers, any::<bool>())
+        .prop_map(|(id, name, kind, credit_cost, credit_cost_tiers, capture_beyond_hold)| Feature {
+            id,
+            name,
+            kind,
+            credit_cost,
+            credit_cost_tiers,
+            capture_beyond_hold,
+        })
 }
 
 /// Any catalog the types allow, valid or not.

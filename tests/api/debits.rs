@@ -292,3 +292,94 @@ async fn a_batch_has_one_to_a_thousand_rows() {
     assert!(statuses.iter().all(|status| **status == 201), "{statuses:?}");
     assert_eq!(app.available("user_1").await, FREE_CREDITS + 1_000);
 }
+
+/// The sample seller, with a line more in the free plan.
+fn free_plan_with(line: &str) -> Setup {
+    let catalog = SELLER.replacen("credits = 10\n", &format!("credits = 10\n{line}\n"), 1);
+    Setup { catalog, ..Setup::default() }
+}
+
+#[tokio::test]
+async fn a_plan_may_let_an_account_owe_so_many_credits_and_new_ones_make_it_good() {
+    let app = TestApp::with(free_plan_with("overage = { limit = 5 }")).await;
+    account_with(&app, "user_1", 0).await;
+    let check = async |quantity: i64| {
+        let path = format!("/v1/accounts/user_1/entitlements/generation?quantity={quantity}");
+        let answer = app.get(&path).await.expect(200);
+        (answer["allowed"].clone(), answer["reason"].clone())
+    };
+    assert_eq!(check(10).await, (json!(true), json!("included")));
+    assert_eq!(check(15).await, (json!(true), json!("overage")));
+    assert_eq!(check(16).await, (json!(false), json!("insufficient_credits")));
+    let debit = app.debit("user_1", "key-1", json!({"feature": "generation", "quantity": 12})).await.expect(201);
+    assert_eq!((&debit["debt"], &debit["overage"], &debit["available"]), (&json!(2), &json!(0), &json!(-2)));
+    let taken: i64 = debit["lots"].as_array().expect("lots").iter().filter_map(|lot| lot["amount"].as_i64()).sum();
+    assert_eq!(taken, 10);
+    app.debit("user_1", "key-2", json!({"amount": 4})).await.problem(402, "insufficient_credits");
+    // A hold may go as far, and what it may come to owe cannot be owed twice.
+    let hold = json!({"amount": 3});
+    let held = app.post("/v1/accounts/user_1/credits/holds", hold.clone()).await.expect(201);
+    assert_eq!(held["available"], -5);
+    app.post("/v1/accounts/user_1/credits/holds", json!({"amount": 1})).await.problem(402, "insufficient_credits");
+    app.post(&format!("/v1/holds/{}/capture", held["id"].as_str().expect("an id")), hold).await.expect(200);
+    let credits = app.get("/v1/accounts/user_1/credits").await.expect(200);
+    assert_eq!((&credits["available"], &credits["debt"]), (&json!(-5), &json!(5)));
+    app.grant("user_1", 20).await.expect(201);
+    assert_eq!(app.available("user_1").await, 15);
+}
+
+#[tokio::test]
+async fn a_plan_may_bill_what_goes_beyond_the_credits() {
+    let app = TestApp::with(free_plan_with("overage = \"unlimited\"")).await;
+    account_with(&app, "user_1", 0).await;
+    let debit = app.debit("user_1", "key-1", json!({"amount": 12})).await.expect(201);
+    assert_eq!((&debit["debt"], &debit["overage"], &debit["available"]), (&json!(0), &json!(2), &json!(0)));
+    let more = app.debit("user_1", "key-2", json!({"amount": 3})).await.expect(201);
+    assert_eq!((&more["overage"], &more["lots"], &more["available"]), (&json!(3), &json!([]), &json!(0)));
+    app.grant("user_1", 20).await.expect(201);
+    assert_eq!(app.available("user_1").await, 20, "what is billed is not owed");
+    let entries = app.get("/v1/accounts/user_1/credits/entries").await.expect(200);
+    let overage: Vec<&Value> =
+        entries["data"].as_array().expect("entries").iter().map(|entry| &entry["overage"]).collect();
+    assert_eq!(overage, [&Value::Null, &json!(2), &json!(3), &Value::Null]);
+}
+
+#[tokio::test]
+async fn a_feature_may_go_beyond_the_credits_where_its_plan_does_not() {
+    let catalog = SELLER.replacen(
+        "features = { generation = true }",
+        "features = { generation = { overage = \"unlimited\" } }",
+        1,
+    );
+    let app = TestApp::with(Setup { catalog, ..Setup::default() }).await;
+    account_with(&app, "user_1", 0).await;
+    app.debit("user_1", "key-1", json!({"amount": 11})).await.problem(402, "insufficient_credits");
+    let debit = app.debit("user_1", "key-2", json!({"feature": "generation", "quantity": 11})).await.expect(201);
+    assert_eq!(debit["overage"], 1);
+}
+
+#[tokio::test]
+async fn tiers_make_the_later_units_of_a_debit_cheaper() {
+    let tiers = "credit_cost = [{ up_to = 3, each = 2 }, { each = 1 }]\n";
+    let app =
+        TestApp::with(Setup { catalog: SELLER.replacen("credit_cost = 1\n", tiers, 1), ..Setup::default() }).await;
+    account_with(&app, "user_1", 0).await;
+    let check = app.get("/v1/accounts/user_1/entitlements/generation").await.expect(200);
+    assert_eq!(check["remaining"], 7);
+    let debit = app.debit("user_1", "key-1", json!({"feature": "generation", "quantity": 5})).await.expect(201);
+    assert_eq!((&debit["amount"], &debit["quantity"], &debit["available"]), (&json!(8), &json!(5), &json!(2)));
+}
+
+#[tokio::test]
+async fn refusals_that_lie_in_the_account_are_on_record_and_change_nothing() {
+    let app = TestApp::start().await;
+    account_with(&app, "user_1", 0).await;
+    app.debit("user_1", "key-1", json!({"amount": 11})).await.problem(402, "insufficient_credits");
+    app.debit("user_1", "key-2", json!({"feature": "export"})).await.problem(403, "feature_not_in_plan");
+    app.debit("user_1", "key-3", json!({"feature": "flying"})).await.problem(404, "unknown_feature");
+    let events = app.get("/v1/events?account=user_1&type=charge_rejected").await.expect(200);
+    let codes: Vec<&Value> =
+        events["data"].as_array().expect("events").iter().map(|event| &event["payload"]["rejection"]["code"]).collect();
+    assert_eq!(codes, ["insufficient_credits", "feature_not_in_plan"]);
+    assert_eq!(app.available("user_1").await, FREE_CREDITS);
+}

@@ -197,6 +197,9 @@ impl Rules<'_> {
         let mut begun = 0;
         for (n, tier) in tiers.iter().enumerate() {
             self.within(&path(field, "each"), tier.each, 0, MAX_CREDITS);
+            if let Some(up_to) = tier.up_to {
+                self.within(&path(field, "up_to"), up_to, 1, MAX_CREDITS);
+            }
             match tier.up_to {
                 Some(up_to) if up_to <= begun => {
                     self.problem(field, format!("the tier up to {up_to} begins past its end (order them by up_to)"));
