@@ -63,6 +63,8 @@ enum Command {
     Events(ledger::EventsArguments),
     /// Show an account: plan, credits, lots
     Account(AccountArguments),
+    /// Explain a debit, a hold, a refusal or a check, out of the log
+    Explain(ledger::ExplainArguments),
     /// Ask a running service whether it is ready; exit code 0 if so
     Healthcheck,
     /// Measure, side by side with yardsticks, and write BENCHMARKS.md
@@ -166,6 +168,7 @@ async fn execute(command: Command, config: Config, json: bool) -> Result<ExitCod
         Command::Verify(arguments) => return ledger::verify(arguments, &config, json).await,
         Command::Rebuild => return ledger::rebuild(&config, json).await,
         Command::Events(arguments) => return ledger::events(arguments, &config, json).await,
+        Command::Explain(arguments) => return ledger::explain(arguments, &config, json).await,
         Command::Account(arguments) => return account(arguments, &config, json).await,
         Command::Healthcheck => return Ok(healthcheck(&config).await),
         Command::Bench(arguments) => return bench::run(arguments).await,

@@ -23,6 +23,8 @@ pub enum AppError {
     Poisoned(String),
     #[error("position {wanted} has not been reached within the time allowed; the account is at {reached}")]
     PositionNotReached { wanted: i64, reached: i64 },
+    #[error("nothing on record has the receipt {0}")]
+    ReceiptNotFound(String),
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The stream moved: ask there. Only within the service.

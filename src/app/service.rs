@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use deadpool_postgres::{Object, Pool};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 use super::catalog::{ActiveCatalog, CatalogHolder};
 use super::error::AppError;
@@ -135,6 +136,13 @@ impl Service {
     pub fn stop(&self) {
         self.lanes.write().unwrap_or_else(PoisonError::into_inner).clear();
         self.pool.close();
+    }
+
+    /// An id that begins with the time.
+    pub fn new_id(&self) -> Uuid {
+        let now = self.clock.now();
+        let seconds = u64::try_from(now.timestamp()).unwrap_or(0);
+        Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, now.timestamp_subsec_nanos()))
     }
 
     /// A connection of the pool.

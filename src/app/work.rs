@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::error::AppError;
+use super::receipt::Receipt;
 use crate::domain::command::{Command, Outcome};
 use crate::domain::ids::AccountId;
 use crate::domain::rejection::Rejection;
@@ -95,6 +96,13 @@ pub struct Answer {
     pub position: i64,
     /// The key was answered before: this is the first outcome again.
     pub replayed: bool,
+}
+
+impl Answer {
+    /// By which the decision can be explained. What a decision brought about stands right after it; explaining finds it.
+    pub fn receipt(&self) -> Receipt {
+        Receipt::Event { partition_id: self.partition_id, position: self.position }
+    }
 }
 
 #[cfg(test)]

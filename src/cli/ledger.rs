@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use clap::Args;
 use serde_json::{Value, json};
+use subledger::app::explain::Explanation;
 use subledger::app::rebuild;
 use subledger::app::verify::{self, Anchor, Progress, VerifyOptions};
 use subledger::config::{Config, ConfigError};
 use subledger::startup::{Ground, StartError};
 use subledger::store::{log, migrate};
 
-use super::print;
+use super::{close, open, print};
 
 #[derive(Debug, Args)]
 pub struct VerifyArguments {
@@ -38,6 +39,12 @@ pub struct EventsArguments {
     event_type: Vec<String>,
     #[arg(long, default_value_t = 100)]
     limit: i64,
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArguments {
+    /// The `receipt` of an answer, or the id of a debit or a hold
+    id: String,
 }
 
 /// Says on a terminal how far it is.
@@ -112,4 +119,47 @@ pub async fn events(arguments: EventsArguments, config: &Config, json: bool) -> 
     drop(client);
     ground.close().await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Explains a decision. Exit code 1 if nothing has that id, or if deciding again gives something else.
+pub async fn explain(arguments: ExplainArguments, config: &Config, json: bool) -> Result<ExitCode, StartError> {
+    let (ground, running) = open(config).await?;
+    let explained = running.service.explain_id(&arguments.id).await;
+    close(ground, running).await?;
+    match explained {
+        Ok(explained) => {
+            print(json, &serde_json::to_value(&explained).unwrap_or(Value::Null), &in_words(&explained));
+            Ok(ExitCode::from(u8::from(explained.agrees == Some(false))))
+        }
+        Err(error) => {
+            eprintln!("subledger: {error}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn in_words(explained: &Explanation) -> String {
+    let Explanation { kind, account, at, partition, position, catalog, .. } = explained;
+    let verdict = match (explained.allowed, &explained.reason) {
+        (true, None) => "allowed".to_owned(),
+        (true, Some(reason)) => format!("allowed: {reason}"),
+        (false, reason) => format!("refused: {}", reason.as_deref().unwrap_or("-")),
+    };
+    let mut lines = vec![
+        format!("{kind} of {account}, {verdict}"),
+        format!("  at {}, position {position} of partition {partition}", at.to_rfc3339()),
+        format!("  under catalog {}", catalog.get(..12).unwrap_or(catalog)),
+    ];
+    lines.extend(explained.because.iter().map(|reason| format!("  - {reason}")));
+    let draws = explained.lots.iter().map(|draw| {
+        let cause = explained.lots_before.iter().find(|lot| lot.id == draw.lot).map_or("-", |lot| lot.cause.as_str());
+        format!("    {} out of {}  {cause}", draw.amount, draw.lot)
+    });
+    lines.extend(draws);
+    lines.push(format!("  available before {}, after {}", explained.available_before, explained.available_after));
+    lines.extend(explained.agrees.map(|agrees| match agrees {
+        true => "  decided again from the log: the same".to_owned(),
+        false => "  decided again from the log: SOMETHING ELSE".to_owned(),
+    }));
+    lines.join("\n")
 }

@@ -4,7 +4,6 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::json;
-use uuid::Uuid;
 
 use super::debits::created;
 use super::page::PageQuery;
@@ -85,7 +84,7 @@ pub async fn grant(
         return Err(ApiError::InvalidParameter { field: "reason".to_owned(), problem });
     }
     let grant = Grant {
-        grant: Uuid::now_v7(),
+        grant: state.service.new_id(),
         amount: body.amount,
         source: body.source,
         priority: body.priority,

@@ -5,12 +5,12 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::join_all;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::problem::ApiError;
 use super::request::{MAX_JSON_BYTES, account_id, idempotency_key, key_of, parse_json, read_body};
 use super::server::State;
 use super::views::DebitView;
+use crate::app::receipt::Receipt;
 use crate::app::work::{Answer, Key};
 use crate::domain::charge::Charge;
 use crate::domain::command::{Command, Outcome};
@@ -52,10 +52,14 @@ pub fn answered(
     answer: Answer,
     view: impl FnOnce(&Outcome) -> Result<Value, ApiError>,
 ) -> Result<HttpResponse, ApiError> {
-    let replayed = answer.replayed;
+    let (replayed, receipt) = (answer.replayed, answer.receipt());
     let mut response = match answer.result {
         Ok(outcome) => HttpResponse::build(status).json(view(&outcome)?),
-        Err(rejection) => actix_web::ResponseError::error_response(&ApiError::from(rejection)),
+        Err(rejection) => {
+            // Only what lies in the account is on record.
+            let receipt = rejection.lies_in_account().then(|| receipt.to_string());
+            ApiError::from(rejection).response(receipt)
+        }
     };
     if replayed {
         let name = actix_web::http::header::HeaderName::from_static("idempotent-replayed");
@@ -64,10 +68,10 @@ pub fn answered(
     Ok(response)
 }
 
-fn view(outcome: &Outcome, position: i64) -> Result<Value, ApiError> {
+fn view(outcome: &Outcome, receipt: &Receipt, position: i64) -> Result<Value, ApiError> {
     match outcome {
         Outcome::Debited(debited) => {
-            serde_json::to_value(DebitView::of(debited, position)).map_err(|_| ApiError::Internal)
+            serde_json::to_value(DebitView::of(debited, receipt, position)).map_err(|_| ApiError::Internal)
         }
         _ => Err(ApiError::Internal),
     }
@@ -85,13 +89,13 @@ pub async fn debit(
     let key = idempotency_key(&request, &body)?;
     let charge = parse_json::<PostCharge>(&body)?.charge()?;
     let answer = execute(&state, account, charge, key).await?;
-    let position = answer.position;
-    created(answer, |outcome| view(outcome, position))
+    let (receipt, position) = (answer.receipt(), answer.position);
+    created(answer, |outcome| view(outcome, &receipt, position))
 }
 
 async fn execute(state: &State, account: AccountId, charge: Charge, key: Key) -> Result<Answer, ApiError> {
     let account = state.service.resolve(&account).await?;
-    let command = Command::Debit { debit: Uuid::now_v7(), charge };
+    let command = Command::Debit { debit: state.service.new_id(), charge };
     Ok(state.service.execute(account, command, Some(key)).await?)
 }
 
@@ -134,7 +138,7 @@ async fn batch_row(state: &State, row: &Value) -> Result<Value, ApiError> {
     let charge = PostCharge { feature: debit.feature, quantity: debit.quantity, amount: debit.amount }.charge()?;
     let answer = execute(state, account, charge, key).await?;
     let outcome = answer.result.as_ref().map_err(|rejection| ApiError::from(rejection.clone()))?;
-    let debit = view(outcome, answer.position)?;
+    let debit = view(outcome, &answer.receipt(), answer.position)?;
     Ok(json!({"status": 201, "replayed": answer.replayed, "debit": debit}))
 }
 

@@ -15,6 +15,7 @@ use super::problem::ApiError;
 use super::request::{MAX_JSON_BYTES, account_id, idempotency_key, parse_json, read_body};
 use super::server::State;
 use super::views::HoldView;
+use crate::app::receipt::Receipt;
 use crate::app::work::{Answer, Key};
 use crate::domain::billing::Kind;
 use crate::domain::command::{Command, HoldAct, Outcome};
@@ -48,13 +49,13 @@ pub async fn place(
     let expires_at = body.expires_at.unwrap_or_else(|| state.service.clock.now() + DEFAULT_HOLD);
     let charge = PostCharge { feature: body.feature, quantity: body.quantity, amount: body.amount }.charge()?;
     let account = state.service.resolve(&account).await?;
-    let command = Command::Hold { hold: Uuid::now_v7(), charge, expires_at };
+    let command = Command::Hold { hold: state.service.new_id(), charge, expires_at };
     let answer = state.service.execute(account, command, Some(key)).await?;
-    let position = answer.position;
-    created(answer, |outcome| view(outcome, position))
+    let (receipt, position) = (answer.receipt(), answer.position);
+    created(answer, |outcome| view(outcome, &receipt, position))
 }
 
-fn view(outcome: &Outcome, position: i64) -> Result<Value, ApiError> {
+fn view(outcome: &Outcome, receipt: &Receipt, position: i64) -> Result<Value, ApiError> {
     let (record, available) = match outcome {
         Outcome::Held { hold, available } => {
             (HoldRecord { status: HoldStatus::Open, hold: hold.clone(), captured: 0 }, *available)
@@ -66,6 +67,7 @@ fn view(outcome: &Outcome, position: i64) -> Result<Value, ApiError> {
     let as_it_was = HoldView::of(&record, record.hold.created_at);
     let mut view = serde_json::to_value(as_it_was).map_err(StoreError::from)?;
     view["available"] = json!(available);
+    view["receipt"] = json!(receipt.to_string());
     view["position"] = json!(position);
     Ok(view)
 }
@@ -143,8 +145,8 @@ async fn keyed<T: DeserializeOwned + Default>(
 
 async fn act(name: &str, state: &State, act: HoldAct, key: Key) -> Result<HttpResponse, ApiError> {
     let answer: Answer = state.service.act_on_hold(hold_id(name)?, act, key).await?;
-    let position = answer.position;
-    answered(StatusCode::OK, answer, |outcome| view(outcome, position))
+    let (receipt, position) = (answer.receipt(), answer.position);
+    answered(StatusCode::OK, answer, |outcome| view(outcome, &receipt, position))
 }
 
 /// One hold, open or ended.

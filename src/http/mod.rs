@@ -15,6 +15,7 @@ pub mod middleware;
 pub mod page;
 pub mod plans;
 pub mod problem;
+pub mod receipts;
 pub mod request;
 pub mod routes;
 pub mod server;

@@ -86,6 +86,7 @@ fn app_kind(error: &AppError) -> (StatusCode, &'static str, &'static str) {
     match error {
         AppError::Rejected(rejection) => rejection_kind(rejection),
         AppError::AccountNotFound(_) => (S::NOT_FOUND, "account_not_found", "No such account"),
+        AppError::ReceiptNotFound(_) => (S::NOT_FOUND, "receipt_not_found", "No such receipt"),
         AppError::KeyReused => {
             (S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The Idempotency-Key belongs to another request")
         }
@@ -175,6 +176,7 @@ pub const CODES: &[&str] = &[
     "outcome_unknown",
     "overloaded",
     "position_not_reached",
+    "receipt_not_found",
     "signature_malformed",
     "signature_mismatch",
     "signature_missing",
@@ -196,6 +198,9 @@ pub struct Problem {
     pub detail: String,
     pub code: &'static str,
     pub request_id: String,
+    /// Of a refusal that is on record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<String>,
 }
 
 impl ApiError {
@@ -219,17 +224,13 @@ impl ApiError {
             detail,
             code,
             request_id: request_id(),
+            receipt: None,
         }
     }
-}
 
-impl ResponseError for ApiError {
-    fn status_code(&self) -> StatusCode {
-        kind(self).0
-    }
-
-    fn error_response(&self) -> HttpResponse {
-        let problem = self.problem();
+    /// The answer, with the receipt of a refusal that is on record.
+    pub fn response(&self, receipt: Option<String>) -> HttpResponse {
+        let problem = Problem { receipt, ..self.problem() };
         if self.status_code().is_server_error() {
             tracing::error!(error = ?self, code = problem.code, request_id = problem.request_id, "a request failed");
         }
@@ -242,6 +243,16 @@ impl ResponseError for ApiError {
         }
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         response.insert_header((CONTENT_TYPE, "application/problem+json")).body(body)
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        kind(self).0
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        self.response(None)
     }
 }
 

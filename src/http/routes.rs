@@ -9,7 +9,8 @@ use super::auth::Scope;
 use super::middleware::at_route;
 use super::problem::ApiError;
 use super::{
-    accounts, admin, billing, credits, debits, docs, entitlements, events, health, holds, plans, statement, webhooks,
+    accounts, admin, billing, credits, debits, docs, entitlements, events, health, holds, plans, receipts, statement,
+    webhooks,
 };
 
 /// A route.
@@ -64,6 +65,7 @@ impl RouteTable {
             POST "/v1/holds/{hold}/capture" Some(Spend) => holds::capture,
             POST "/v1/holds/{hold}/release" Some(Spend) => holds::release,
             POST "/v1/holds/{hold}/extend" Some(Spend) => holds::extend,
+            GET "/v1/receipts/{receipt}" Some(Read) => receipts::get,
             POST "/v1/debits/batch" Some(Spend) => debits::batch,
             GET "/v1/plans" Some(Read) => plans::list,
             GET "/v1/plans/{plan}" Some(Read) => plans::get,

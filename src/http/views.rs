@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::app::receipt::Receipt;
 use crate::domain::billing::{CheckoutRecord, InvoiceRecord, PurchaseStatus};
 use crate::domain::catalog::{Catalog, PriceKey};
 use crate::domain::credit::{Draw, Lot, LotSource};
@@ -405,6 +406,7 @@ pub struct DebitView {
     /// Credits left to spend.
     pub available: i64,
     pub unlimited: bool,
+    pub receipt: String,
     pub position: i64,
 }
 
@@ -458,7 +460,7 @@ impl HoldView {
 }
 
 impl DebitView {
-    pub fn of(debited: &CreditsDebited, position: i64) -> Self {
+    pub fn of(debited: &CreditsDebited, receipt: &Receipt, position: i64) -> Self {
         Self {
             id: debited.debit,
             amount: debited.amount,
@@ -469,6 +471,7 @@ impl DebitView {
             overage: debited.overage,
             available: debited.available,
             unlimited: debited.unlimited,
+            receipt: receipt.to_string(),
             position,
         }
     }

@@ -116,6 +116,69 @@ pub async fn of_partition(
     Ok(rows.iter().map(stored).collect())
 }
 
+/// The event at a position.
+pub async fn at_position(
+    client: &impl GenericClient,
+    partition_id: i16,
+    position: i64,
+) -> Result<Option<StoredEvent>, StoreError> {
+    let row = client
+        .query_opt(
+            &format!(
+                "/* at_position */ select {COLUMNS}, payload::text from events where partition_id = $1 and position = $2"
+            ),
+            &[&partition_id, &position],
+        )
+        .await?;
+    Ok(row.as_ref().map(stored))
+}
+
+/// Where in a partition a debit, a hold or a refusal with this id stands, if it was written between two times.
+pub async fn find_charge(
+    client: &impl GenericClient,
+    partition_id: i16,
+    head: i64,
+    (from, to): (DateTime<Utc>, DateTime<Utc>),
+    id: &str,
+) -> Result<Option<i64>, StoreError> {
+    let first = first_since(client, partition_id, head, from).await?;
+    let end = first_since(client, partition_id, head, to).await?;
+    let row = client
+        .query_opt(
+            "/* find_charge */ select position from events
+             where partition_id = $1 and position >= $2 and position < $3 and (
+                 type = 'credits_debited' and payload ->> 'debit' = $4
+                 or type in ('hold_placed', 'charge_rejected') and payload ->> 'id' = $4)
+             limit 1",
+            &[&partition_id, &first, &end, &id],
+        )
+        .await?;
+    Ok(row.map(|row| row.get(0)))
+}
+
+/// The first position of a partition that was written at a time or later; past its head, if none was.
+///
+/// Times grow along a partition, but for what writers' clocks disagree by, so halving finds it.
+async fn first_since(
+    client: &impl GenericClient,
+    partition_id: i16,
+    head: i64,
+    time: DateTime<Utc>,
+) -> Result<i64, StoreError> {
+    let (mut before, mut found) = (0, head + 1);
+    while found - before > 1 {
+        let middle = before + (found - before) / 2;
+        let row = client
+            .query_one(
+                "/* first_since */ select at < $3 from events where partition_id = $1 and position = $2",
+                &[&partition_id, &middle, &time],
+            )
+            .await?;
+        if row.get(0) { before = middle } else { found = middle }
+    }
+    Ok(found)
+}
+
 /// Every partition's last position, ascending by partition.
 pub async fn positions(client: &impl GenericClient) -> Result<Vec<(i16, i64)>, StoreError> {
     let rows =

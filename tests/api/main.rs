@@ -14,6 +14,7 @@ mod health;
 mod holds;
 mod plans;
 mod problems;
+mod receipts;
 mod support;
 mod tour;
 mod webhooks;

@@ -60,7 +60,8 @@ async fn a_lane_that_dies_with_a_command_in_hand_leaves_its_outcome_open() {
     let app = TestApp::start().await;
     app.put_account("user_1", json!({})).await.expect(201);
     app.grant("user_1", 5).await.expect(201);
-    app.clock.break_down();
+    // The handler asks the time to make the debit's id.
+    app.clock.break_down_after(1);
     let answer = app.debit("user_1", "key-1", json!({"amount": 1})).await;
     assert_eq!(answer.header("retry-after"), Some("1"));
     answer.problem(503, "outcome_unknown");

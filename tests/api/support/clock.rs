@@ -1,6 +1,6 @@
 //! Time that stands until a test moves it, and breaks when a test wants to see something break.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use chrono::{DateTime, Duration, Utc};
 use subledger::clock::{Clock, ManualClock};
@@ -23,12 +23,14 @@ pub fn rfc3339(seconds: i64) -> String {
 pub struct TestClock {
     time: ManualClock,
     is_broken: AtomicBool,
+    /// So many are still told the time of a broken clock.
+    spared: AtomicU32,
 }
 
 impl TestClock {
     pub fn new() -> Self {
         let start = DateTime::from_timestamp(START, 0).expect("a time");
-        Self { time: ManualClock::new(start), is_broken: AtomicBool::new(false) }
+        Self { time: ManualClock::new(start), is_broken: AtomicBool::new(false), spared: AtomicU32::new(0) }
     }
 
     /// Jumps to a Unix second, backwards too.
@@ -45,6 +47,12 @@ impl TestClock {
         self.is_broken.store(true, Ordering::SeqCst);
     }
 
+    /// The same, once so many more have asked.
+    pub fn break_down_after(&self, spared: u32) {
+        self.spared.store(spared, Ordering::SeqCst);
+        self.break_down();
+    }
+
     pub fn repair(&self) {
         self.is_broken.store(false, Ordering::SeqCst);
     }
@@ -52,7 +60,11 @@ impl TestClock {
 
 impl Clock for TestClock {
     fn now(&self) -> DateTime<Utc> {
-        assert!(!self.is_broken.load(Ordering::SeqCst), "the test's clock is broken");
+        let is_spared = || {
+            let one_less = |spared: u32| spared.checked_sub(1);
+            self.spared.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok()
+        };
+        assert!(!self.is_broken.load(Ordering::SeqCst) || is_spared(), "the test's clock is broken");
         self.time.now()
     }
 }

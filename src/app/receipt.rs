@@ -1,0 +1,107 @@
+//! Receipts: what a decision can be found again by.
+//!
+//! A debit, a hold and a refusal are events, so their receipt is their place in the log. A check writes nothing, so its
+//! receipt is the question itself: whose, what, and of which version of the account, at which time. Either way the
+//! decision can be made again from the log alone.
+
+use std::fmt;
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::domain::ids::AccountId;
+
+/// What a receipt says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Receipt {
+    /// A decision on record.
+    Event { partition_id: i16, position: i64 },
+    /// A check.
+    Check(Check),
+}
+
+/// A question that was answered without leaving a trace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    #[serde(rename = "a")]
+    pub account: AccountId,
+    #[serde(rename = "v")]
+    pub version: i64,
+    /// Unix microseconds.
+    #[serde(rename = "t")]
+    pub at_us: i64,
+    #[serde(rename = "f")]
+    pub feature: String,
+    #[serde(rename = "q")]
+    pub quantity: i64,
+    /// The beginning of the digest of the catalog in force.
+    #[serde(rename = "c")]
+    pub catalog: String,
+    #[serde(rename = "y")]
+    pub allowed: bool,
+}
+
+impl Check {
+    pub fn at(&self) -> Option<DateTime<Utc>> {
+        DateTime::from_timestamp_micros(self.at_us)
+    }
+}
+
+/// It is no receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is no receipt; use the `receipt` that a debit, a hold, a refusal or a check answered with")]
+pub struct NoReceipt;
+
+const CHECK: &str = "check-";
+
+impl fmt::Display for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Event { partition_id, position } => write!(f, "{partition_id}-{position}"),
+            Self::Check(check) => write!(f, "{CHECK}{}", hex::encode(serde_json::to_vec(check).unwrap_or_default())),
+        }
+    }
+}
+
+impl FromStr for Receipt {
+    type Err = NoReceipt;
+
+    fn from_str(text: &str) -> Result<Self, NoReceipt> {
+        if let Some(encoded) = text.strip_prefix(CHECK) {
+            let json = hex::decode(encoded).map_err(|_| NoReceipt)?;
+            return serde_json::from_slice(&json).map(Self::Check).map_err(|_| NoReceipt);
+        }
+        let (partition_id, position) = text.split_once('-').ok_or(NoReceipt)?;
+        let position: i64 = position.parse().map_err(|_| NoReceipt)?;
+        let partition_id = partition_id.parse().map_err(|_| NoReceipt)?;
+        if position < 1 {
+            return Err(NoReceipt);
+        }
+        Ok(Self::Event { partition_id, position })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receipt_reads_back_as_it_was_written_and_garbage_is_none() {
+        let check = Check {
+            account: AccountId::new("user_1").expect("an id"),
+            version: 7,
+            at_us: 1_768_478_400_000_001,
+            feature: "render".to_owned(),
+            quantity: 3,
+            catalog: "0123456789ab".to_owned(),
+            allowed: true,
+        };
+        for receipt in [Receipt::Event { partition_id: 3, position: 1_041 }, Receipt::Check(check)] {
+            assert_eq!(receipt.to_string().parse(), Ok(receipt));
+        }
+        for garbage in ["", "3", "3-", "-3", "3-0", "3--1", "x-1", "99999-1", "check-", "check-zz", "check-7b7d"] {
+            assert_eq!(garbage.parse::<Receipt>(), Err(NoReceipt), "{garbage}");
+        }
+    }
+}
