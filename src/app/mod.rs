@@ -20,6 +20,7 @@ pub mod reads;
 pub mod rebuild;
 pub mod receipt;
 pub mod service;
+pub mod simulate;
 pub mod verify;
 pub mod work;
 pub mod writer;

@@ -14,6 +14,7 @@ pub mod ids;
 pub mod money;
 pub mod payment;
 pub mod rejection;
+pub mod replay;
 pub mod settle;
 pub mod standing;
 pub mod stripe_object;
