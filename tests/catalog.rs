@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use subledger::domain::catalog::{
     Catalog, ClawbackPolicy, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Interval, PackPrice,
-    Plan, PlanPrice, PriceKey, Rollover, TrialCredits, TrialPolicy,
+    Per, Plan, PlanPrice, PriceKey, Rollover, TrialCredits, TrialPolicy, WhilePaused, WindowLimit,
 };
 use subledger::domain::money::Currency;
 
@@ -52,7 +52,7 @@ fn the_sample_shows_every_spelling() {
     let business = catalog.plan("business").unwrap();
     assert_eq!(business.rollover, Rollover::All);
     assert_eq!(business.clawback, ClawbackPolicy::Debt);
-    assert_eq!(business.features["projects"], FeatureGrant { limit: None, values: vec![] });
+    assert_eq!(business.features["projects"], FeatureGrant::default());
     let basic = catalog.plan("basic").unwrap();
     assert_eq!(basic.rollover, Rollover::None);
     assert_eq!(basic.features["projects"].limit, Some(5));
@@ -136,8 +136,14 @@ fn any_pack_price() -> impl Strategy<Value = PackPrice> {
 }
 
 fn any_grant() -> impl Strategy<Value = FeatureGrant> {
-    (any::<Option<i64>>(), prop::collection::vec(any::<String>(), 0..3))
-        .prop_map(|(limit, values)| FeatureGrant { limit, values })
+    let pers: Vec<Per> = Per::ALL.into_iter().map(|(_, per)| per).collect();
+    let window = (any::<i64>(), prop::sample::select(pers)).prop_map(|(limit, per)| WindowLimit { limit, per });
+    (
+        any::<Option<i64>>(),
+        prop::collection::vec(any::<String>(), 0..3),
+        prop::collection::btree_map(0..5u8, window, 0..3),
+    )
+        .prop_map(|(limit, values, windows)| FeatureGrant { limit, values, windows: windows.into_values().collect() })
 }
 
 fn any_credits() -> impl Strategy<Value = (CreditAllowance, Rollover, TrialCredits, ClawbackPolicy)> {
@@ -176,6 +182,7 @@ fn any_plan() -> impl Strategy<Value = Plan> {
                     rollover,
                     trial: TrialPolicy { days, credits: trial_credits },
                     grace_days,
+                    while_paused: if default { WhilePaused::Keep } else { WhilePaused::Stop },
                     clawback,
                     per_seat,
                     features,

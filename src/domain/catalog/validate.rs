@@ -1,7 +1,9 @@
 //! The rules a catalog must keep, however it was written.
 
 use super::errors::{Problem, nearest, path, quoted};
-use super::{Catalog, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Plan, Rollover, TrialCredits};
+use super::{
+    Catalog, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Plan, Rollover, TrialCredits, WindowLimit,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The most credits one grant, cap or cost may state: a million million, so that millions of seats still fit an i64.
@@ -193,6 +195,10 @@ impl Rules<'_> {
             let known = self.catalog.features.iter().map(|feature| feature.id.as_str());
             return self.problem(at, undeclared_feature(feature, known));
         };
+        if !grant.windows.is_empty() && declared.kind != FeatureKind::Metered {
+            self.problem(at, "is not metered, so it has no limit within a window (leave `per` out)");
+        }
+        self.windows(at, &grant.windows);
         let has_values = !grant.values.is_empty();
         match (declared.kind, grant.limit, has_values) {
             (FeatureKind::Boolean, None, false) | (FeatureKind::Metered, None, false) => {}
@@ -200,7 +206,10 @@ impl Rules<'_> {
             (FeatureKind::Limit, Some(limit), false) => self.within(at, limit, 0, i64::MAX),
             (FeatureKind::Boolean, ..) => self.problem(at, "is a boolean feature (write true or false)"),
             (FeatureKind::Metered, ..) => {
-                self.problem(at, "is a metered feature, limited by the plan's credits alone (write true or false)");
+                self.problem(
+                    at,
+                    "is a metered feature (write true, false, or a limit with its window: { limit = 100, per = \"day\" })",
+                );
             }
             (FeatureKind::Limit, ..) => self.problem(at, "is a limit (write a number such as 5, or \"unlimited\")"),
             (FeatureKind::List, ..) => self.problem(at, "is a list (write its values, such as [\"a\", \"b\"])"),
@@ -210,6 +219,16 @@ impl Rules<'_> {
             self.text(at, value, MAX_NAME_CHARS, &[]);
             if !met.insert(value) {
                 self.problem(at, format!("{} stands in the list twice (remove one)", quoted(value)));
+            }
+        }
+    }
+
+    fn windows(&mut self, at: &str, windows: &[WindowLimit]) {
+        let mut met = BTreeSet::new();
+        for WindowLimit { limit, per } in windows {
+            self.within(at, *limit, 1, MAX_CREDITS);
+            if !met.insert(per) {
+                self.problem(at, format!("has two limits per {} (remove one)", per.as_str()));
             }
         }
     }
