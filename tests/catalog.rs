@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use std::fs;
 use std::path::{Path, PathBuf};
 use subledger::domain::catalog::{
-    Catalog, ClawbackPolicy, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Interval, PackPrice,
-    Per, Plan, PlanPrice, PriceKey, Rollover, TrialCredits, TrialPolicy, WhilePaused, WindowLimit,
+    Catalog, ClawbackPolicy, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Interval, PackPrice, Per,
+    Plan, PlanPrice, PriceKey, Rollover, TrialCredits, TrialPolicy, WhilePaused, WindowLimit,
 };
 use subledger::domain::money::Currency;
 
@@ -143,7 +143,11 @@ fn any_grant() -> impl Strategy<Value = FeatureGrant> {
         prop::collection::vec(any::<String>(), 0..3),
         prop::collection::btree_map(0..5u8, window, 0..3),
     )
-        .prop_map(|(limit, values, windows)| FeatureGrant { limit, values, windows: windows.into_values().collect() })
+        .prop_map(|(limit, values, windows)| FeatureGrant {
+            limit,
+            values,
+            windows: windows.into_values().collect(),
+        })
 }
 
 fn any_credits() -> impl Strategy<Value = (CreditAllowance, Rollover, TrialCredits, ClawbackPolicy)> {

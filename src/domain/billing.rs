@@ -12,6 +12,7 @@ use super::stripe_object::{
     StripeObject, Subscription, SubscriptionSchedule, UpcomingInvoice,
 };
 use super::tracked::{self, Change, Snapshot, Tracked};
+use super::usage::UsageDay;
 
 /// A Stripe object as one StripeEvent showed it: the payload of every event that a webhook appends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,10 +68,11 @@ pub enum Kind {
     ActiveEntitlements,
     CatalogObject,
     ClosedLot,
+    UsageDay,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Customer,
         Kind::Subscription,
         Kind::Invoice,
@@ -83,6 +85,7 @@ impl Kind {
         Kind::ActiveEntitlements,
         Kind::CatalogObject,
         Kind::ClosedLot,
+        Kind::UsageDay,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -99,6 +102,7 @@ impl Kind {
             Kind::ActiveEntitlements => "active_entitlements",
             Kind::CatalogObject => "catalog_object",
             Kind::ClosedLot => "closed_lot",
+            Kind::UsageDay => "usage_day",
         }
     }
 
@@ -139,6 +143,9 @@ pub struct Billing {
     /// Lots that are used up or expired: no longer spendable, still owed an explanation and open to a clawback.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub closed_lots: BTreeMap<String, Lot>,
+    /// What was used of features, by day; but for the day of the latest use, which is in the hot part.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub usage_days: BTreeMap<String, UsageDay>,
 }
 
 impl Billing {
@@ -336,6 +343,7 @@ impl Billing {
         take(Kind::ActiveEntitlements, self.active_entitlements.keys().collect());
         take(Kind::CatalogObject, self.catalog_objects.keys().collect());
         take(Kind::ClosedLot, self.closed_lots.keys().collect());
+        take(Kind::UsageDay, self.usage_days.keys().collect());
         ids
     }
 

@@ -5,17 +5,23 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::billing::{Billing, Observation};
+use super::catalog::FeatureKind;
 use super::credit::{Credits, Draw, Lot, LotSource};
 use super::draft::{Context, Draft};
 use super::event::{
     AccountAbsorbed, AccountMerged, AccountOpened, CatalogApplied, CreditsDebited, CreditsGranted, CustomerLinked,
-    Event,
+    Event, UsageRecorded,
 };
 use super::ids::AccountId;
+use super::overrides::{
+    Override, decide_override, decide_override_removal, decide_reinstatement, decide_suspension, refuse_suspended,
+    ruling,
+};
 use super::rejection::Rejection;
 use super::settle::{settle_all, settle_clock};
 use super::standing::Standing;
 use super::stripe_object::StripeObject;
+use super::usage::{RecordUsage, admit, decide_usage};
 
 /// Most credits one command may move; far from overflow even when summed.
 pub const MAX_AMOUNT: i64 = 1_000_000_000_000;
@@ -57,6 +63,20 @@ pub enum Command {
         debit: Uuid,
         charge: Charge,
     },
+    /// Take in that a feature was used.
+    RecordUsage(RecordUsage),
+    /// Let something else than the plan decide over a feature.
+    SetOverride {
+        feature: String,
+        set: Override,
+    },
+    RemoveOverride {
+        feature: String,
+    },
+    Suspend {
+        reason: Option<String>,
+    },
+    Reinstate,
     /// Record what the clock has made due.
     Settle,
     ApplyCatalog {
@@ -87,6 +107,7 @@ pub enum Outcome {
     },
     Granted(Lot),
     Debited(CreditsDebited),
+    UsageRecorded(UsageRecorded),
 }
 
 impl Command {
@@ -94,6 +115,10 @@ impl Command {
     pub fn needs_billing(&self) -> bool {
         match self {
             Command::Open { .. } | Command::Observe { .. } | Command::Absorb { .. } | Command::MergeInto { .. } => true,
+            // A use at a stated time may be of a day that has left the hot part.
+            Command::RecordUsage(record) => record.at.is_some(),
+            Command::SetOverride { .. } | Command::RemoveOverride { .. } => false,
+            Command::Suspend { .. } | Command::Reinstate => false,
             Command::Grant(_) | Command::Debit { .. } | Command::Settle | Command::ApplyCatalog { .. } => false,
         }
     }
@@ -133,6 +158,11 @@ pub fn decide(draft: &mut Draft<'_>, command: &Command, context: Context<'_>) ->
         }
         Command::Grant(grant) => decide_grant(draft, grant, context),
         Command::Debit { debit, charge } => decide_debit(draft, *debit, charge, context),
+        Command::RecordUsage(record) => decide_usage(draft, record, context),
+        Command::SetOverride { feature, set } => decide_override(draft, feature, set, context),
+        Command::RemoveOverride { feature } => decide_override_removal(draft, feature),
+        Command::Suspend { reason } => decide_suspension(draft, reason.as_ref(), context),
+        Command::Reinstate => decide_reinstatement(draft, context),
         Command::Settle => {
             settle_clock(draft, context);
             Ok(Outcome::Done)
@@ -208,18 +238,24 @@ fn decide_debit(
     context: Context<'_>,
 ) -> Result<Outcome, Rejection> {
     require_known(draft)?;
+    refuse_suspended(draft)?;
     let (amount, feature, quantity) = price_of(draft, charge, context)?;
     settle_clock(draft, context);
+    let counted = match (&feature, quantity) {
+        (Some(feature), Some(quantity)) => Some(admit(&draft.account.credits, feature, quantity, context)?),
+        _ => None,
+    };
     let unlimited = Standing::of(&draft.account.credits, context.catalog, context.now).is_unlimited();
     let available = draft.account.credits.available_at(context.now);
-    let lots: Vec<Draw> = if unlimited {
+    // What is free takes nothing, whatever is owed.
+    let lots: Vec<Draw> = if unlimited || amount == 0 {
         Vec::new()
     } else {
         let draws = draft.account.credits.draw(amount, context.now);
         draws.ok_or(Rejection::InsufficientCredits { required: amount, available })?
     };
     let left = if unlimited { available } else { available - amount };
-    let debited = CreditsDebited { debit, amount, feature, quantity, lots, available: left, unlimited };
+    let debited = CreditsDebited { debit, amount, feature, quantity, lots, available: left, counted, unlimited };
     draft.emit(Event::CreditsDebited(debited.clone()));
     Ok(Outcome::Debited(debited))
 }
@@ -240,12 +276,18 @@ fn price_of(
             let unknown = || Rejection::UnknownFeature { feature: feature.clone() };
             let declared = context.catalog.feature(feature).ok_or_else(unknown)?;
             let standing = Standing::of(&draft.account.credits, context.catalog, context.now);
-            if !standing.plan.is_some_and(|plan| plan.features.contains_key(feature)) {
+            let ruling = ruling(&draft.account.credits, standing.plan, feature, context.now);
+            if ruling.grant.is_none() && ruling.by.is_some() {
+                return Err(Rejection::OverrideDenied { feature: feature.clone() });
+            }
+            if ruling.grant.is_none() {
                 let plan = standing.plan.map_or_else(|| "none".to_owned(), |plan| plan.id.clone());
                 return Err(Rejection::FeatureNotInPlan { feature: feature.clone(), plan });
             }
-            let without_cost = || Rejection::FeatureWithoutCost { feature: feature.clone() };
-            let cost = declared.credit_cost.ok_or_else(without_cost)?;
+            if declared.kind != FeatureKind::Metered {
+                return Err(Rejection::FeatureNotMetered { feature: feature.clone() });
+            }
+            let cost = declared.credit_cost.unwrap_or(0);
             let amount = cost.checked_mul(*quantity).filter(|amount| *amount <= MAX_AMOUNT);
             let too_much = || Rejection::OutOfRange { field: "quantity".to_owned(), max: MAX_AMOUNT / cost.max(1) };
             Ok((amount.ok_or_else(too_much)?, Some(feature.clone()), Some(*quantity)))
@@ -253,7 +295,7 @@ fn price_of(
     }
 }
 
-fn require_known(draft: &Draft<'_>) -> Result<(), Rejection> {
+pub(super) fn require_known(draft: &Draft<'_>) -> Result<(), Rejection> {
     if draft.account.is_unknown() {
         return Err(Rejection::AccountNotFound { account: draft.account.id.to_string() });
     }

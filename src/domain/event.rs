@@ -9,7 +9,9 @@ use uuid::Uuid;
 use super::billing::{Billing, Observation};
 use super::credit::{Allowance, Credits, Draw, Lot};
 use super::ids::{AccountId, LotId};
+use super::overrides::{Override, Suspension};
 use super::stripe_object::StripeObject;
+use super::usage::{Counted, UsageAction};
 
 /// An account was created by a caller.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -123,8 +125,55 @@ pub struct CreditsDebited {
     pub lots: Vec<Draw>,
     /// What could be spent afterwards.
     pub available: i64,
+    /// Where the use of the feature counts. `None` for a debit by amount, and for those before uses were counted.
+    pub counted: Option<Counted>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unlimited: bool,
+}
+
+/// A caller stated that a feature was used.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UsageRecorded {
+    pub feature: String,
+    pub action: UsageAction,
+    pub quantity: i64,
+    /// By how much the day's total changed.
+    pub added: i64,
+    /// In UTC, such as `2026-01-15`.
+    pub day: String,
+    /// What was used of the feature on that day, with this.
+    pub day_total: i64,
+    pub counted: Counted,
+}
+
+/// An account may use a feature in another way than its plan says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OverrideSet {
+    pub feature: String,
+    #[serde(flatten)]
+    pub set: Override,
+}
+
+/// What the plan says of a feature holds again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OverrideRemoved {
+    pub feature: String,
+    /// It was over already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub expired: bool,
+}
+
+/// An account may do nothing until it is reinstated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AccountSuspended {
+    #[serde(flatten)]
+    pub suspension: Suspension,
+}
+
+/// A suspension ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AccountReinstated {
+    pub at: DateTime<Utc>,
 }
 
 /// A catalog came into force. Recorded in the system's own stream.
@@ -150,6 +199,11 @@ pub enum Event {
     CreditsClawedBack(CreditsClawedBack),
     CreditsReinstated(CreditsReinstated),
     CreditsDebited(CreditsDebited),
+    UsageRecorded(UsageRecorded),
+    OverrideSet(OverrideSet),
+    OverrideRemoved(OverrideRemoved),
+    AccountSuspended(AccountSuspended),
+    AccountReinstated(AccountReinstated),
     CatalogApplied(Box<CatalogApplied>),
 }
 
@@ -184,6 +238,11 @@ impl Event {
             Event::CreditsClawedBack(_) => "credits_clawed_back",
             Event::CreditsReinstated(_) => "credits_reinstated",
             Event::CreditsDebited(_) => "credits_debited",
+            Event::UsageRecorded(_) => "usage_recorded",
+            Event::OverrideSet(_) => "override_set",
+            Event::OverrideRemoved(_) => "override_removed",
+            Event::AccountSuspended(_) => "account_suspended",
+            Event::AccountReinstated(_) => "account_reinstated",
             Event::CatalogApplied(_) => "catalog_applied",
         }
     }
@@ -204,6 +263,11 @@ impl Event {
             Event::CreditsClawedBack(payload) => serde_json::to_string(payload),
             Event::CreditsReinstated(payload) => serde_json::to_string(payload),
             Event::CreditsDebited(payload) => serde_json::to_string(payload),
+            Event::UsageRecorded(payload) => serde_json::to_string(payload),
+            Event::OverrideSet(payload) => serde_json::to_string(payload),
+            Event::OverrideRemoved(payload) => serde_json::to_string(payload),
+            Event::AccountSuspended(payload) => serde_json::to_string(payload),
+            Event::AccountReinstated(payload) => serde_json::to_string(payload),
             Event::CatalogApplied(payload) => serde_json::to_string(payload),
         }
     }
@@ -231,6 +295,7 @@ impl Event {
         match name {
             "credits_debited" => read!(Event::CreditsDebited),
             "credits_granted" => read!(Event::CreditsGranted),
+            "usage_recorded" => read!(Event::UsageRecorded),
             "account_opened" => read!(Event::AccountOpened),
             "customer_linked" => read!(Event::CustomerLinked),
             "account_absorbed" => read!(Event::AccountAbsorbed),
@@ -241,6 +306,10 @@ impl Event {
             "credits_expired" => read!(Event::CreditsExpired),
             "credits_clawed_back" => read!(Event::CreditsClawedBack),
             "credits_reinstated" => read!(Event::CreditsReinstated),
+            "override_set" => read!(Event::OverrideSet),
+            "override_removed" => read!(Event::OverrideRemoved),
+            "account_suspended" => read!(Event::AccountSuspended),
+            "account_reinstated" => read!(Event::AccountReinstated),
             "catalog_applied" => read!(Event::CatalogApplied),
             name if name.ends_with("_observed") => read!(Event::StripeObserved),
             name => Err(EventError::UnknownName { name: name.to_owned() }),

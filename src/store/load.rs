@@ -111,6 +111,7 @@ pub fn insert_object(billing: &mut Billing, kind: Kind, id: String, state: &str)
         Kind::ActiveEntitlements => into!(active_entitlements),
         Kind::CatalogObject => into!(catalog_objects),
         Kind::ClosedLot => into!(closed_lots),
+        Kind::UsageDay => into!(usage_days),
     }
     Ok(())
 }

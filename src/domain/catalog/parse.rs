@@ -280,7 +280,10 @@ impl Reader {
             other => vec![Field { path: field.path.clone(), value: other }],
         };
         if items.is_empty() {
-            self.problem(&field.path, "is an empty list (write true, or limits such as [{ limit = 100, per = \"day\" }])");
+            self.problem(
+                &field.path,
+                "is an empty list (write true, or limits such as [{ limit = 100, per = \"day\" }])",
+            );
         }
         items.iter().filter_map(|item| self.window(item)).collect()
     }

@@ -97,8 +97,7 @@ fn a_metered_feature_is_limited_within_one_window_or_several() {
         let catalog = Catalog::from_toml(&text).expect("valid");
         catalog.plan("pro").expect("a plan").features["images"].windows.clone()
     };
-    let (minute, month) =
-        (WindowLimit { limit: 10, per: Per::Minute }, WindowLimit { limit: 1_000, per: Per::Month });
+    let (minute, month) = (WindowLimit { limit: 10, per: Per::Minute }, WindowLimit { limit: 1_000, per: Per::Month });
     assert_eq!(windows_of("true"), []);
     assert_eq!(windows_of(r#"{ limit = 10, per = "minute" }"#), [minute]);
     let several = r#"[{ limit = 1_000, per = "month" }, { limit = 10, per = "minute" }]"#;
