@@ -13,6 +13,7 @@ use super::event::{
     Event, UsageRecorded,
 };
 use super::ids::AccountId;
+use super::limits::admit;
 use super::overrides::{
     Override, decide_override, decide_override_removal, decide_reinstatement, decide_suspension, refuse_suspended,
     ruling,
@@ -21,7 +22,7 @@ use super::rejection::Rejection;
 use super::settle::{settle_all, settle_clock};
 use super::standing::Standing;
 use super::stripe_object::StripeObject;
-use super::usage::{RecordUsage, admit, decide_usage};
+use super::usage::{RecordUsage, decide_usage};
 
 /// Most credits one command may move; far from overflow even when summed.
 pub const MAX_AMOUNT: i64 = 1_000_000_000_000;
@@ -160,7 +161,7 @@ pub fn decide(draft: &mut Draft<'_>, command: &Command, context: Context<'_>) ->
         Command::Debit { debit, charge } => decide_debit(draft, *debit, charge, context),
         Command::RecordUsage(record) => decide_usage(draft, record, context),
         Command::SetOverride { feature, set } => decide_override(draft, feature, set, context),
-        Command::RemoveOverride { feature } => decide_override_removal(draft, feature),
+        Command::RemoveOverride { feature } => decide_override_removal(draft, feature, context),
         Command::Suspend { reason } => decide_suspension(draft, reason.as_ref(), context),
         Command::Reinstate => decide_reinstatement(draft, context),
         Command::Settle => {

@@ -9,6 +9,7 @@ pub mod credit;
 pub mod draft;
 pub mod event;
 pub mod ids;
+pub mod limits;
 pub mod money;
 pub mod overrides;
 pub mod payment;

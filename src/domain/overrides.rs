@@ -184,10 +184,16 @@ pub fn decide_override(
 }
 
 /// Removes an override; without one, does nothing.
-pub fn decide_override_removal(draft: &mut Draft<'_>, feature: &str) -> Result<Outcome, Rejection> {
+pub fn decide_override_removal(
+    draft: &mut Draft<'_>,
+    feature: &str,
+    context: Context<'_>,
+) -> Result<Outcome, Rejection> {
     require_known(draft)?;
     if draft.account.credits.overrides.contains_key(feature) {
         draft.emit(Event::OverrideRemoved(OverrideRemoved { feature: feature.to_owned(), expired: false }));
+    } else if context.catalog.feature(feature).is_none() {
+        return Err(Rejection::UnknownFeature { feature: feature.to_owned() });
     }
     Ok(Outcome::Done)
 }

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::catalog::{Catalog, CreditAllowance, Per, Plan, PriceKey, WhilePaused};
 use super::credit::{Access, Credits};
+use super::limits::{LimitNow, limits_at, period_of, tightest};
 use super::overrides::{Override, ruling};
-use super::usage::{LimitNow, limits_at, period_of, tightest};
 
 /// The plan in force, and the subscription behind it.
 #[derive(Debug, Clone, Copy)]

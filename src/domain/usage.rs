@@ -5,19 +5,17 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Datelike, Months, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::account::{Account, Changes};
 use super::billing::Kind;
-use super::catalog::{FeatureKind, Per, WindowLimit};
+use super::catalog::{FeatureKind, Per};
 use super::command::{MAX_AMOUNT, Outcome, require_known};
-use super::credit::Credits;
 use super::draft::{Context, Draft};
 use super::event::{Event, UsageRecorded};
-use super::overrides::ruling;
+use super::limits::{period_of, same_window};
 use super::rejection::Rejection;
-use super::settle::month_around;
 use super::standing::Standing;
 
 /// How far back a use may be recorded.
@@ -102,24 +100,6 @@ impl From<Counters> for [i64; 7] {
     }
 }
 
-/// A billing period, in Unix seconds: `end` is the first that is not in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Period {
-    pub start: i64,
-    pub end: i64,
-}
-
-/// A limit, and how far it is used up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LimitNow {
-    pub limit: i64,
-    pub per: Per,
-    pub used: i64,
-    /// Never below zero, however much was recorded.
-    pub remaining: i64,
-    pub resets_at: DateTime<Utc>,
-}
-
 /// A use on its way into the counters.
 #[derive(Debug, Clone, Copy)]
 pub struct Use<'a> {
@@ -136,58 +116,14 @@ pub fn day_of(at: i64) -> String {
     DateTime::from_timestamp(at, 0).unwrap_or_default().date_naive().to_string()
 }
 
-fn start_of_month(at: i64) -> DateTime<Utc> {
-    let day = DateTime::from_timestamp(at, 0).unwrap_or_default().date_naive();
-    day.with_day(1).unwrap_or(day).and_time(chrono::NaiveTime::MIN).and_utc()
-}
-
-/// First second of the window that holds `at`, and the first one after it.
-fn window_around(per: Per, at: i64, period: Period) -> Period {
-    let of_length = |length: i64| {
-        let start = at - at.rem_euclid(length);
-        Period { start, end: start + length }
-    };
-    match per {
-        Per::Minute => of_length(60),
-        Per::Hour => of_length(3_600),
-        Per::Day => of_length(86_400),
-        Per::Month => {
-            let start = start_of_month(at);
-            let end = start.checked_add_months(Months::new(1)).unwrap_or(start);
-            Period { start: start.timestamp(), end: end.timestamp() }
-        }
-        Per::Period => period,
-    }
-}
-
-fn same_window(per: Per, a: i64, b: i64) -> bool {
-    let no_period = Period { start: 0, end: 0 };
-    window_around(per, a, no_period).start == window_around(per, b, no_period).start
-}
-
-/// The billing period of the deciding subscription; on the default plan, the account's own month.
-pub fn period_of(credits: &Credits, standing: &Standing<'_>, now: DateTime<Utc>) -> Period {
-    if let Some(access) = standing.subscription
-        && let (Some(start), Some(end)) = (access.period_start, access.period_end)
-    {
-        return Period { start, end };
-    }
-    let anchor = credits.opened_at.map(|opened| credits.free_since.map_or(opened, |since| since.max(opened)));
-    match anchor.and_then(|anchor| month_around(anchor, now)) {
-        Some((start, end)) => Period { start: start.timestamp(), end: end.timestamp() },
-        None => window_around(Per::Month, now.timestamp(), Period { start: 0, end: 0 }),
-    }
-}
-
 impl Usage {
     /// Nothing was ever counted.
     pub fn is_unused(&self) -> bool {
         self.at == 0
     }
 
-    /// Units used of a feature so far within the window that holds `at`, and the credits taken for them where the window
-    /// is a period.
-    fn used(&self, feature: &str, per: Per, at: i64, period_start: i64) -> i64 {
+    /// Units used of a feature so far within the window that holds `at`.
+    pub(super) fn used(&self, feature: &str, per: Per, at: i64, period_start: i64) -> i64 {
         let Some(counters) = self.features.get(feature) else { return 0 };
         let (count, is_current) = match per {
             Per::Minute => (counters.minute, same_window(per, at, self.at)),
@@ -370,51 +306,6 @@ impl Account {
     }
 }
 
-/// How far each of a feature's limits is used up at `now`.
-pub fn limits_at(
-    credits: &Credits,
-    windows: &[WindowLimit],
-    feature: &str,
-    period: Period,
-    now: DateTime<Utc>,
-) -> Vec<LimitNow> {
-    let at = now.timestamp().max(credits.usage.at);
-    let limit_now = |window: &WindowLimit| {
-        let used = credits.usage.used(feature, window.per, at, period.start);
-        let end = window_around(window.per, at, period).end;
-        LimitNow {
-            limit: window.limit,
-            per: window.per,
-            used,
-            remaining: window.limit.saturating_sub(used).max(0),
-            resets_at: DateTime::from_timestamp(end, 0).unwrap_or(now),
-        }
-    };
-    windows.iter().map(limit_now).collect()
-}
-
-/// The limit that allows least; of several, the one that does so longest.
-pub fn tightest(limits: &[LimitNow]) -> Option<&LimitNow> {
-    limits.iter().min_by_key(|limit| (limit.remaining, std::cmp::Reverse(limit.resets_at)))
-}
-
-/// Whether the limits of a feature let a debit through. Gives the moment that the use counts at.
-pub fn admit(credits: &Credits, feature: &str, quantity: i64, context: Context<'_>) -> Result<Counted, Rejection> {
-    let standing = Standing::of(credits, context.catalog, context.now);
-    let period = period_of(credits, &standing, context.now);
-    let grant = ruling(credits, standing.plan, feature, context.now).grant;
-    let windows = grant.as_ref().map_or(&[][..], |grant| &grant.windows);
-    let limits = limits_at(credits, windows, feature, period, context.now);
-    let exceeded = limits.iter().filter(|limit| quantity > limit.remaining).max_by_key(|limit| limit.resets_at);
-    match exceeded {
-        Some(&LimitNow { limit, per, used, resets_at, .. }) => {
-            Err(Rejection::LimitExceeded { feature: feature.to_owned(), limit, per, used, resets_at })
-        }
-        // Replicas' clocks differ; a use counts no earlier than those before it.
-        None => Ok(Counted { at: context.now.timestamp().max(credits.usage.at), period_start: period.start }),
-    }
-}
-
 /// Decides on a use that a caller states.
 pub fn decide_usage(draft: &mut Draft<'_>, record: &RecordUsage, context: Context<'_>) -> Result<Outcome, Rejection> {
     require_known(draft)?;
@@ -452,4 +343,134 @@ pub fn decide_usage(draft: &mut Draft<'_>, record: &RecordUsage, context: Contex
     };
     draft.emit(Event::UsageRecorded(recorded.clone()));
     Ok(Outcome::UsageRecorded(recorded))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::billing::Billing;
+    use crate::domain::ids::AccountId;
+
+    /// 2026-01-15 12:00 UTC.
+    const NOON: i64 = 1_768_478_400;
+    const DAY: i64 = 86_400;
+
+    fn account(with_billing: bool) -> Account {
+        let billing = with_billing.then(Box::<Billing>::default);
+        Account { billing, ..Account::new(AccountId::new("user_1").expect("valid")) }
+    }
+
+    fn count(account: &mut Account, at: i64, quantity: i64) -> Changes {
+        let mut changes = Changes::default();
+        let counted = Counted { at, period_start: NOON };
+        let used = Use { feature: "calls", quantity, credits: 2 * quantity, counted, is_total: false };
+        account.count_use(used, &mut changes);
+        changes
+    }
+
+    fn used(account: &Account, per: Per, at: i64) -> i64 {
+        account.credits.usage.used("calls", per, at, NOON)
+    }
+
+    #[test]
+    fn each_window_begins_anew_where_utc_has_it() {
+        let mut account = account(false);
+        count(&mut account, NOON + 59, 5);
+        for (per, last) in [
+            (Per::Minute, NOON + 59),
+            (Per::Hour, NOON + 3_599),
+            (Per::Day, NOON + DAY / 2 - 1),
+            (Per::Month, NOON + DAY / 2 + 16 * DAY - 1),
+        ] {
+            assert_eq!(used(&account, per, last), 5, "{per:?}");
+            assert_eq!(used(&account, per, last + 1), 0, "{per:?}");
+        }
+        count(&mut account, NOON + 60, 2);
+        let counts = [Per::Minute, Per::Hour, Per::Day, Per::Month, Per::Period].map(|p| used(&account, p, NOON + 60));
+        assert_eq!(counts, [2, 7, 7, 7, 7]);
+    }
+
+    #[test]
+    fn a_day_that_is_over_leaves_the_hot_part_once() {
+        let mut account = account(false);
+        assert!(count(&mut account, NOON, 5).touched.is_empty());
+        assert!(count(&mut account, NOON + 1, 1).touched.is_empty());
+        let changes = count(&mut account, NOON + DAY, 1);
+        let expected = UsageDay::from([("calls".to_owned(), DayUse { used: 6, credits: 12 })]);
+        assert_eq!(changes.usage_days, BTreeMap::from([("2026-01-15".to_owned(), expected)]));
+        assert!(count(&mut account, NOON + DAY + 1, 1).usage_days.is_empty());
+        let hot = account.credits.usage.features["calls"];
+        assert_eq!((hot.day, hot.day_credits, hot.month, hot.period_credits), (2, 4, 8, 16));
+    }
+
+    #[test]
+    fn what_is_recorded_late_counts_in_the_windows_it_belongs_to() {
+        let mut account = account(true);
+        count(&mut account, NOON + 2 * DAY, 1);
+        let changes = count(&mut account, NOON + DAY, 10);
+        assert_eq!(changes.touched.len(), 1);
+        let billing = account.billing.as_ref().expect("loaded");
+        assert_eq!(billing.usage_days["2026-01-16"]["calls"].used, 10);
+        let now = NOON + 2 * DAY;
+        let counts = [Per::Minute, Per::Day, Per::Month, Per::Period].map(|per| used(&account, per, now));
+        assert_eq!(counts, [1, 1, 11, 11]);
+        count(&mut account, NOON - 20 * DAY, 100);
+        assert_eq!([Per::Month, Per::Period].map(|per| used(&account, per, now)), [11, 11], "of another month");
+        assert_eq!(account.credits.usage.at, now, "time does not go back");
+    }
+
+    #[test]
+    fn a_total_may_go_down_and_counts_in_no_minute() {
+        let mut account = account(true);
+        count(&mut account, NOON, 10);
+        let counted = Counted { at: NOON, period_start: NOON };
+        let used_now = Use { feature: "calls", quantity: -7, credits: 0, counted, is_total: true };
+        account.count_use(used_now, &mut Changes::default());
+        assert_eq!([Per::Minute, Per::Day, Per::Month].map(|per| used(&account, per, NOON)), [10, 3, 3]);
+    }
+
+    #[test]
+    fn another_period_begins_at_nothing() {
+        let mut account = account(false);
+        count(&mut account, NOON, 5);
+        let usage = &account.credits.usage;
+        assert_eq!(usage.used("calls", Per::Period, NOON + DAY, NOON + 1), 0);
+        assert_eq!(usage.of_period("calls", NOON), DayUse { used: 5, credits: 10 });
+    }
+
+    /// Whoever is absorbed, the account ends with the uses of both.
+    #[test]
+    fn two_streams_that_are_one_account_add_up() {
+        for (ours_at, theirs_at) in [(NOON, NOON + DAY), (NOON + DAY, NOON), (NOON, NOON)] {
+            let (mut ours, mut theirs) = (account(true), account(true));
+            for (account, last) in [(&mut ours, ours_at), (&mut theirs, theirs_at)] {
+                count(account, NOON - DAY, 1);
+                count(account, NOON, 2);
+                if last > NOON {
+                    count(account, last, 4);
+                }
+            }
+            let days = theirs.billing.take().expect("loaded").usage_days;
+            ours.absorb_usage(&theirs.credits.usage, days, &mut Changes::default());
+            let billing = ours.billing.as_ref().expect("loaded");
+            assert_eq!(billing.usage_days["2026-01-14"]["calls"].used, 2);
+            let of_noon = billing.usage_days.get("2026-01-15").map(|day| day["calls"].used);
+            let last = ours.credits.usage.features["calls"];
+            if ours_at == theirs_at {
+                assert_eq!((of_noon, last.day), (None, 4));
+            } else {
+                assert_eq!((of_noon, last.day), (Some(4), 4));
+                assert_eq!(last.month, 10, "all of both");
+            }
+        }
+    }
+
+    #[test]
+    fn counters_are_stored_as_numbers() {
+        let mut account = account(false);
+        count(&mut account, NOON, 3);
+        let stored = serde_json::to_string(&account.credits.usage).expect("JSON");
+        assert_eq!(stored, r#"{"at":1768478400,"period_start":1768478400,"features":{"calls":[3,3,3,3,3,6,6]}}"#);
+        assert_eq!(serde_json::from_str::<Usage>(&stored).expect("readable"), account.credits.usage);
+    }
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::debits::answered;
 use super::page::{Cursor, Page, PageQuery};
 use super::problem::ApiError;
-use super::request::{MAX_JSON_BYTES, account_id, idempotency_key, number, parse_json, read_body};
+use super::request::{MAX_JSON_BYTES, account_id, idempotency_key, number, parse_json, read_body, reason};
 use super::server::State;
 use super::views::LotView;
 use crate::app::error::AppError;
@@ -65,9 +65,6 @@ fn default_priority() -> i32 {
     DEFAULT_PACK_PRIORITY
 }
 
-/// Longest reason of a grant. It goes into the log, so it must not name a person.
-const MAX_REASON: usize = 500;
-
 /// Gives credits by hand.
 pub async fn grant(
     request: HttpRequest,
@@ -83,10 +80,6 @@ pub async fn grant(
         let problem = "must be manual or promotion; plans and packs grant by themselves".to_owned();
         return Err(ApiError::InvalidParameter { field: "source".to_owned(), problem });
     }
-    if body.reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON || reason.contains('\0')) {
-        let problem = format!("must have at most {MAX_REASON} bytes, and no U+0000");
-        return Err(ApiError::InvalidParameter { field: "reason".to_owned(), problem });
-    }
     let grant = Grant {
         grant: Uuid::now_v7(),
         amount: body.amount,
@@ -94,7 +87,7 @@ pub async fn grant(
         priority: body.priority,
         effective_at: body.effective_at,
         expires_at: body.expires_at,
-        reason: body.reason,
+        reason: reason(body.reason)?,
     };
     let account = state.service.resolve(&account).await?;
     let answer = state.service.execute(account, Command::Grant(grant), Some(key)).await?;

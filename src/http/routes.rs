@@ -8,7 +8,9 @@ use actix_web::{HttpResponse, ResponseError, Route, web};
 use super::auth::Scope;
 use super::middleware::at_route;
 use super::problem::ApiError;
-use super::{accounts, admin, billing, credits, debits, docs, entitlements, events, health, plans, webhooks};
+use super::{
+    accounts, admin, billing, credits, debits, docs, entitlements, events, health, overrides, plans, usage, webhooks,
+};
 
 /// A route.
 #[derive(Debug, Clone)]
@@ -56,6 +58,13 @@ impl RouteTable {
             GET "/v1/accounts/{account}/credits" Some(Read) => credits::get,
             GET "/v1/accounts/{account}/credits/entries" Some(Read) => credits::entries,
             POST "/v1/accounts/{account}/credits/grants" Some(Bill) => credits::grant,
+            POST "/v1/accounts/{account}/usage" Some(Spend) => usage::record,
+            GET "/v1/accounts/{account}/usage" Some(Read) => usage::statistics,
+            GET "/v1/accounts/{account}/overrides" Some(Read) => overrides::list,
+            PUT "/v1/accounts/{account}/overrides/{feature}" Some(Bill) => overrides::put,
+            DELETE "/v1/accounts/{account}/overrides/{feature}" Some(Bill) => overrides::remove,
+            PUT "/v1/accounts/{account}/suspension" Some(Bill) => overrides::suspend,
+            DELETE "/v1/accounts/{account}/suspension" Some(Bill) => overrides::reinstate,
             POST "/v1/debits/batch" Some(Spend) => debits::batch,
             GET "/v1/plans" Some(Read) => plans::list,
             GET "/v1/plans/{plan}" Some(Read) => plans::get,
