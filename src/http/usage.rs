@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -185,16 +185,17 @@ pub async fn statistics(
 fn days_asked(query: &UsageQuery, period: Period, now: DateTime<Utc>) -> Result<Days, ApiError> {
     let invalid = |field: &str, problem: String| ApiError::InvalidParameter { field: field.to_owned(), problem };
     let day = |text: &Option<String>, field: &str| {
-        let parsed = text.as_ref().map(|text| text.parse::<NaiveDate>());
-        parsed.transpose().map_err(|_| invalid(field, "must be a day in UTC, such as 2026-01-15".to_owned()))
+        let Some(text) = text else { return Ok(None) };
+        let parsed = text.parse::<NaiveDate>().ok().filter(|day| (1970..=9999).contains(&day.year()));
+        let problem = || invalid(field, "must be a day in UTC, such as 2026-01-15".to_owned());
+        parsed.map(Some).ok_or_else(problem)
     };
     let (from, to) = (day(&query.from, "from")?, day(&query.to, "to")?);
     let is_period = from.is_none() && to.is_none();
     let to = to.unwrap_or_else(|| now.date_naive());
     let period_start = DateTime::from_timestamp(period.start, 0).unwrap_or(now).date_naive();
     // A period is hardly ever longer than the longest answer; of one that is, the last days are told.
-    let earliest = to.checked_sub_signed(TimeDelta::days(MAX_DAYS - 1)).unwrap_or(to);
-    let from = from.unwrap_or_else(|| period_start.min(to).max(earliest));
+    let from = from.unwrap_or_else(|| period_start.min(to).max(to - TimeDelta::days(MAX_DAYS - 1)));
     if from > to {
         return Err(invalid("from", "must not lie after to".to_owned()));
     }
