@@ -53,6 +53,9 @@ fn the_sample_shows_every_spelling() {
     assert_eq!(business.rollover, Rollover::All);
     assert_eq!(business.clawback, ClawbackPolicy::Debt);
     assert_eq!(business.features["projects"], FeatureGrant::default());
+    let windows = [WindowLimit { limit: 600, per: Per::Minute }, WindowLimit { limit: 1_000_000, per: Per::Month }];
+    assert_eq!(business.features["api_calls"].windows, windows);
+    assert_eq!(professional.features["api_calls"].windows, [WindowLimit { limit: 60, per: Per::Minute }]);
     let basic = catalog.plan("basic").unwrap();
     assert_eq!(basic.rollover, Rollover::None);
     assert_eq!(basic.features["projects"].limit, Some(5));

@@ -214,6 +214,8 @@ impl Usage {
     fn absorb(&mut self, theirs: &Self) {
         let same = |per| same_window(per, self.at, theirs.at);
         let (minute, hour, month) = (same(Per::Minute), same(Per::Hour), same(Per::Month));
+        // Of two periods, the later is more likely to be the one that goes on.
+        self.enter_period(self.period_start.max(theirs.period_start));
         let period = self.period_start == theirs.period_start;
         for (feature, other) in &theirs.features {
             let counters = self.features.entry(feature.clone()).or_default();
@@ -273,16 +275,11 @@ impl Account {
         if theirs.is_unused() {
             return;
         }
-        let usage = &mut self.credits.usage;
-        if usage.is_unused() {
-            usage.period_start = theirs.period_start;
-        }
-        if let Some((day, record)) = usage.advance(theirs.at) {
+        if let Some((day, record)) = self.credits.usage.advance(theirs.at) {
             self.close_day(day, record, changes);
         }
-        let usage = &mut self.credits.usage;
-        usage.absorb(theirs);
-        let open = day_of(usage.at);
+        self.credits.usage.absorb(theirs);
+        let open = day_of(self.credits.usage.at);
         for (day, record) in days.into_iter().chain([(day_of(theirs.at), theirs.open_day())]) {
             for (feature, more) in record {
                 if day == open {
@@ -398,6 +395,7 @@ mod tests {
         let changes = count(&mut account, NOON + DAY, 1);
         let expected = UsageDay::from([("calls".to_owned(), DayUse { used: 6, credits: 12 })]);
         assert_eq!(changes.usage_days, BTreeMap::from([("2026-01-15".to_owned(), expected)]));
+        assert_eq!(changes.touched, [(Kind::UsageDay, "2026-01-15".to_owned())].into());
         assert!(count(&mut account, NOON + DAY + 1, 1).usage_days.is_empty());
         let hot = account.credits.usage.features["calls"];
         assert_eq!((hot.day, hot.day_credits, hot.month, hot.period_credits), (2, 4, 8, 16));
