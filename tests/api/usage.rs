@@ -346,3 +346,22 @@ async fn what_a_customer_used_before_it_was_linked_is_the_accounts() {
         statistics["features"][0]["days"].as_array().expect("days").iter().filter_map(|d| d["used"].as_i64()).collect();
     assert_eq!(days, [11, 22, 44]);
 }
+
+#[tokio::test]
+async fn a_clock_that_goes_back_opens_no_closed_day() {
+    let app = start(r#"{ limit = 10, per = "day" }"#).await;
+    call(&app, "user_1", 1).await.expect(201);
+    app.clock.set(day(1));
+    call(&app, "user_1", 2).await.expect(201);
+    app.clock.set(START);
+    call(&app, "user_1", 4).await.expect(201);
+    assert_eq!(check(&app, "calls").await["remaining"], 4);
+    let body = json!({"feature": "calls", "quantity": 1, "at": rfc3339(START)});
+    assert_eq!(record(&app, body).await.expect(201)["day_total"], 2, "a stated time is taken at its word");
+    app.clock.set(day(2));
+    call(&app, "user_1", 1).await.expect(201);
+    let statistics = usage(&app, "user_1", "&from=2026-01-15").await;
+    let days: Vec<i64> =
+        statistics["features"][0]["days"].as_array().expect("days").iter().filter_map(|d| d["used"].as_i64()).collect();
+    assert_eq!(days, [2, 6, 1]);
+}
