@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use subledger::domain::catalog::{
     Catalog, ClawbackPolicy, CostTier, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Interval,
-    Overage, PackPrice, Plan, PlanPrice, PriceKey, Rollover, TrialCredits, TrialPolicy,
+    Overage, PackPrice, Per, Plan, PlanPrice, PriceKey, Rollover, TrialCredits, TrialPolicy, WhilePaused, WindowLimit,
 };
 use subledger::domain::money::Currency;
 
@@ -53,6 +53,9 @@ fn the_sample_shows_every_spelling() {
     assert_eq!(business.rollover, Rollover::All);
     assert_eq!(business.clawback, ClawbackPolicy::Debt);
     assert_eq!(business.features["projects"], FeatureGrant::default());
+    let windows = [WindowLimit { limit: 600, per: Per::Minute }, WindowLimit { limit: 1_000_000, per: Per::Month }];
+    assert_eq!(business.features["api_calls"].windows, windows);
+    assert_eq!(professional.features["api_calls"].windows, [WindowLimit { limit: 60, per: Per::Minute }]);
     let basic = catalog.plan("basic").unwrap();
     assert_eq!(basic.rollover, Rollover::None);
     assert_eq!(basic.features["projects"].limit, Some(5));
@@ -136,8 +139,20 @@ fn any_pack_price() -> impl Strategy<Value = PackPrice> {
 }
 
 fn any_grant() -> impl Strategy<Value = FeatureGrant> {
-    (any::<Option<i64>>(), prop::collection::vec(any::<String>(), 0..3), prop::option::of(any_overage()))
-        .prop_map(|(limit, values, overage)| FeatureGrant { limit, values, overage })
+    let pers: Vec<Per> = Per::ALL.into_iter().map(|(_, per)| per).collect();
+    let window = (any::<i64>(), prop::sample::select(pers)).prop_map(|(limit, per)| WindowLimit { limit, per });
+    (
+        any::<Option<i64>>(),
+        prop::collection::vec(any::<String>(), 0..3),
+        prop::collection::btree_map(0..5u8, window, 0..3),
+        prop::option::of(any_overage()),
+    )
+        .prop_map(|(limit, values, windows, overage)| FeatureGrant {
+            limit,
+            values,
+            windows: windows.into_values().collect(),
+            overage,
+        })
 }
 
 fn any_overage() -> impl Strategy<Value = Overage> {
@@ -181,6 +196,7 @@ fn any_plan() -> impl Strategy<Value = Plan> {
                     rollover,
                     trial: TrialPolicy { days, credits: trial_credits },
                     grace_days,
+                    while_paused: if default { WhilePaused::Keep } else { WhilePaused::Stop },
                     clawback,
                     per_seat,
                     overage,

@@ -279,6 +279,11 @@ fn is_derived(event: &Event) -> bool {
         | Event::HoldCaptured(_)
         | Event::HoldReleased(_)
         | Event::ChargeRejected(_)
+        | Event::UsageRecorded(_)
+        | Event::OverrideSet(_)
+        | Event::OverrideRemoved(_)
+        | Event::AccountSuspended(_)
+        | Event::AccountReinstated(_)
         | Event::CatalogApplied(_) => false,
     }
 }

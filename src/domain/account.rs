@@ -9,11 +9,12 @@ use super::billing::{Billing, Kind, Touched};
 use super::credit::{Access, AccessItem, Credits, Draw, Lot, LotSource};
 use super::event::{
     AccountAbsorbed, AllowanceProgress, CreditsClawedBack, CreditsGranted, CreditsReinstated, Event, HoldPlaced,
-    SubscriptionCreditsEnded,
+    SubscriptionCreditsEnded, UsageRecorded,
 };
 use super::hold::{Hold, HoldRecord, HoldStatus};
 use super::ids::{AccountId, LotId};
 use super::stripe_object::{StripeObject, Subscription};
+use super::usage::{UsageAction, UsageDay, Use};
 
 /// The state of one stream.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +37,8 @@ pub struct Changes {
     pub closed_lots: BTreeMap<LotId, Lot>,
     /// Holds that were placed, changed or ended; `None`: another account has it now.
     pub holds: BTreeMap<Uuid, Option<HoldRecord>>,
+    /// Days of usage that left the hot part.
+    pub usage_days: BTreeMap<String, UsageDay>,
 }
 
 impl Changes {
@@ -100,6 +103,12 @@ impl Account {
                 self.spend(&debited.lots, changes);
                 self.credits.debt += debited.debt;
                 self.credits.overage += debited.overage;
+                if let (Some(feature), Some(quantity), Some(counted)) =
+                    (&debited.feature, debited.quantity, debited.counted)
+                {
+                    let credits = if debited.unlimited { 0 } else { debited.amount };
+                    self.count_use(Use { feature, quantity, credits, counted, is_total: false }, changes);
+                }
             }
             Event::HoldPlaced(HoldPlaced { hold, .. }) => {
                 self.change_held(hold, 1);
@@ -117,10 +126,29 @@ impl Account {
                 self.spend(&captured.cover.lots, changes);
                 self.credits.debt += captured.cover.debt;
                 self.credits.overage += captured.cover.overage;
+                if let (Some(feature), Some(quantity), Some(counted)) =
+                    (&captured.feature, captured.quantity, captured.counted)
+                {
+                    let credits = if captured.cover.unlimited { 0 } else { captured.amount };
+                    self.count_use(Use { feature, quantity, credits, counted, is_total: false }, changes);
+                }
             }
             Event::HoldReleased(released) => self.end_hold(released.hold, HoldStatus::Released, 0, changes),
             Event::HoldExpired(expired) => self.end_hold(expired.hold, HoldStatus::Expired, 0, changes),
             Event::ChargeRejected(_) => {}
+            Event::UsageRecorded(recorded) => {
+                let UsageRecorded { feature, added, counted, action, .. } = recorded;
+                let is_total = *action == UsageAction::Set;
+                self.count_use(Use { feature, quantity: *added, credits: 0, counted: *counted, is_total }, changes);
+            }
+            Event::OverrideSet(set) => {
+                self.credits.overrides.insert(set.feature.clone(), set.set.clone());
+            }
+            Event::OverrideRemoved(removed) => {
+                self.credits.overrides.remove(&removed.feature);
+            }
+            Event::AccountSuspended(suspended) => self.credits.suspension = Some(suspended.suspension.clone()),
+            Event::AccountReinstated(_) => self.credits.suspension = None,
         }
     }
 
@@ -177,8 +205,13 @@ impl Account {
         ours.allowances.sort_by(|a, b| a.cause.cmp(&b.cause));
         let learnt = theirs.lookup_keys.into_iter().chain(ours.lookup_keys.clone());
         learnt.for_each(|(price, key)| ours.learn_lookup_key(&price, &key));
+        for (feature, theirs) in theirs.overrides {
+            ours.overrides.entry(feature).or_insert(theirs);
+        }
+        ours.suspension = ours.suspension.take().or(theirs.suspension);
         let mut billing = absorbed.billing.clone();
         let closed = std::mem::take(&mut billing.closed_lots);
+        self.absorb_usage(&theirs.usage, std::mem::take(&mut billing.usage_days), changes);
         for lot in theirs.lots.into_iter().chain(closed.into_values()) {
             self.absorb_lot(lot, changes);
         }
@@ -437,6 +470,7 @@ fn access_of(subscription: &Subscription, past_due_since: Option<i64>) -> Access
         subscription: subscription.id.clone(),
         status: subscription.status.clone(),
         items: items.collect(),
+        period_start: subscription.current_period_start,
         period_end: subscription.current_period_end,
         past_due_since,
         trial_end: subscription.trial_end,

@@ -10,6 +10,8 @@ use serde_with::skip_serializing_none;
 use super::catalog::PLAN_CREDITS_PRIORITY;
 use super::hold::Hold;
 use super::ids::{AccountId, LotId, lot_id_of};
+use super::overrides::{Override, Suspension};
+use super::usage::Usage;
 
 /// Where a lot came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,6 +173,7 @@ pub struct Access {
     pub status: String,
     /// Price id, lookup key and quantity of each item.
     pub items: Vec<AccessItem>,
+    pub period_start: Option<i64>,
     pub period_end: Option<i64>,
     /// Unix second of the failed payment that has not been made good.
     pub past_due_since: Option<i64>,
@@ -179,6 +182,13 @@ pub struct Access {
     pub paused: bool,
     #[serde(default)]
     pub created: i64,
+}
+
+impl Access {
+    /// Collection is paused, or the trial ended without a way to pay.
+    pub fn is_paused(&self) -> bool {
+        self.paused || self.status == "paused"
+    }
 }
 
 #[skip_serializing_none]
@@ -220,6 +230,13 @@ pub struct Credits {
     /// Credits spent beyond the lots that are to be billed, over all time.
     #[serde(skip_serializing_if = "is_zero")]
     pub overage: i64,
+    /// What was used of features, as far as their limits' windows may still ask for it.
+    #[serde(skip_serializing_if = "Usage::is_unused")]
+    pub usage: Usage,
+    /// By feature.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub overrides: BTreeMap<String, Override>,
+    pub suspension: Option<Suspension>,
     /// The account that took this stream over.
     pub merged_into: Option<AccountId>,
 }

@@ -405,7 +405,7 @@ fn grant_free_plan(draft: &mut Draft<'_>, context: Context<'_>) {
 }
 
 /// The month, counted from `anchor`, that holds `now`.
-fn month_around(anchor: DateTime<Utc>, now: DateTime<Utc>) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
+pub(super) fn month_around(anchor: DateTime<Utc>, now: DateTime<Utc>) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
     if now < anchor {
         return None;
     }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::debits::created;
 use super::page::PageQuery;
 use super::problem::ApiError;
-use super::request::{MAX_JSON_BYTES, account_id, idempotency_key, number, parse_json, read_body};
+use super::request::{MAX_JSON_BYTES, account_id, idempotency_key, number, parse_json, read_body, reason};
 use super::server::State;
 use super::views::LotView;
 use crate::domain::catalog::DEFAULT_PACK_PRIORITY;
@@ -61,9 +61,6 @@ fn default_priority() -> i32 {
     DEFAULT_PACK_PRIORITY
 }
 
-/// Longest reason of a grant. It goes into the log, so it must not name a person.
-const MAX_REASON: usize = 500;
-
 /// Gives credits by hand.
 pub async fn grant(
     request: HttpRequest,
@@ -79,10 +76,6 @@ pub async fn grant(
         let problem = "must be manual or promotion; plans and packs grant by themselves".to_owned();
         return Err(ApiError::InvalidParameter { field: "source".to_owned(), problem });
     }
-    if body.reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON || reason.contains('\0')) {
-        let problem = format!("must have at most {MAX_REASON} bytes, and no U+0000");
-        return Err(ApiError::InvalidParameter { field: "reason".to_owned(), problem });
-    }
     let grant = Grant {
         grant: state.service.new_id(),
         amount: body.amount,
@@ -90,7 +83,7 @@ pub async fn grant(
         priority: body.priority,
         effective_at: body.effective_at,
         expires_at: body.expires_at,
-        reason: body.reason,
+        reason: reason(body.reason)?,
     };
     let account = state.service.resolve(&account).await?;
     let answer = state.service.execute(account, Command::Grant(grant), Some(key)).await?;

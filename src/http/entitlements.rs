@@ -1,6 +1,7 @@
 //! "May this account do this?" Authorises no spending: only a debit does.
 
 use actix_web::{HttpResponse, web};
+use futures_util::future::join_all;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -76,7 +77,7 @@ pub async fn list(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PostChecks {
-    checks: Vec<PostCheck>,
+    checks: Vec<Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -102,20 +103,19 @@ pub async fn check_batch(state: web::Data<State>, payload: web::Payload) -> Resu
         let problem = format!("must hold 1 to {MAX_CHECKS} checks");
         return Err(ApiError::InvalidParameter { field: "checks".to_owned(), problem });
     }
-    let mut answers = Vec::with_capacity(body.checks.len());
-    for check in body.checks {
-        answers.push(match one_check(&state, check).await {
-            Ok(answer) => json!({"status": 200, "entitlement": answer}),
-            Err(error) => {
-                let problem = error.problem();
-                json!({"status": problem.status, "problem": problem})
-            }
-        });
-    }
-    Ok(HttpResponse::Ok().json(json!({"data": answers})))
+    let answers = join_all(body.checks.into_iter().map(|row| one_check(&state, row))).await;
+    let rows = answers.into_iter().map(|answer| match answer {
+        Ok(answer) => json!({"status": 200, "entitlement": answer}),
+        Err(error) => {
+            let problem = error.problem();
+            json!({"status": problem.status, "problem": problem})
+        }
+    });
+    Ok(HttpResponse::Ok().json(json!({"data": rows.collect::<Vec<Value>>()})))
 }
 
-async fn one_check(state: &State, check: PostCheck) -> Result<Value, ApiError> {
+async fn one_check(state: &State, row: Value) -> Result<Value, ApiError> {
+    let check: PostCheck = serde_json::from_value(row).map_err(|error| ApiError::InvalidBody(error.to_string()))?;
     if !(1..=MAX_AMOUNT).contains(&check.quantity) {
         let problem = format!("must be a whole number from 1 to {MAX_AMOUNT}");
         return Err(ApiError::InvalidParameter { field: "quantity".to_owned(), problem });

@@ -9,8 +9,8 @@ use super::auth::Scope;
 use super::middleware::at_route;
 use super::problem::ApiError;
 use super::{
-    accounts, admin, billing, credits, debits, docs, entitlements, events, health, holds, plans, receipts, statement,
-    webhooks,
+    accounts, admin, billing, credits, debits, docs, entitlements, events, health, holds, overrides, plans, receipts,
+    statement, usage, webhooks,
 };
 
 /// A route.
@@ -66,6 +66,13 @@ impl RouteTable {
             POST "/v1/holds/{hold}/release" Some(Spend) => holds::release,
             POST "/v1/holds/{hold}/extend" Some(Spend) => holds::extend,
             GET "/v1/receipts/{receipt}" Some(Read) => receipts::get,
+            POST "/v1/accounts/{account}/usage" Some(Spend) => usage::record,
+            GET "/v1/accounts/{account}/usage" Some(Read) => usage::statistics,
+            GET "/v1/accounts/{account}/overrides" Some(Read) => overrides::list,
+            PUT "/v1/accounts/{account}/overrides/{feature}" Some(Bill) => overrides::put,
+            DELETE "/v1/accounts/{account}/overrides/{feature}" Some(Bill) => overrides::remove,
+            PUT "/v1/accounts/{account}/suspension" Some(Bill) => overrides::suspend,
+            DELETE "/v1/accounts/{account}/suspension" Some(Bill) => overrides::reinstate,
             POST "/v1/debits/batch" Some(Spend) => debits::batch,
             GET "/v1/plans" Some(Read) => plans::list,
             GET "/v1/plans/{plan}" Some(Read) => plans::get,

@@ -113,6 +113,7 @@ pub fn insert_object(billing: &mut Billing, kind: Kind, id: String, state: &str)
         Kind::ClosedLot => into!(closed_lots),
         // Not a part of `Billing`, and not read with it.
         Kind::Hold => {}
+        Kind::UsageDay => into!(usage_days),
     }
     Ok(())
 }

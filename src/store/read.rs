@@ -76,6 +76,25 @@ pub async fn objects(
     Ok(objects.collect())
 }
 
+/// An account's objects of a kind whose ids lie between two, both included.
+pub async fn objects_between(
+    client: &impl GenericClient,
+    account: &str,
+    kind: &str,
+    from: &str,
+    to: &str,
+) -> Result<Vec<StoredObject>, StoreError> {
+    let rows = client
+        .query(
+            "/* objects_between */ select sort_at, object_id, state::text from billing_objects
+             where account_id = $1 and kind = $2 and object_id between $3 and $4",
+            &[&account, &kind, &from, &to],
+        )
+        .await?;
+    let objects = rows.iter().map(|row| StoredObject { sort_at: row.get(0), id: row.get(1), state: row.get(2) });
+    Ok(objects.collect())
+}
+
 /// The feed of the log over several partitions, each from its own position on, roughly by time.
 ///
 /// The order by time must not break that by position within a partition, or a page could end past an event it does not

@@ -354,7 +354,12 @@ impl Running {
 
 /// Tells a story on a ledger of one partition, then on one of 64: neither may matter.
 pub async fn on_both(story: impl AsyncFn(TestApp)) {
+    on_both_with(Setup::default(), story).await;
+}
+
+/// The same, with a setup of the story's own.
+pub async fn on_both_with(setup: Setup, story: impl AsyncFn(TestApp)) {
     for partitions in [1, 64] {
-        story(TestApp::with(Setup { partitions, ..Setup::default() }).await).await;
+        story(TestApp::with(Setup { partitions, ..setup.clone() }).await).await;
     }
 }
