@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use subledger::domain::catalog::{
     Catalog, ClawbackPolicy, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Interval, PackPrice,
-    Plan, PlanPrice, PriceKey, Rollover, TrialCredits, TrialPolicy,
+    Plan, PlanChange, PlanPrice, PriceKey, Rollover, TrialCredits, TrialPolicy,
 };
 use subledger::domain::money::Currency;
 
@@ -140,7 +140,7 @@ fn any_grant() -> impl Strategy<Value = FeatureGrant> {
         .prop_map(|(limit, values)| FeatureGrant { limit, values })
 }
 
-fn any_credits() -> impl Strategy<Value = (CreditAllowance, Rollover, TrialCredits, ClawbackPolicy)> {
+fn any_credits() -> impl Strategy<Value = (CreditAllowance, Rollover, TrialCredits, ClawbackPolicy, PlanChange)> {
     let some = any::<i64>();
     (
         prop_oneof![
@@ -151,6 +151,7 @@ fn any_credits() -> impl Strategy<Value = (CreditAllowance, Rollover, TrialCredi
         prop_oneof![Just(Rollover::None), some.prop_map(Rollover::Capped), Just(Rollover::All)],
         prop_oneof![Just(TrialCredits::Full), Just(TrialCredits::None), some.prop_map(TrialCredits::Amount)],
         prop_oneof![Just(ClawbackPolicy::WriteOff), Just(ClawbackPolicy::Debt)],
+        prop_oneof![Just(PlanChange::Prorated), Just(PlanChange::Full), Just(PlanChange::None)],
     )
 }
 
@@ -164,7 +165,7 @@ fn any_plan() -> impl Strategy<Value = Plan> {
     )
         .prop_map(
             |((id, name, description), (rank, default, days, grace_days, per_seat), prices, credits, features)| {
-                let (credits, rollover, trial_credits, clawback) = credits;
+                let (credits, rollover, trial_credits, clawback, plan_change) = credits;
                 Plan {
                     id,
                     name,
@@ -177,6 +178,7 @@ fn any_plan() -> impl Strategy<Value = Plan> {
                     trial: TrialPolicy { days, credits: trial_credits },
                     grace_days,
                     clawback,
+                    plan_change,
                     per_seat,
                     features,
                 }

@@ -69,8 +69,7 @@ impl Account {
                     record.armed.insert(armed.line.clone());
                     changes.touched.insert((Kind::Invoice, armed.allowance.invoice.clone()));
                 }
-                let place = self.credits.allowances.partition_point(|known| known.cause < armed.allowance.cause);
-                self.credits.allowances.insert(place, armed.allowance.clone());
+                self.credits.arm(&armed.allowance);
             }
             Event::AllowanceAdvanced(progress) => self.advance(progress),
             Event::SubscriptionCreditsEnded(ended) => self.end_subscription_credits(ended, changes),

@@ -119,10 +119,19 @@ pub struct Allowance {
     pub cause: String,
     pub invoice: String,
     pub subscription: Option<String>,
+    /// The subscription's item, for a whole period.
+    pub item: Option<String>,
     pub period_start: DateTime<Utc>,
     pub period_end: DateTime<Utc>,
+    /// The end of the period that was billed; `period_end` is earlier if the subscription ended before.
+    pub billed_until: Option<DateTime<Utc>>,
+    /// From then on the item's next period, which began early, is refilled instead.
+    pub refills_until: Option<DateTime<Utc>>,
     /// What was paid for: one part for a whole period; for a proration, what was added and what was given up.
     pub parts: Vec<AllowancePart>,
+    /// The period began before the one before it was over, and the same invoice gives the rest of that back.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub begins_early: bool,
     /// The period is a free trial: the plan's trial policy says how much.
     #[serde(default, skip_serializing_if = "is_false")]
     pub trial: bool,
@@ -240,6 +249,16 @@ impl Credits {
             left -= taken;
         }
         (left == 0).then_some(draws)
+    }
+
+    /// Takes an allowance in, or learns that a known one is refilled no longer than that.
+    pub fn arm(&mut self, allowance: &Allowance) {
+        if let Some(known) = self.allowances.iter_mut().find(|known| known.cause == allowance.cause) {
+            known.refills_until = allowance.refills_until;
+            return;
+        }
+        let place = self.allowances.partition_point(|known| known.cause < allowance.cause);
+        self.allowances.insert(place, allowance.clone());
     }
 
     /// Learns a price's lookup key. Of several that a price had, the same one is kept whatever came first.

@@ -1,6 +1,7 @@
 //! The rules: pure functions of state, command, catalog and a given time.
 
 pub mod account;
+pub mod allowance;
 pub mod billing;
 pub mod catalog;
 pub mod claims;
@@ -11,6 +12,7 @@ pub mod event;
 pub mod ids;
 pub mod money;
 pub mod payment;
+pub mod plan_change;
 pub mod rejection;
 pub mod settle;
 pub mod standing;

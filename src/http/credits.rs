@@ -170,12 +170,19 @@ fn entry(event: &Event, at: DateTime<Utc>, position: i64) -> Option<Entry> {
         position,
     };
     Some(match event {
-        Event::CreditsGranted(granted) => Entry {
-            cause: Some(granted.lot.cause.clone()),
-            expires_at: granted.lot.expires_at,
-            reason: granted.reason.clone(),
-            ..blank("grant", granted.lot.granted, granted.lot.id.to_string())
-        },
+        Event::CreditsGranted(granted) => {
+            // Of what a plan change would give, some may have been given already.
+            let amount = granted.lot.granted - granted.lot.clawed_back;
+            if amount == 0 {
+                return None;
+            }
+            Entry {
+                cause: Some(granted.lot.cause.clone()),
+                expires_at: granted.lot.expires_at,
+                reason: granted.reason.clone(),
+                ..blank("grant", amount, granted.lot.id.to_string())
+            }
+        }
         Event::CreditsDebited(debited) => Entry {
             lots: draws(&debited.lots),
             feature: debited.feature.clone(),

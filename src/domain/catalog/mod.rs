@@ -68,6 +68,9 @@ pub struct Plan {
     pub grace_days: u32,
     #[serde(default)]
     pub clawback: ClawbackPolicy,
+    /// What an upgrade to the plan grants in the middle of a period.
+    #[serde(default, skip_serializing_if = "PlanChange::is_default")]
+    pub plan_change: PlanChange,
     /// Whether the subscription's quantity multiplies the credits.
     #[serde(default = "yes")]
     pub per_seat: bool,
@@ -133,6 +136,26 @@ pub enum ClawbackPolicy {
     WriteOff,
     /// They are owed: the next grant pays them first.
     Debt,
+}
+
+/// What an upgrade grants for the rest of the period it falls in (on a yearly price: of the month). From the next one on the
+/// plan's own credits are granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlanChange {
+    /// The share of the difference between the plans that is paid for.
+    #[default]
+    Prorated,
+    /// The whole difference.
+    Full,
+    /// Nothing.
+    None,
+}
+
+impl PlanChange {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// One way to pay for a plan.
@@ -267,6 +290,7 @@ static BUILT_IN_FREE_PLAN: LazyLock<Plan> = LazyLock::new(|| Plan {
     trial: TrialPolicy::default(),
     grace_days: 0,
     clawback: ClawbackPolicy::WriteOff,
+    plan_change: PlanChange::Prorated,
     per_seat: true,
     features: BTreeMap::new(),
 });

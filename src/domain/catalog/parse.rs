@@ -8,7 +8,7 @@ use super::errors::{self, CatalogErrors, quoted};
 use super::reader::{Field, Reader, Section};
 use super::{
     Catalog, ClawbackPolicy, CreditAllowance, CreditPack, DEFAULT_PACK_PRIORITY, Feature, FeatureGrant, FeatureKind,
-    Interval, PackPrice, Plan, PlanPrice, Rollover, TrialCredits, TrialPolicy, validate,
+    Interval, PackPrice, Plan, PlanChange, PlanPrice, Rollover, TrialCredits, TrialPolicy, validate,
 };
 use crate::domain::money::Currency;
 use std::collections::BTreeMap;
@@ -75,6 +75,7 @@ impl Reader {
                 "trial",
                 "grace_days",
                 "clawback",
+                "plan_change",
                 "per_seat",
                 "features",
             ],
@@ -91,6 +92,7 @@ impl Reader {
             trial: self.section(section, "trial").map(|trial| self.trial(&trial)).unwrap_or_default(),
             grace_days: self.optional_integer(section, "grace_days").unwrap_or(0),
             clawback: self.field(section, "clawback").and_then(|field| self.clawback(&field)).unwrap_or_default(),
+            plan_change: self.field(section, "plan_change").and_then(|field| self.plan_change(&field)).unwrap_or_default(),
             per_seat: self.optional_boolean(section, "per_seat").unwrap_or(true),
             features: self.section(section, "features").map(|grants| self.grants(&grants)).unwrap_or_default(),
         }
@@ -203,6 +205,11 @@ impl Reader {
 
     fn clawback(&mut self, field: &Field<'_>) -> Option<ClawbackPolicy> {
         self.one_of(field, &[("write_off", ClawbackPolicy::WriteOff), ("debt", ClawbackPolicy::Debt)])
+    }
+
+    fn plan_change(&mut self, field: &Field<'_>) -> Option<PlanChange> {
+        let words = [("prorated", PlanChange::Prorated), ("full", PlanChange::Full), ("none", PlanChange::None)];
+        self.one_of(field, &words)
     }
 
     /// What a plan says about features: `true`, `false`, `5`, `"unlimited"`, `["a", "b"]`, or a table of

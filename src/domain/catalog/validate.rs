@@ -1,7 +1,7 @@
 //! The rules a catalog must keep, however it was written.
 
 use super::errors::{Problem, nearest, path, quoted};
-use super::{Catalog, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Plan, Rollover, TrialCredits};
+use super::{Catalog, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Plan, PlanChange, Rollover, TrialCredits};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The most credits one grant, cap or cost may state: a million million, so that millions of seats still fit an i64.
@@ -128,6 +128,15 @@ impl Rules<'_> {
             self.problem(
                 &path(&at, "rollover"),
                 "there are no credits to roll over (state a number of credits, or leave rollover out)",
+            );
+        }
+        if plan.plan_change != PlanChange::default()
+            && !grants_credits
+            && !self.unreadable.contains(&path(&at, "credits"))
+        {
+            self.problem(
+                &path(&at, "plan_change"),
+                "there are no credits for an upgrade to add (state a number of credits, or leave plan_change out)",
             );
         }
         let trial = path(&at, "trial");
