@@ -87,11 +87,7 @@ fn invoice_allowances(
         if line.proration {
             changes.entry((subscription, period.0, period.1)).or_default().push(part);
         } else {
-            let gives_back = |other: &InvoiceLine| {
-                other.proration && other.amount < 0 && other.period_end > line.period_start
-            };
-            let of_subscription = invoice.lines.iter().filter(|other| other.subscription == line.subscription);
-            let begins_early = of_subscription.clone().any(gives_back);
+            let begins_early = invoice.lines.iter().any(|other| gives_back(other, line));
             armed.extend(allowance(invoice, subscription, line.id.clone(), period, vec![part], billing).map(|armed| {
                 let trial = is_trial(invoice, line);
                 let item = line.subscription_item.clone();
@@ -182,6 +178,12 @@ fn allowance_part(line: &InvoiceLine, credits: &Credits) -> Option<AllowancePart
         quantity: line.quantity.unwrap_or(1).max(0),
         prorated_amount: line.proration.then_some(line.amount),
     })
+}
+
+/// The line gives back the rest of a period in which the other line's period begins.
+fn gives_back(line: &InvoiceLine, next: &InvoiceLine) -> bool {
+    let same_item = line.subscription == next.subscription && line.subscription_item == next.subscription_item;
+    same_item && line.proration && line.amount < 0 && line.period_end > next.period_start
 }
 
 /// A line of a first invoice that costs nothing before any discount pays for a trial (or for a price of zero, which
@@ -300,6 +302,12 @@ impl Terms {
         let start = if n == 0 { allowance.period_start } else { self.month(begun + n)? };
         let end = self.month(begun + n + 1)?;
         (n == 0 || start < allowance.period_end).then(|| (start, end.min(allowance.period_end)))
+    }
+
+    /// When the n-th window ends if the subscription lives that long.
+    pub fn billed_end(&self, allowance: &Allowance, n: u32) -> DateTime<Utc> {
+        let month_end = self.months.and_then(|(_, begun)| self.month(begun + n + 1));
+        month_end.unwrap_or_else(|| allowance.billed_until())
     }
 
     /// Whether windows follow the first.

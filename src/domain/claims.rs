@@ -21,9 +21,8 @@ pub fn settle_claims(draft: &mut Draft<'_>, context: Context<'_>, dues: &Dues) {
     for lot in lots.filter(|lot| lot.bought_by.is_some()) {
         let claim = Claim::on(lot, billing, dues);
         let total = claim.excess + claim.refunded;
-        let is_debt = |lot: &Lot| {
-            clawback_of(lot, billing, &draft.account.credits, context.catalog) == ClawbackPolicy::Debt
-        };
+        let is_debt =
+            |lot: &Lot| clawback_of(lot, billing, &draft.account.credits, context.catalog) == ClawbackPolicy::Debt;
         if total > lot.claimed_back {
             due.push(claw_back(lot, &claim, is_debt(lot)));
         } else if total < lot.claimed_back || lot.owed > claim.refunded {

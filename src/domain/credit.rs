@@ -98,6 +98,13 @@ impl Lot {
         self.granted - self.remaining - self.clawed_back - self.expired
     }
 
+    /// A refill that its subscription did not live to see, although that was heard of later. Nobody could use it, and who
+    /// heard of the end in time never granted it.
+    pub fn never_began(&self) -> bool {
+        let is_refill = self.source == LotSource::Plan && self.cause.contains('#');
+        is_refill && self.spent() == 0 && self.expires_at.is_some_and(|at| at <= self.effective_at)
+    }
+
     /// Takes in what another stream did to the same lot: both granted it, and each may have spent of it.
     pub fn merge(&mut self, other: &Self) {
         let left = (self.granted - self.spent() - other.spent()).max(0);

@@ -19,8 +19,9 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 
 use super::allowance::{MILLION, Terms};
-use super::catalog::{Catalog, PlanChange};
+use super::catalog::PlanChange;
 use super::credit::Allowance;
+use super::draft::Context;
 
 /// What lots are due, by their causes, where it is less than what they would be worth alone.
 #[derive(Debug, Default)]
@@ -40,11 +41,12 @@ struct Known<'a> {
 }
 
 impl Dues {
-    /// Of allowances of any subscriptions. Those whose price no plan names yet count for nothing.
-    pub fn of<'a>(allowances: impl IntoIterator<Item = &'a Allowance>, catalog: &Catalog) -> Self {
+    /// Of allowances of any subscriptions, for windows that have begun. Those whose price no plan names yet count for
+    /// nothing.
+    pub fn of<'a>(allowances: impl IntoIterator<Item = &'a Allowance>, context: Context<'_>) -> Self {
         let mut subscriptions: BTreeMap<&Option<String>, Vec<Known<'_>>> = BTreeMap::new();
         for allowance in allowances {
-            if let Some(terms) = Terms::of(allowance, catalog) {
+            if let Some(terms) = Terms::of(allowance, context.catalog) {
                 subscriptions.entry(&allowance.subscription).or_default().push(Known { allowance, terms });
             }
         }
@@ -52,7 +54,7 @@ impl Dues {
         for mut known in subscriptions.into_values() {
             known.sort_by_key(Known::place);
             dues.add_first_windows(&known);
-            dues.add_refills(&known);
+            dues.add_refills(&known, context.now);
         }
         dues
     }
@@ -75,15 +77,14 @@ impl Dues {
     fn add_first_windows(&mut self, known: &[Known<'_>]) {
         let mut sum = RunningSum::default();
         for one in known {
-            let Some((start, end)) = one.terms.window(one.allowance, 0) else { continue };
+            let (start, end) = (one.allowance.period_start, one.terms.billed_end(one.allowance, 0));
             if start >= sum.until {
                 sum = RunningSum::default();
             }
             let before = sum.high / MILLION;
             if one.allowance.is_change() {
                 sum.until = sum.until.max(end);
-                let of_switch = |other: &Known<'_>| other.is_switch() && other.allowance.invoice == one.allowance.invoice;
-                if known.iter().any(|other| of_switch(other) && other.allowance.period_start == start) {
+                if known.iter().any(|other| other.is_switch() && one.makes_room_for(other)) {
                     sum.give_back(&one.terms);
                 } else {
                     sum.change(&one.terms);
@@ -100,10 +101,11 @@ impl Dues {
         }
     }
 
-    fn add_refills(&mut self, known: &[Known<'_>]) {
+    fn add_refills(&mut self, known: &[Known<'_>], now: DateTime<Utc>) {
         for (at, one) in known.iter().enumerate().filter(|(_, one)| one.terms.has_refills()) {
             for n in 1.. {
-                let Some((start, _)) = one.terms.window(one.allowance, n) else { break };
+                let window = one.terms.window(one.allowance, n).filter(|(start, _)| *start <= now);
+                let Some((start, _)) = window else { break };
                 let is_over = one.allowance.refills_until.is_some_and(|until| until <= start);
                 let due = if is_over { 0 } else { level_left(known, at, start) };
                 self.put(window_cause(one.allowance, n), one.terms.granted(n), due);
@@ -126,6 +128,12 @@ impl Known<'_> {
 
     fn is_switch(&self) -> bool {
         self.allowance.begins_early && !self.allowance.is_change()
+    }
+
+    /// It gives back the rest of a period in which another one begins.
+    fn makes_room_for(&self, switch: &Self) -> bool {
+        let (this, next) = (self.allowance, switch.allowance);
+        self.terms.credits < 0 && this.invoice == next.invoice && next.period_start < this.billed_until()
     }
 }
 

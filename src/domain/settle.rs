@@ -27,7 +27,7 @@ const LATEST_NEWS: TimeDelta = TimeDelta::days(30);
 /// Settles all that Stripe's facts and the clock make due. Needs the account's billing.
 pub fn settle_all(draft: &mut Draft<'_>, context: Context<'_>) {
     let facts = arm_allowances(draft);
-    let dues = Dues::of(facts.iter().map(|armed| &armed.allowance), context.catalog);
+    let dues = Dues::of(facts.iter().map(|armed| &armed.allowance), context);
     end_subscriptions(draft);
     grant_packs(draft, context);
     // The free plan's month waits for somebody to spend from it: until all of Stripe's news is in, nobody can tell
@@ -169,7 +169,7 @@ fn grant_allowances(draft: &mut Draft<'_>, context: Context<'_>, dues: Option<&D
     if due.is_empty() {
         return;
     }
-    let own = if dues.is_none() { Dues::of(&allowances, context.catalog) } else { Dues::default() };
+    let own = if dues.is_none() { Dues::of(&allowances, context) } else { Dues::default() };
     for (lot, progress) in due {
         match lot {
             Some(mut lot) => {
@@ -208,7 +208,9 @@ fn due_windows(allowance: &Allowance, context: Context<'_>) -> Vec<(Option<Lot>,
             break;
         }
         let is_last = terms.credits <= 0 || terms.window(allowance, window + 1).is_none();
-        let passed = window > 0 && end <= context.now && terms.rollover == Rollover::None;
+        // Not when it ends with the subscription: that may not be known yet.
+        let is_over = terms.billed_end(allowance, window) <= context.now;
+        let passed = window > 0 && is_over && terms.rollover == Rollover::None;
         let credits = if passed { 0 } else { terms.granted(window) };
         let lot = (credits > 0).then(|| Lot {
             expires_at: terms.expiry(end),

@@ -11,6 +11,7 @@ mod linking;
 mod mixed_shapes;
 mod oracle;
 mod orders;
+mod plan_changes;
 mod router;
 mod rules;
 mod types;

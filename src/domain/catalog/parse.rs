@@ -92,7 +92,10 @@ impl Reader {
             trial: self.section(section, "trial").map(|trial| self.trial(&trial)).unwrap_or_default(),
             grace_days: self.optional_integer(section, "grace_days").unwrap_or(0),
             clawback: self.field(section, "clawback").and_then(|field| self.clawback(&field)).unwrap_or_default(),
-            plan_change: self.field(section, "plan_change").and_then(|field| self.plan_change(&field)).unwrap_or_default(),
+            plan_change: self
+                .field(section, "plan_change")
+                .and_then(|field| self.plan_change(&field))
+                .unwrap_or_default(),
             per_seat: self.optional_boolean(section, "per_seat").unwrap_or(true),
             features: self.section(section, "features").map(|grants| self.grants(&grants)).unwrap_or_default(),
         }

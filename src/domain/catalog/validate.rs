@@ -1,7 +1,9 @@
 //! The rules a catalog must keep, however it was written.
 
 use super::errors::{Problem, nearest, path, quoted};
-use super::{Catalog, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Plan, PlanChange, Rollover, TrialCredits};
+use super::{
+    Catalog, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Plan, PlanChange, Rollover, TrialCredits,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The most credits one grant, cap or cost may state: a million million, so that millions of seats still fit an i64.
