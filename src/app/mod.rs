@@ -16,6 +16,7 @@ pub mod plan;
 pub mod reads;
 pub mod rebuild;
 pub mod service;
+pub mod sweep;
 pub mod verify;
 pub mod work;
 pub mod writer;

@@ -2,7 +2,6 @@
 //! granted.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 
 use chrono::{DateTime, Months, Utc};
 
@@ -41,10 +40,13 @@ pub fn is_unarmed(record: &InvoiceRecord, subscription: &str) -> bool {
     })
 }
 
+/// Starts and ends of periods, by subscription and item.
+type Periods<'a> = BTreeMap<(&'a str, Option<&'a str>), Vec<(i64, i64)>>;
+
 /// Subscriptions whose periods overlap or were prorated: what one of their invoices gives depends on the others.
 pub fn changed_subscriptions(billing: &Billing) -> BTreeSet<&str> {
     let mut changed = BTreeSet::new();
-    let mut periods: BTreeMap<(&str, Option<&str>), Vec<(i64, i64)>> = BTreeMap::new();
+    let mut periods: Periods<'_> = BTreeMap::new();
     for line in billing.invoices.values().filter_map(paid).flat_map(|invoice| &invoice.lines) {
         let Some(subscription) = line.subscription.as_deref() else { continue };
         if line.proration {
@@ -87,7 +89,7 @@ fn invoice_allowances(
         if line.proration {
             changes.entry((subscription, period.0, period.1)).or_default().push(part);
         } else {
-            let begins_early = invoice.lines.iter().any(|other| gives_back(other, line));
+            let begins_early = invoice.lines.iter().any(|other| gives_back(invoice, other, line));
             armed.extend(allowance(invoice, subscription, line.id.clone(), period, vec![part], billing).map(|armed| {
                 let trial = is_trial(invoice, line);
                 let item = line.subscription_item.clone();
@@ -131,23 +133,22 @@ fn allowance(
     Some(AllowanceArmed { line: mark, allowance })
 }
 
+/// Subscription and item.
+type Item = (Option<String>, Option<String>);
+
 /// Where an item's next period begins before the one before it is over, that one is not refilled any more.
 fn cut_refills(all: &mut [AllowanceArmed]) {
-    let mut starts: BTreeMap<(Option<String>, Option<String>), BTreeSet<DateTime<Utc>>> = BTreeMap::new();
-    let item = |allowance: &Allowance| (allowance.subscription.clone(), allowance.item.clone());
-    for AllowanceArmed { allowance, .. } in all.iter().filter(|armed| !armed.allowance.is_change()) {
-        starts.entry(item(allowance)).or_default().insert(allowance.period_start);
+    let mut starts: BTreeMap<Item, Vec<DateTime<Utc>>> = BTreeMap::new();
+    let whole = |armed: &&mut AllowanceArmed| !armed.allowance.is_change();
+    for AllowanceArmed { allowance, .. } in all.iter_mut().filter(whole) {
+        let item = (allowance.subscription.clone(), allowance.item.clone());
+        starts.entry(item).or_default().push(allowance.period_start);
     }
-    for AllowanceArmed { allowance, .. } in all.iter_mut().filter(|armed| !armed.allowance.is_change()) {
-        let later = (Bound::Excluded(allowance.period_start), Bound::Excluded(allowance.billed_until()));
-        let starts = starts.get(&item(allowance)).filter(|_| later_is_possible(allowance));
-        allowance.refills_until = starts.and_then(|starts| starts.range(later).next()).copied();
+    for AllowanceArmed { allowance, .. } in all.iter_mut().filter(whole) {
+        let starts = starts.get(&(allowance.subscription.clone(), allowance.item.clone())).into_iter().flatten();
+        let within = starts.filter(|start| allowance.period_start < **start && **start < allowance.billed_until());
+        allowance.refills_until = within.min().copied();
     }
-}
-
-/// Stripe's periods are not empty, but nobody checks that.
-fn later_is_possible(allowance: &Allowance) -> bool {
-    allowance.period_start < allowance.billed_until()
 }
 
 /// Whether an allowance has been armed. What was armed of an invoice's prorations before they were told apart by their
@@ -180,10 +181,13 @@ fn allowance_part(line: &InvoiceLine, credits: &Credits) -> Option<AllowancePart
     })
 }
 
-/// The line gives back the rest of a period in which the other line's period begins.
-fn gives_back(line: &InvoiceLine, next: &InvoiceLine) -> bool {
-    let same_item = line.subscription == next.subscription && line.subscription_item == next.subscription_item;
-    same_item && line.proration && line.amount < 0 && line.period_end > next.period_start
+/// The line gives back the rest of a period in which the other line's period begins. A switch may replace the item; the
+/// regular invoice of one item says nothing of the others.
+fn gives_back(invoice: &Invoice, line: &InvoiceLine, next: &InvoiceLine) -> bool {
+    let is_update = invoice.billing_reason.as_deref() == Some("subscription_update");
+    let concerned = is_update || line.subscription_item == next.subscription_item;
+    let same = concerned && line.subscription == next.subscription;
+    same && line.proration && line.amount < 0 && line.period_end > next.period_start
 }
 
 /// A line of a first invoice that costs nothing before any discount pays for a trial (or for a price of zero, which

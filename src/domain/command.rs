@@ -13,7 +13,7 @@ use super::event::{
 };
 use super::ids::AccountId;
 use super::rejection::Rejection;
-use super::settle::{settle_all, settle_clock};
+use super::settle::{settle_all, settle_clock, settle_idle};
 use super::standing::Standing;
 use super::stripe_object::StripeObject;
 
@@ -57,7 +57,7 @@ pub enum Command {
         debit: Uuid,
         charge: Charge,
     },
-    /// Record what the clock has made due.
+    /// Record what the clock has made due, but for the free plan's month, which waits for a spender.
     Settle,
     ApplyCatalog {
         digest: String,
@@ -134,7 +134,7 @@ pub fn decide(draft: &mut Draft<'_>, command: &Command, context: Context<'_>) ->
         Command::Grant(grant) => decide_grant(draft, grant, context),
         Command::Debit { debit, charge } => decide_debit(draft, *debit, charge, context),
         Command::Settle => {
-            settle_clock(draft, context);
+            settle_idle(draft, context);
             Ok(Outcome::Done)
         }
         Command::ApplyCatalog { digest, catalog } => {

@@ -48,6 +48,25 @@ pub fn settle_clock(draft: &mut Draft<'_>, context: Context<'_>) {
     expire_lots(draft, context.now);
 }
 
+/// Records what the passing of time has made due of an account that nobody asks about: refills and expiry. The free plan's
+/// month waits for a spender.
+pub fn settle_idle(draft: &mut Draft<'_>, context: Context<'_>) {
+    grant_allowances(draft, context, None);
+    expire_lots(draft, context.now);
+}
+
+/// Whether [`settle_idle`] would record anything.
+pub fn is_idle_work_due(id: &AccountId, credits: &Credits, context: Context<'_>) -> bool {
+    if credits.lots.is_empty() && credits.allowances.is_empty() {
+        return false;
+    }
+    let mut account = Account { credits: credits.clone(), billing: None, ..Account::new(id.clone()) };
+    let mut changes = Changes::default();
+    let mut draft = Draft::new(&mut account, &mut changes);
+    settle_idle(&mut draft, context);
+    !draft.events.is_empty()
+}
+
 /// The credits as they stand at `context.now`, with all that the clock has made due but no command has recorded yet.
 pub fn credits_at(id: &AccountId, credits: &Credits, context: Context<'_>) -> Credits {
     if !is_clock_due(credits, context) {

@@ -14,5 +14,6 @@ mod health;
 mod plans;
 mod problems;
 mod support;
+mod sweeping;
 mod tour;
 mod webhooks;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use subledger::domain::account::Account;
 use subledger::domain::command::{Charge, Command};
 use subledger::domain::credit::{Lot, LotSource};
+use subledger::domain::settle::credits_at;
 use uuid::Uuid;
 
 use crate::fold::{End, Fold, account, difference};
@@ -451,7 +452,7 @@ fn switching_from_yearly_to_monthly_ends_the_years_refills() {
     assert_eq!(available_at(&fold, &stripe, JANUARY + 59 * DAY), 250, "no refill of the year in March");
     stripe.pass(months_later(switched, 1));
     assert_eq!(available_at(&fold, &stripe, months_later(switched, 1)), 500);
-    assert_eq!(available_at(&fold, &stripe, JANUARY + 90 * DAY), 0 + 500, "nor in April");
+    assert_eq!(available_at(&fold, &stripe, JANUARY + 90 * DAY), 500, "nor in April");
 }
 
 #[test]
@@ -501,6 +502,34 @@ fn the_months_of_a_year_from_the_31st_stay_at_the_months_ends() {
     debit(&fold, &mut account, 499, months_later(start, 12) - 1);
     fold.apply(&mut account, &Command::Settle, fold.context_at(months_later(start, 12)));
     assert_eq!(available(&fold, &account, months_later(start, 12)), 0, "twelve, and no more");
+}
+
+#[test]
+fn a_switch_that_replaces_the_item_is_one_too() {
+    let fold = Fold::of_seller(SELLER);
+    let mut stripe = Stripe::subscribe(MIDDLE, JANUARY);
+    stripe.change(MIDDLE.yearly(), MIDDLE_OF_JANUARY, true);
+    let lines = &mut stripe.sent[1].1["data"]["object"]["lines"]["data"];
+    lines[1]["subscription_item"] = json!("si_2");
+    assert_eq!(available_at(&fold, &stripe, MIDDLE_OF_JANUARY + 1), 500 + 250);
+}
+
+#[test]
+fn the_free_plans_months_from_the_31st_stay_at_the_months_ends() {
+    let fold = Fold::new();
+    let start = JANUARY + 30 * DAY;
+    let mut account = account("user_1");
+    fold.apply(&mut account, &Command::Open { stripe_customer_id: None }, fold.context_at(start));
+    let left = |account: &Account, now: i64| {
+        let context = fold.context_at(now);
+        credits_at(&account.id, &account.credits, context).available_at(context.now)
+    };
+    for months in 0..14 {
+        let [begins, ends] = [months, months + 1].map(|months| months_later(start, months));
+        assert_eq!(left(&account, begins), 10, "month {months}");
+        debit(&fold, &mut account, 10, begins);
+        assert_eq!(left(&account, ends - 1), 0, "month {months}");
+    }
 }
 
 #[test]
