@@ -17,7 +17,7 @@ use super::stripe_object::{Invoice, InvoiceLine};
 /// Shares of credits are reckoned in millionths, so that rounding cannot be played for credits.
 pub const MILLION: i128 = 1_000_000;
 
-/// The allowances that paid invoices give, of the subscriptions that are asked for. Lines outside a subscription, such as
+/// The allowances that paid invoices give, of those subscriptions that are asked for. Lines outside a subscription, such as
 /// those of an invoice written by hand, give none.
 ///
 /// A whole period's line is an allowance of its own. The prorations of one moment on one invoice are one change, and one
@@ -30,14 +30,22 @@ pub fn allowances_of(billing: &Billing, credits: &Credits, wanted: impl Fn(&str)
     all
 }
 
-/// Whether a paid invoice has lines that have not been armed yet.
-pub fn is_unarmed(record: &InvoiceRecord, subscription: &str) -> bool {
-    let lines = paid(record).into_iter().flat_map(|invoice| &invoice.lines);
-    let mut of_subscription = lines.filter(|line| line.subscription.as_deref() == Some(subscription));
-    of_subscription.any(|line| {
-        let mark = if line.proration { &prorations_mark(subscription) } else { &line.id };
-        line.price.is_some() && !record.armed.contains(mark)
-    })
+/// Subscriptions with lines on paid invoices that have not been armed yet.
+pub fn unarmed_subscriptions(billing: &Billing) -> BTreeSet<&str> {
+    let mut unarmed = BTreeSet::new();
+    for record in billing.invoices.values() {
+        for line in paid(record).into_iter().flat_map(|invoice| &invoice.lines).filter(|line| line.price.is_some()) {
+            let Some(subscription) = line.subscription.as_deref() else { continue };
+            let is_armed = match line.proration {
+                true => record.armed.contains(&prorations_mark(subscription)),
+                false => record.armed.contains(&line.id),
+            };
+            if !is_armed {
+                unarmed.insert(subscription);
+            }
+        }
+    }
+    unarmed
 }
 
 /// Starts and ends of periods, by subscription and item.

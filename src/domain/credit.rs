@@ -101,8 +101,18 @@ impl Lot {
     /// A refill that its subscription did not live to see, although that was heard of later. Nobody could use it, and who
     /// heard of the end in time never granted it.
     pub fn never_began(&self) -> bool {
-        let is_refill = self.source == LotSource::Plan && self.cause.contains('#');
-        is_refill && self.spent() == 0 && self.expires_at.is_some_and(|at| at <= self.effective_at)
+        self.is_refill() && self.spent() == 0 && self.expires_at.is_some_and(|at| at <= self.effective_at)
+    }
+
+    /// A later month of a longer period.
+    fn is_refill(&self) -> bool {
+        self.source == LotSource::Plan && self.cause.contains('#')
+    }
+
+    /// Once it begins, at most so many credits of its subscription's earlier lots are kept. A refill of which nothing is
+    /// left to give, because another period has taken its place, begins nothing.
+    pub fn cap_on_earlier(&self) -> Option<i64> {
+        self.keeps_earlier.filter(|_| !self.is_refill() || self.claimed_back < self.granted)
     }
 
     /// Takes in what another stream did to the same lot: both granted it, and each may have spent of it.

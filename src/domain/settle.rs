@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Months, TimeDelta, Utc};
 
 use super::account::{Account, Changes};
-use super::allowance::{Terms, allowances_of, changed_subscriptions, ended_at, is_armed, is_unarmed, months_begun};
+use super::allowance::{
+    Terms, allowances_of, changed_subscriptions, ended_at, is_armed, months_begun, unarmed_subscriptions,
+};
 use super::billing::{CheckoutRecord, InvoiceRecord};
 use super::catalog::{Catalog, CreditAllowance, DEFAULT_PACK_PRIORITY, PriceKey, Rollover};
 use super::claims::settle_claims;
@@ -33,6 +35,8 @@ pub fn settle_all(draft: &mut Draft<'_>, context: Context<'_>) {
     // The free plan's month waits for somebody to spend from it: until all of Stripe's news is in, nobody can tell
     // whether the account is on the free plan at all.
     grant_allowances(draft, context, Some(&dues));
+    // What rolls over would outlive a subscription that had ended before its invoice was heard of.
+    end_subscriptions(draft);
     expire_lots(draft, context.now);
     settle_claims(draft, context, &dues);
     expire_lots(draft, context.now);
@@ -92,12 +96,11 @@ fn arm_allowances(draft: &mut Draft<'_>) -> Vec<AllowanceArmed> {
     };
     let credits = &draft.account.credits;
     let changed = changed_subscriptions(billing);
+    let unarmed = unarmed_subscriptions(billing);
     let is_armed = |armed: &AllowanceArmed| {
         billing.invoices.get(&armed.allowance.invoice).is_some_and(|record| is_armed(record, armed))
     };
-    let wanted = |subscription: &str| {
-        changed.contains(subscription) || billing.invoices.values().any(|record| is_unarmed(record, subscription))
-    };
+    let wanted = |subscription: &str| changed.contains(subscription) || unarmed.contains(subscription);
     let all = allowances_of(billing, credits, wanted);
     // A later period may have cut an earlier one short since that was armed.
     let was_cut = |armed: &AllowanceArmed| {
@@ -251,7 +254,7 @@ fn due_windows(allowance: &Allowance, context: Context<'_>) -> Vec<(Option<Lot>,
 fn cap_rollover(draft: &mut Draft<'_>, now: DateTime<Utc>) {
     let credits = &draft.account.credits;
     let closed = draft.account.billing.iter().flat_map(|billing| billing.closed_lots.values());
-    let begun = |lot: &&Lot| lot.keeps_earlier.is_some() && lot.effective_at <= now;
+    let begun = |lot: &&Lot| lot.cap_on_earlier().is_some() && lot.effective_at <= now;
     let mut newest: BTreeMap<&Option<String>, &Lot> = BTreeMap::new();
     for lot in credits.lots.iter().chain(closed).filter(begun) {
         let known = newest.entry(&lot.subscription).or_insert(lot);

@@ -11,6 +11,7 @@ mod debits;
 mod entitlements;
 mod events;
 mod health;
+mod plan_changes;
 mod plans;
 mod problems;
 mod support;

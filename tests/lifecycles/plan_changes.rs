@@ -456,6 +456,18 @@ fn switching_from_yearly_to_monthly_ends_the_years_refills() {
 }
 
 #[test]
+fn the_years_months_that_a_switch_ended_cap_nothing_that_rolls_over() {
+    let fold = Fold::of_seller(&SELLER.replace("credits = 500", "credits = 500\nrollover = { cap = 70 }"));
+    let mut stripe = Stripe::subscribe(MIDDLE.yearly(), JANUARY);
+    stripe.change(MIDDLE, MIDDLE_OF_JANUARY, true);
+    let february = JANUARY + 31 * DAY + 1;
+    assert_eq!(available(&fold, &stripe.live(&fold, february), february), 500 + 250);
+    let renewed = months_later(MIDDLE_OF_JANUARY, 1);
+    stripe.pass(renewed);
+    assert_eq!(available(&fold, &stripe.live(&fold, renewed), renewed), 500 + 70);
+}
+
+#[test]
 fn a_new_period_that_begins_early_without_proration_ends_the_old_ones_refills() {
     let fold = Fold::of_seller(SELLER);
     let mut stripe = Stripe::subscribe(MIDDLE.yearly(), JANUARY);
@@ -502,6 +514,24 @@ fn the_months_of_a_year_from_the_31st_stay_at_the_months_ends() {
     debit(&fold, &mut account, 499, months_later(start, 12) - 1);
     fold.apply(&mut account, &Command::Settle, fold.context_at(months_later(start, 12)));
     assert_eq!(available(&fold, &account, months_later(start, 12)), 0, "twelve, and no more");
+}
+
+#[test]
+fn an_end_that_is_heard_of_late_leaves_what_it_would_have_left_in_time() {
+    let fold = Fold::of_seller(SELLER);
+    let mut stripe = Stripe::subscribe(MIDDLE.yearly(), JANUARY);
+    stripe.change(BIG.yearly(), JANUARY + 5 * DAY, true);
+    stripe.tell_status(JANUARY + 10 * DAY, "canceled");
+    let end = stripe.in_any_order(&fold, JANUARY + 35 * DAY);
+    assert!(lots(&end).all(|lot| !lot.cause.contains('#')), "February never came");
+
+    let mut stripe = Stripe::subscribe(SMALL, JANUARY);
+    for (second, to) in [MIDDLE, SMALL, MIDDLE].into_iter().enumerate() {
+        stripe.change(to, MIDDLE_OF_JANUARY + second as i64, true);
+    }
+    stripe.tell_status(MIDDLE_OF_JANUARY + 2, "canceled");
+    let end = stripe.in_any_order(&fold, MIDDLE_OF_JANUARY + 3);
+    assert_eq!(lots(&end).map(|lot| lot.granted - lot.claimed_back).sum::<i64>(), 100 + 200);
 }
 
 #[test]
@@ -573,16 +603,18 @@ fn seller_of(policies: [&str; 3]) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
     fn any_story_of_changes_ends_the_same_in_any_order_and_mints_nothing(
         first in (0..3usize, 1..4i64, any::<bool>()),
         steps in prop::collection::vec(any_step(), 1..9),
         policies in any_policies(),
+        rollover in prop_oneof![3 => Just(""), 1 => Just("rollover = \"all\"\n")],
         after in prop_oneof![0..3i64, 0..50 * DAY],
         seed in any::<u64>(),
     ) {
-        let fold = Fold::of_seller(&seller_of(policies));
+        let seller = seller_of(policies).replace("prices.monthly", &format!("{rollover}prices.monthly"));
+        let fold = Fold::of_seller(&seller);
         let (plan, seats, yearly) = first;
         let mut stripe = Stripe::subscribe(Deal { plan, seats, yearly }, JANUARY);
         let mut at = JANUARY;
