@@ -14,4 +14,5 @@ mod orders;
 mod plan_changes;
 mod router;
 mod rules;
+mod subscription;
 mod types;
