@@ -137,6 +137,36 @@ fn a_downgrade_that_is_heard_of_late_takes_back_what_has_not_been_spent() {
 }
 
 #[test]
+fn a_late_downgrade_owes_nothing_even_where_refunds_make_debts() {
+    let fold = Fold::of_seller(&SELLER.replace("rank = 2", "rank = 2\nclawback = \"debt\""));
+    let now = MIDDLE_OF_JANUARY + 60;
+    let mut stripe = Stripe::subscribe(SMALL, JANUARY);
+    for (step, to) in [MIDDLE, SMALL, MIDDLE].into_iter().enumerate() {
+        stripe.change(to, MIDDLE_OF_JANUARY + step as i64, true);
+    }
+    let paid_by = stripe.sent[3].1["data"]["object"]["payment_intent"].clone();
+    let paid = stripe.sent[3].1["data"]["object"]["amount_paid"].clone();
+    stripe.send(
+        now,
+        "refund.created",
+        json!({"object": "refund", "id": "re_1", "currency": "usd", "amount": paid, "status": "succeeded",
+            "payment_intent": paid_by}),
+    );
+    let commands = stripe.commands(&fold);
+    let debts_after = |late: [usize; 2]| {
+        let mut account = account("user_1");
+        [0, 1, 3].map(|heard| fold.apply(&mut account, &commands[heard], fold.context_at(now)));
+        debit(&fold, &mut account, 450, now);
+        late.map(|heard| {
+            fold.apply(&mut account, &commands[heard], fold.context_at(now));
+            account.credits.debt
+        })
+    };
+    assert_eq!(debts_after([4, 2]), [150, 0], "what was refunded was not due at all, as it turns out");
+    assert_eq!(debts_after([2, 4]), [0, 0]);
+}
+
+#[test]
 fn an_upgrade_of_a_yearly_plan_adds_the_rest_of_the_month_and_then_all_of_it_each_month() {
     let fold = Fold::of_seller(SELLER);
     let mut stripe = Stripe::subscribe(SMALL.yearly(), JANUARY);
