@@ -155,7 +155,9 @@ fn a_late_downgrade_owes_nothing_even_where_refunds_make_debts() {
     let commands = stripe.commands(&fold);
     let debts_after = |late: [usize; 2]| {
         let mut account = account("user_1");
-        [0, 1, 3].map(|heard| fold.apply(&mut account, &commands[heard], fold.context_at(now)));
+        for heard in [0, 1, 3] {
+            fold.apply(&mut account, &commands[heard], fold.context_at(now));
+        }
         debit(&fold, &mut account, 450, now);
         late.map(|heard| {
             fold.apply(&mut account, &commands[heard], fold.context_at(now));
