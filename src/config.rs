@@ -36,6 +36,8 @@ pub struct Config {
     pub cached_accounts: usize,
     pub http_workers: usize,
     pub inbox_retention_days: u32,
+    /// 0: never.
+    pub sweep_interval_seconds: u64,
 }
 
 /// How log lines look.
@@ -66,6 +68,10 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("SUBLEDGER_CACHED_ACCOUNTS", "accounts kept in memory [200000]"),
     ("SUBLEDGER_HTTP_WORKERS", "HTTP threads [one for each core]"),
     ("SUBLEDGER_INBOX_RETENTION_DAYS", "days that applied webhook bodies are kept [90]"),
+    (
+        "SUBLEDGER_SWEEP_INTERVAL_SECONDS",
+        "how often refills and expiry of idle accounts are recorded; 0: when somebody asks [3600]",
+    ),
     ("RUST_LOG", "log filter [info]"),
 ];
 
@@ -161,6 +167,7 @@ impl Config {
             http_workers: source.number("SUBLEDGER_HTTP_WORKERS", cores, 1, 1_024)?,
             inbox_retention_days: u32::try_from(source.number("SUBLEDGER_INBOX_RETENTION_DAYS", 90, 1, 36_500)?)
                 .unwrap_or(90),
+            sweep_interval_seconds: source.number("SUBLEDGER_SWEEP_INTERVAL_SECONDS", 3_600, 0, 31_536_000)? as u64,
         })
     }
 }

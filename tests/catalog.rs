@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use subledger::domain::catalog::{
     Catalog, ClawbackPolicy, CostTier, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Interval,
-    Overage, PackPrice, Per, Plan, PlanPrice, PriceKey, Rollover, TrialCredits, TrialPolicy, WhilePaused, WindowLimit,
+    Overage, PackPrice, Per, Plan, PlanChange, PlanPrice, PriceKey, Rollover, TrialCredits, TrialPolicy, WhilePaused,
+    WindowLimit,
 };
 use subledger::domain::money::Currency;
 
@@ -159,7 +160,7 @@ fn any_overage() -> impl Strategy<Value = Overage> {
     prop_oneof![Just(Overage::Deny), any::<i64>().prop_map(Overage::Limit), Just(Overage::Unlimited)]
 }
 
-fn any_credits() -> impl Strategy<Value = (CreditAllowance, Rollover, TrialCredits, ClawbackPolicy)> {
+fn any_credits() -> impl Strategy<Value = (CreditAllowance, Rollover, TrialCredits, ClawbackPolicy, PlanChange)> {
     let some = any::<i64>();
     (
         prop_oneof![
@@ -170,6 +171,7 @@ fn any_credits() -> impl Strategy<Value = (CreditAllowance, Rollover, TrialCredi
         prop_oneof![Just(Rollover::None), some.prop_map(Rollover::Capped), Just(Rollover::All)],
         prop_oneof![Just(TrialCredits::Full), Just(TrialCredits::None), some.prop_map(TrialCredits::Amount)],
         prop_oneof![Just(ClawbackPolicy::WriteOff), Just(ClawbackPolicy::Debt)],
+        prop_oneof![Just(PlanChange::Prorated), Just(PlanChange::Full), Just(PlanChange::None)],
     )
 }
 
@@ -184,7 +186,7 @@ fn any_plan() -> impl Strategy<Value = Plan> {
         .prop_map(
             |((id, name, description), (rank, default, days, grace_days, per_seat), prices, credits, rest)| {
                 let (features, overage) = rest;
-                let (credits, rollover, trial_credits, clawback) = credits;
+                let (credits, rollover, trial_credits, clawback, plan_change) = credits;
                 Plan {
                     id,
                     name,
@@ -198,6 +200,7 @@ fn any_plan() -> impl Strategy<Value = Plan> {
                     grace_days,
                     while_paused: if default { WhilePaused::Keep } else { WhilePaused::Stop },
                     clawback,
+                    plan_change,
                     per_seat,
                     overage,
                     features,

@@ -20,6 +20,8 @@ pub struct Metrics {
     /// StripeEvents whose metadata names another account than the one their customer is linked to.
     pub conflicting_claims: IntCounter,
     pub appended_events: IntCounter,
+    /// Idle accounts for which refills or expiry were recorded.
+    pub swept_accounts: IntCounter,
     /// Commands per append.
     pub append_batch_size: Histogram,
     pub append_seconds: Histogram,
@@ -62,6 +64,10 @@ impl Metrics {
                 "StripeEvents that name another account than the one their customer is linked to",
             )?,
             appended_events: IntCounter::new("subledger_appended_events_total", "Events appended to the log")?,
+            swept_accounts: IntCounter::new(
+                "subledger_swept_accounts_total",
+                "Idle accounts for which refills or expiry were recorded",
+            )?,
             append_batch_size: histogram("subledger_append_batch_size", "Commands per append", sizes)?,
             append_seconds: histogram("subledger_append_seconds", "Time of an append, to durable", short.clone())?,
             lane_queue_depth: IntGaugeVec::new(
@@ -104,6 +110,7 @@ impl Metrics {
         registry.register(Box::new(self.unmapped_prices.clone()))?;
         registry.register(Box::new(self.conflicting_claims.clone()))?;
         registry.register(Box::new(self.appended_events.clone()))?;
+        registry.register(Box::new(self.swept_accounts.clone()))?;
         registry.register(Box::new(self.append_batch_size.clone()))?;
         registry.register(Box::new(self.append_seconds.clone()))?;
         registry.register(Box::new(self.lane_queue_depth.clone()))?;

@@ -21,6 +21,7 @@ pub mod rebuild;
 pub mod receipt;
 pub mod service;
 pub mod simulate;
+pub mod sweep;
 pub mod verify;
 pub mod work;
 pub mod writer;

@@ -17,6 +17,7 @@ use crate::domain::draft::{Context, Draft};
 use crate::domain::event::Event;
 use crate::domain::ids::AccountId;
 use crate::domain::replay;
+use crate::domain::settle::credits_at;
 use crate::domain::standing::Standing;
 use crate::store::connect::Database;
 use crate::store::error::StoreError;
@@ -228,8 +229,8 @@ impl Life {
         let difference = Difference {
             plan: plan_of(&self.real, real),
             plan_by_draft: plan_of(&drafted, draft),
-            available: self.real.credits.available_at(question.now),
-            available_by_draft: drafted.credits.available_at(question.now),
+            available: credits_at(&self.real.id, &self.real.credits, real).available_at(question.now),
+            available_by_draft: credits_at(&drafted.id, &drafted.credits, draft).available_at(question.now),
             account: self.real.id,
             tally: self.tally,
         };

@@ -82,8 +82,7 @@ impl Account {
                     record.armed.insert(armed.line.clone());
                     changes.touched.insert((Kind::Invoice, armed.allowance.invoice.clone()));
                 }
-                let place = self.credits.allowances.partition_point(|known| known.cause < armed.allowance.cause);
-                self.credits.allowances.insert(place, armed.allowance.clone());
+                self.credits.arm(&armed.allowance);
             }
             Event::AllowanceAdvanced(progress) => self.advance(progress),
             Event::SubscriptionCreditsEnded(ended) => self.end_subscription_credits(ended, changes),
@@ -281,6 +280,8 @@ impl Account {
                 changes.touched.insert((Kind::ClosedLot, lot.id.to_string()));
                 changes.closed_lots.insert(lot.id, lot.clone());
             }
+            billing.closed_lots.retain(|_, lot| !lot.never_began());
+            changes.closed_lots.retain(|_, lot| !lot.never_began());
         }
         let credits = &mut self.credits;
         let mut lots = std::mem::take(&mut credits.lots);
@@ -403,6 +404,9 @@ impl Account {
     fn close_empty_lots(&mut self, changes: &mut Changes) {
         for lot in self.credits.take_empty_lots() {
             changes.touched.insert((Kind::ClosedLot, lot.id.to_string()));
+            if lot.never_began() {
+                continue;
+            }
             if let Some(billing) = &mut self.billing {
                 billing.closed_lots.insert(lot.id.to_string(), lot.clone());
             }

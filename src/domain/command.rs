@@ -20,7 +20,7 @@ use super::overrides::{
     Override, decide_override, decide_override_removal, decide_reinstatement, decide_suspension, refuse_suspended,
 };
 use super::rejection::Rejection;
-use super::settle::{settle_all, settle_clock};
+use super::settle::{settle_all, settle_clock, settle_idle};
 use super::stripe_object::StripeObject;
 use super::usage::{RecordUsage, decide_usage};
 
@@ -77,7 +77,7 @@ pub enum Command {
         reason: Option<String>,
     },
     Reinstate,
-    /// Record what the clock has made due.
+    /// Record what the clock has made due, but for the free plan's month, which waits for a spender.
     Settle,
     ApplyCatalog {
         digest: String,
@@ -210,7 +210,7 @@ pub fn decide(draft: &mut Draft<'_>, command: &Command, context: Context<'_>) ->
         Command::Suspend { reason } => decide_suspension(draft, reason.as_ref(), context),
         Command::Reinstate => decide_reinstatement(draft, context),
         Command::Settle => {
-            settle_clock(draft, context);
+            settle_idle(draft, context);
             Ok(Outcome::Done)
         }
         Command::ApplyCatalog { digest, catalog } => {

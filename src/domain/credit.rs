@@ -111,6 +111,23 @@ impl Lot {
         self.granted - self.remaining - self.clawed_back - self.expired
     }
 
+    /// A refill that its subscription did not live to see, although that was heard of later. Nobody could use it, and who
+    /// heard of the end in time never granted it.
+    pub fn never_began(&self) -> bool {
+        self.is_refill() && self.spent() == 0 && self.expires_at.is_some_and(|at| at <= self.effective_at)
+    }
+
+    /// A later month of a longer period.
+    fn is_refill(&self) -> bool {
+        self.source == LotSource::Plan && self.cause.contains('#')
+    }
+
+    /// Once it begins, at most so many credits of its subscription's earlier lots are kept. A refill of which nothing is
+    /// left to give, because another period has taken its place, begins nothing.
+    pub fn cap_on_earlier(&self) -> Option<i64> {
+        self.keeps_earlier.filter(|_| !self.is_refill() || self.claimed_back < self.granted)
+    }
+
     /// Takes in what another stream did to the same lot: both granted it, and each may have spent of it.
     pub fn merge(&mut self, other: &Self) {
         let left = (self.granted - self.spent() - other.spent()).max(0);
@@ -133,10 +150,19 @@ pub struct Allowance {
     pub cause: String,
     pub invoice: String,
     pub subscription: Option<String>,
+    /// The subscription's item, for a whole period.
+    pub item: Option<String>,
     pub period_start: DateTime<Utc>,
     pub period_end: DateTime<Utc>,
+    /// The end of the period that was billed; `period_end` is earlier if the subscription ended before.
+    pub billed_until: Option<DateTime<Utc>>,
+    /// From then on the item's next period, which began early, is refilled instead.
+    pub refills_until: Option<DateTime<Utc>>,
     /// What was paid for: one part for a whole period; for a proration, what was added and what was given up.
     pub parts: Vec<AllowancePart>,
+    /// The period began before the one before it was over, and the same invoice gives the rest of that back.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub begins_early: bool,
     /// The period is a free trial: the plan's trial policy says how much.
     #[serde(default, skip_serializing_if = "is_false")]
     pub trial: bool,
@@ -288,6 +314,16 @@ impl Credits {
             left -= taken;
         }
         draws
+    }
+
+    /// Takes an allowance in, or learns that a known one is refilled no longer than that.
+    pub fn arm(&mut self, allowance: &Allowance) {
+        if let Some(known) = self.allowances.iter_mut().find(|known| known.cause == allowance.cause) {
+            known.refills_until = allowance.refills_until;
+            return;
+        }
+        let place = self.allowances.partition_point(|known| known.cause < allowance.cause);
+        self.allowances.insert(place, allowance.clone());
     }
 
     /// Learns a price's lookup key. Of several that a price had, the same one is kept whatever came first.

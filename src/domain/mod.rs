@@ -1,6 +1,7 @@
 //! The rules: pure functions of state, command, catalog and a given time.
 
 pub mod account;
+pub mod allowance;
 pub mod billing;
 pub mod catalog;
 pub mod charge;
@@ -15,6 +16,7 @@ pub mod limits;
 pub mod money;
 pub mod overrides;
 pub mod payment;
+pub mod plan_change;
 pub mod rejection;
 pub mod replay;
 pub mod settle;

@@ -63,7 +63,7 @@ pub async fn accounts(client: &impl GenericClient, ids: &[&str]) -> Result<Vec<A
     rows.iter().map(account).collect()
 }
 
-fn account(row: &Row) -> Result<Account, StoreError> {
+pub(super) fn account(row: &Row) -> Result<Account, StoreError> {
     let credits: Credits = serde_json::from_str(row.get(3))?;
     Ok(Account { id: account_id(row.get(0))?, version: row.get(1), position: row.get(2), credits, billing: None })
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::GenericClient;
 
 use super::error::StoreError;
-use super::load::account_id;
+use super::load::{account, account_id};
 use super::log::{COLUMNS, StoredEvent, stored};
 use crate::domain::account::Account;
 use crate::domain::hold::HoldRecord;
@@ -32,6 +32,18 @@ pub async fn balance(client: &impl GenericClient, account: &str) -> Result<Optio
     let (id, version, position) = (account_id(row.get(0))?, row.get(1), row.get(3));
     let account = Account { id, version, position, credits, billing: None };
     Ok(Some(Balance { account, partition_id: row.get(4), position: row.get(5) }))
+}
+
+/// The hot part of accounts, in the order of their ids: those after `after`, at most `limit`.
+pub async fn balances_after(client: &impl GenericClient, after: &str, limit: i64) -> Result<Vec<Account>, StoreError> {
+    let rows = client
+        .query(
+            "/* balances_after */ select account_id, version, position, state::text from balances
+             where account_id > $1 order by account_id limit $2",
+            &[&after, &limit],
+        )
+        .await?;
+    rows.iter().map(account).collect()
 }
 
 /// A row of `billing_objects`.

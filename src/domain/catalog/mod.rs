@@ -73,6 +73,9 @@ pub struct Plan {
     pub while_paused: WhilePaused,
     #[serde(default)]
     pub clawback: ClawbackPolicy,
+    /// What an upgrade to the plan grants in the middle of a period.
+    #[serde(default, skip_serializing_if = "PlanChange::is_default")]
+    pub plan_change: PlanChange,
     /// Whether the subscription's quantity multiplies the credits.
     #[serde(default = "yes")]
     pub per_seat: bool,
@@ -174,6 +177,26 @@ pub enum WhilePaused {
 }
 
 impl WhilePaused {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What an upgrade grants for the rest of the period it falls in (on a yearly price: of the month). From the next one on the
+/// plan's own credits are granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlanChange {
+    /// The share of the difference between the plans that is paid for.
+    #[default]
+    Prorated,
+    /// The whole difference.
+    Full,
+    /// Nothing.
+    None,
+}
+
+impl PlanChange {
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -334,6 +357,7 @@ static BUILT_IN_FREE_PLAN: LazyLock<Plan> = LazyLock::new(|| Plan {
     grace_days: 0,
     while_paused: WhilePaused::Stop,
     clawback: ClawbackPolicy::WriteOff,
+    plan_change: PlanChange::Prorated,
     per_seat: true,
     overage: Overage::Deny,
     features: BTreeMap::new(),

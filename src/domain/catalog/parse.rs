@@ -8,8 +8,8 @@ use super::errors::{self, CatalogErrors, path, quoted};
 use super::reader::{Field, Reader, Section};
 use super::{
     Catalog, ClawbackPolicy, CostTier, CreditAllowance, CreditPack, DEFAULT_PACK_PRIORITY, Feature, FeatureGrant,
-    FeatureKind, Interval, Overage, PackPrice, Per, Plan, PlanPrice, Rollover, TrialCredits, TrialPolicy, WhilePaused,
-    WindowLimit, validate,
+    FeatureKind, Interval, Overage, PackPrice, Per, Plan, PlanChange, PlanPrice, Rollover, TrialCredits, TrialPolicy,
+    WhilePaused, WindowLimit, validate,
 };
 use crate::domain::money::Currency;
 use std::collections::BTreeMap;
@@ -81,6 +81,7 @@ impl Reader {
                 "grace_days",
                 "while_paused",
                 "clawback",
+                "plan_change",
                 "per_seat",
                 "overage",
                 "features",
@@ -99,6 +100,10 @@ impl Reader {
             grace_days: self.optional_integer(section, "grace_days").unwrap_or(0),
             while_paused: self.field(section, "while_paused").and_then(|f| self.while_paused(&f)).unwrap_or_default(),
             clawback: self.field(section, "clawback").and_then(|field| self.clawback(&field)).unwrap_or_default(),
+            plan_change: self
+                .field(section, "plan_change")
+                .and_then(|field| self.plan_change(&field))
+                .unwrap_or_default(),
             per_seat: self.optional_boolean(section, "per_seat").unwrap_or(true),
             overage: self.field(section, "overage").map(|field| self.overage(&field)).unwrap_or_default(),
             features: self.section(section, "features").map(|grants| self.grants(&grants)).unwrap_or_default(),
@@ -264,6 +269,11 @@ impl Reader {
         self.one_of(field, &[("stop", WhilePaused::Stop), ("keep", WhilePaused::Keep)])
     }
 
+    fn plan_change(&mut self, field: &Field<'_>) -> Option<PlanChange> {
+        let words = [("prorated", PlanChange::Prorated), ("full", PlanChange::Full), ("none", PlanChange::None)];
+        self.one_of(field, &words)
+    }
+
     /// What a plan says about features: `true`, `false`, `5`, `"unlimited"`, `["a", "b"]`, a table of `limit` and
     /// `values`, or, for a metered one, a table of `limit` and `per` or a list of such tables.
     fn grants(&mut self, section: &Section<'_>) -> BTreeMap<String, FeatureGrant> {
@@ -317,14 +327,13 @@ impl Reader {
             DeValue::Array(_) => Some(FeatureGrant { values: self.texts(field), ..FeatureGrant::default() }),
             DeValue::Table(table) => {
                 let section = Section { path: field.path.clone(), table };
-                self.refuse_unknown_names(&section, &["limit", "values", "overage"]);
+                self.refuse_unknown_names(&section, &["limit", "values"]);
                 let values = self.field(&section, "values").map(|values| self.texts(&values)).unwrap_or_default();
                 let limit = match is_limit {
                     true => self.required_integer(&section, "limit", "5"),
                     false => self.optional_integer(&section, "limit"),
                 };
-                let overage = self.field(&section, "overage").map(|field| self.overage(&field));
-                Some(FeatureGrant { limit, values, overage, ..FeatureGrant::default() })
+                Some(FeatureGrant { limit, values, ..FeatureGrant::default() })
             }
             other => {
                 self.unfit(field, other, "true, false, a number such as 5, or a list such as [\"a\", \"b\"]");

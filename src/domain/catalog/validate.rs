@@ -2,8 +2,8 @@
 
 use super::errors::{Problem, nearest, path, quoted};
 use super::{
-    Catalog, CostTier, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Overage, Plan, Rollover,
-    TrialCredits, WindowLimit,
+    Catalog, CostTier, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Overage, Plan, PlanChange,
+    Rollover, TrialCredits, WindowLimit,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -134,6 +134,15 @@ impl Rules<'_> {
             );
         }
         self.overage(&path(&at, "overage"), plan.overage);
+        if plan.plan_change != PlanChange::default()
+            && !grants_credits
+            && !self.unreadable.contains(&path(&at, "credits"))
+        {
+            self.problem(
+                &path(&at, "plan_change"),
+                "there are no credits for an upgrade to add (state a number of credits, or leave plan_change out)",
+            );
+        }
         let trial = path(&at, "trial");
         self.within(&path(&trial, "days"), plan.trial.days.into(), 0, MAX_TRIAL_DAYS);
         if let TrialCredits::Amount(credits) = plan.trial.credits {
