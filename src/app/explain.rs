@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::catalog::ActiveCatalog;
 use super::error::AppError;
-use super::history::{AsOf, read};
+use super::history::{Moment, read};
 use super::receipt::{Check, Receipt};
 use super::service::Service;
 use crate::domain::account::{Account, Changes};
@@ -161,7 +161,7 @@ impl Service {
     async fn explain_check(&self, receipt: &Receipt, asked: &Check) -> Result<Explanation, AppError> {
         let not_found = || AppError::ReceiptNotFound(receipt.to_string());
         let at = asked.at().ok_or_else(not_found)?;
-        let past = self.account_as_of(&asked.account, AsOf::Version { version: asked.version, at }).await?;
+        let past = self.account_at(&asked.account, Moment::Version { version: asked.version, at }).await?;
         let catalog = self.catalog_of(Some(&asked.catalog), at).await?;
         let context = Context { catalog: &catalog.catalog, catalog_digest: &catalog.digest, now: at };
         let credits = &past.account.credits;
