@@ -2,9 +2,12 @@
 
 pub mod account_cache;
 pub mod accounts;
+pub mod balance_cache;
+pub mod balance_reader;
 pub mod catalog;
 pub mod error;
 pub mod fold;
+pub mod follower;
 pub mod ingest;
 pub mod jobs;
 pub mod lane;

@@ -14,6 +14,7 @@ pub mod middleware;
 pub mod page;
 pub mod plans;
 pub mod problem;
+pub mod reading;
 pub mod request;
 pub mod routes;
 pub mod server;

@@ -151,6 +151,8 @@ impl Replica {
             pool_size: 8,
             queue_length,
             cached_accounts: 100_000,
+            cache_bytes: 256 << 20,
+            staleness: std::time::Duration::from_millis(250),
             stripe: StripeSettings {
                 webhook_secrets: vec![SECRET.to_owned()],
                 livemode: false,

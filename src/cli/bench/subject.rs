@@ -63,6 +63,8 @@ pub async fn start_lanes(
         pool_size: 4,
         queue_length: 8_192,
         cached_accounts: 200_000,
+        cache_bytes: 256 << 20,
+        staleness: Duration::from_millis(250),
         stripe: StripeSettings::default(),
     };
     Ok(Service::start(settings).await?)
