@@ -335,3 +335,6 @@ impl Drop for Load<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
