@@ -70,9 +70,10 @@ impl Balance {
 fn bytes_of(id: &AccountId, credits: &Credits) -> usize {
     let text = |text: &str| text.len() + PIECE_BYTES;
     let some = |text: &Option<String>| text.as_ref().map_or(0, |text| text.len() + PIECE_BYTES);
-    let lots = credits.lots.iter().map(|lot| {
-        size_of_val(lot) + text(&lot.cause) + some(&lot.subscription) + some(&lot.bought_by)
-    });
+    let lots = credits
+        .lots
+        .iter()
+        .map(|lot| size_of_val(lot) + text(&lot.cause) + some(&lot.subscription) + some(&lot.bought_by));
     let allowances = credits.allowances.iter().map(|allowance| {
         let parts = allowance.parts.iter().map(|part| size_of_val(part) + text(&part.price) + some(&part.lookup_key));
         size_of_val(allowance)

@@ -80,8 +80,7 @@ pub async fn list(
     let account = query.account(&state, &path).await?;
     let catalog = state.service.catalog.current();
     let features = catalog.catalog.features.iter();
-    let answers: Vec<CheckView> =
-        features.map(|feature| answer(&state, &catalog, &account, &feature.id, 1)).collect();
+    let answers: Vec<CheckView> = features.map(|feature| answer(&state, &catalog, &account, &feature.id, 1)).collect();
     Ok(HttpResponse::Ok().json(Data { data: answers }))
 }
 

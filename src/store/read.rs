@@ -47,11 +47,7 @@ pub struct Seen {
 
 /// Reads the balances of many accounts, each given with its partition. Like those of [`load`](super::load), the statement
 /// is sent when it is first polled.
-pub async fn balances(
-    client: &impl GenericClient,
-    ids: &[&str],
-    partitions: &[i16],
-) -> Result<Vec<Seen>, StoreError> {
+pub async fn balances(client: &impl GenericClient, ids: &[&str], partitions: &[i16]) -> Result<Vec<Seen>, StoreError> {
     // Laterally, behind an offset: row by row through the key, whatever the statistics say.
     let rows = client
         .query_typed(

@@ -297,7 +297,8 @@ async fn a_stream_linked_through_one_replica_is_the_accounts_on_all() {
 async fn names_that_mean_nothing_take_no_room() {
     let (ground, a, b) = two(Memory { bytes: 100_000, ..Memory::default() }).await;
     b.warm("user_1").await;
-    let checks: Vec<Value> = (0..1_000).map(|n| json!({"account": format!("nobody_{n}"), "feature": "export"})).collect();
+    let checks: Vec<Value> =
+        (0..1_000).map(|n| json!({"account": format!("nobody_{n}"), "feature": "export"})).collect();
     let body = json!({"checks": checks}).to_string();
     for _ in 0..5 {
         let reply = b.caller.ask(reqwest::Method::POST, "/v1/entitlements/check", &[], Some(body.clone())).await;
