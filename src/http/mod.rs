@@ -10,6 +10,7 @@ pub mod docs;
 pub mod entitlements;
 pub mod events;
 pub mod health;
+pub mod lookup;
 pub mod middleware;
 pub mod page;
 pub mod plans;
