@@ -135,17 +135,18 @@ impl Local {
     }
 
     fn observe(&self, metrics: &Metrics, route: &str, method: &Method, status: StatusCode, seconds: f64) {
+        let requests = || metrics.http_requests.with_label_values(&[route, method.as_str(), status.as_str()]);
+        let timed = || metrics.http_seconds.with_label_values(&[route, method.as_str()]);
+        // Anybody can make methods up.
+        if !self.scopes.iter().any(|(known, _)| known == method) {
+            requests().inc();
+            timed().observe(seconds);
+            return;
+        }
         let mut series = self.series.borrow_mut();
         let known = series.iter().position(|series| series.status == status && series.method == *method);
         let at = known.unwrap_or_else(|| {
-            // Anybody can make up methods; they are not kept.
-            let is_usual = self.scopes.iter().any(|(known, _)| known == method);
-            if !is_usual {
-                series.retain(|series| self.scopes.iter().any(|(known, _)| *known == series.method));
-            }
-            let requests = metrics.http_requests.with_label_values(&[route, method.as_str(), status.as_str()]);
-            let seconds = metrics.http_seconds.with_label_values(&[route, method.as_str()]);
-            series.push(Series { method: method.clone(), status, requests, seconds });
+            series.push(Series { method: method.clone(), status, requests: requests(), seconds: timed() });
             series.len() - 1
         });
         series[at].requests.inc();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::Client;
 use serde_json::Value;
+use subledger::startup::read_catalog;
 
 use super::load::{self, MakeRequest, Outcome};
 use super::report::median;
@@ -32,6 +33,8 @@ impl Bench<'_> {
         let accounts = self.arguments.accounts;
         let (url, database, partitions) = self.fresh("checks", self.arguments.partitions).await?;
         let (service, lanes) = subject::start_lanes(&database, partitions, 2).await?;
+        // Before anything happens, so that what it grants the accounts is granted.
+        service.apply_catalog(read_catalog(Path::new(CATALOG))?).await?;
         subject::open_accounts(&service, accounts).await?;
         subject::debit_each(&service, accounts, Keys::Timed).await?;
         stop(service, lanes).await;
@@ -60,6 +63,7 @@ impl Bench<'_> {
             return Err(BenchError::Subject(format!("only {held} of {accounts} accounts are in memory")));
         }
         let (resident, counted) = (grown / held, bytes / held);
+        eprintln!("  {resident:.0} bytes an account, counted as {counted:.0}");
         self.report.note(format!(
             "An account in memory for checks takes {resident:.0} bytes (the process grew by {:.0} MB for {held}), and \
              counts as {counted:.0}; a million take {:.0} MB, and need `SUBLEDGER_CACHE_BYTES` of {:.0} MB.",
