@@ -100,6 +100,8 @@ impl Running {
             pool_size: config.pool_size,
             queue_length: config.queue_length,
             cached_accounts: config.cached_accounts,
+            cache_bytes: config.cache_bytes,
+            staleness: Duration::from_millis(config.staleness_ms),
             stripe: StripeSettings {
                 webhook_secrets: config.webhook_secrets.clone(),
                 livemode: config.livemode,

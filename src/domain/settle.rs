@@ -86,7 +86,8 @@ pub fn credits_at(id: &AccountId, credits: &Credits, context: Context<'_>) -> Cr
     account.credits
 }
 
-fn is_clock_due(credits: &Credits, context: Context<'_>) -> bool {
+/// Whether anything has come due that [`credits_at`] would show.
+pub fn is_clock_due(credits: &Credits, context: Context<'_>) -> bool {
     !credits.allowances.is_empty()
         || credits.free_until.is_none_or(|until| until <= context.now)
         || credits.lots.iter().any(|lot| lot.is_expired_at(context.now))

@@ -6,9 +6,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::debits::created;
-use super::page::PageQuery;
 use super::problem::ApiError;
-use super::request::{MAX_JSON_BYTES, account_id, idempotency_key, number, parse_json, read_body, reason};
+use super::reading::{AsOf, ReadQuery};
+use super::request::{MAX_JSON_BYTES, account_id, idempotency_key, parse_json, read_body, reason};
 use super::server::State;
 use super::views::LotView;
 use crate::domain::catalog::DEFAULT_PACK_PRIORITY;
@@ -20,11 +20,11 @@ use crate::store::error::StoreError;
 /// What may be spent, and out of which lots.
 pub async fn get(
     path: web::Path<String>,
-    query: web::Query<PageQuery>,
+    query: web::Query<ReadQuery>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
-    let min_position = number(query.min_position.as_deref(), "min_position", 0, 0, i64::MAX)?;
-    let account = state.service.account_now(&account_id(&path)?, min_position).await?;
+    let (min_position, consistency) = (query.min_position()?, query.consistency()?);
+    let account = state.service.account_as_of(&account_id(&path)?, min_position, consistency).await?;
     let now = state.service.clock.now();
     let catalog = state.service.catalog.current();
     let unlimited = Standing::of(&account.credits, &catalog.catalog, now).is_unlimited();
@@ -37,6 +37,7 @@ pub async fn get(
         "unlimited": unlimited,
         "lots": lots,
         "position": account.position,
+        "as_of": AsOf::of(&account, now),
     })))
 }
 

@@ -1,12 +1,14 @@
 //! The route table: every route there is, and the scope each one needs.
 
+use std::rc::Rc;
+
 use actix_web::http::Method;
 use actix_web::http::header::{ALLOW, HeaderValue};
 use actix_web::middleware::from_fn;
 use actix_web::{HttpResponse, ResponseError, Route, web};
 
 use super::auth::Scope;
-use super::middleware::at_route;
+use super::middleware::{Local, at_route};
 use super::problem::ApiError;
 use super::{
     accounts, admin, billing, credits, debits, docs, entitlements, events, health, holds, overrides, plans, receipts,
@@ -119,11 +121,13 @@ impl RouteTable {
             allowed.sort_unstable();
             let allowed = allowed.join(", ");
             let other_methods = web::to(move || method_not_allowed(allowed.clone()));
-            let guarded = from_fn(move |request, next| at_route(path, scopes.clone(), request, next));
+            let local = Local::new(scopes);
+            let guarded = from_fn(move |request, next| at_route(path, Rc::clone(&local), request, next));
             app.service(resource.default_service(other_methods).wrap(guarded));
         }
         let unmatched = web::to(|| async { ApiError::NoSuchRoute.error_response() });
-        let counted = from_fn(|request, next| at_route("unmatched", Vec::new(), request, next));
+        let local = Local::new(Vec::new());
+        let counted = from_fn(move |request, next| at_route("unmatched", Rc::clone(&local), request, next));
         app.service(web::resource("/{path:.*}").default_service(unmatched).wrap(counted));
     }
 }

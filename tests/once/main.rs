@@ -13,5 +13,6 @@ mod lanes;
 mod load;
 mod orders;
 mod proxy;
+mod replicas;
 mod story;
 mod twins;

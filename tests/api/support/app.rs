@@ -112,6 +112,8 @@ impl TestApp {
             pool_size: 4,
             queue_length: setup.queue_length,
             cached_accounts: 4_096,
+            cache_bytes: 256 << 20,
+            staleness: std::time::Duration::from_millis(250),
             stripe: StripeSettings {
                 webhook_secrets: setup.webhook_secrets.clone(),
                 livemode: setup.livemode,
