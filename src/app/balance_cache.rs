@@ -89,7 +89,19 @@ fn bytes_of(id: &AccountId, credits: &Credits) -> usize {
     // A tree's smallest node has room for eleven.
     let nodes = credits.lookup_keys.len().div_ceil(6) * 11 * 2 * size_of::<String>();
     let keys = credits.lookup_keys.iter().map(|(price, key)| text(price) + text(key));
-    let lists = lots.sum::<usize>() + allowances.sum::<usize>() + access.sum::<usize>() + keys.sum::<usize>() + nodes;
+    let holds =
+        credits.holds.iter().map(|hold| size_of_val(hold) + some(&hold.feature) + size_of_val(&*hold.cover.lots));
+    let usage = credits.usage.features.iter().map(|(feature, counters)| 2 * size_of_val(counters) + 2 * text(feature));
+    let overrides =
+        credits.overrides.iter().map(|(feature, set)| 2 * size_of_val(set) + text(feature) + some(&set.reason));
+    let lists = lots.sum::<usize>()
+        + allowances.sum::<usize>()
+        + access.sum::<usize>()
+        + keys.sum::<usize>()
+        + nodes
+        + holds.sum::<usize>()
+        + usage.sum::<usize>()
+        + overrides.sum::<usize>();
     let own = size_of::<Credits>() + PIECE_BYTES + size_of::<(AccountId, Balance)>() + text(id.as_str());
     // A quarter more, as measured: tables grow ahead, and the allocator rounds up.
     (ENTRY_BYTES + own + 3 * PIECE_BYTES + lists) * 5 / 4

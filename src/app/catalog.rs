@@ -45,6 +45,13 @@ pub async fn recorded_catalog(client: &impl GenericClient) -> Result<Option<Reco
     }
 }
 
+impl ActiveCatalog {
+    /// The beginning of the digest: enough to find it by among those on record.
+    pub fn version(&self) -> &str {
+        self.digest.get(..12).unwrap_or(&self.digest)
+    }
+}
+
 /// The catalog that decisions are made under; replaced whole.
 #[derive(Debug, Clone)]
 pub struct CatalogHolder(Arc<RwLock<InForce>>);

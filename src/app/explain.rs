@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::catalog::ActiveCatalog;
 use super::error::AppError;
-use super::history::{Moment, read};
+use super::history::read;
 use super::receipt::{Check, Receipt};
 use super::service::Service;
 use crate::domain::account::{Account, Changes};
@@ -22,9 +22,11 @@ use crate::domain::event::Event;
 use crate::domain::ids::{AccountId, LotId};
 use crate::domain::rejection::Rejection;
 use crate::domain::replay;
+use crate::domain::settle::credits_at;
 use crate::domain::standing::{Entitlement, Standing, check};
 use crate::store::error::StoreError;
 use crate::store::log::{self, StoredEvent};
+use crate::store::partition::partition_of;
 
 /// A decision, and all that it followed from.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -161,10 +163,13 @@ impl Service {
     async fn explain_check(&self, receipt: &Receipt, asked: &Check) -> Result<Explanation, AppError> {
         let not_found = || AppError::ReceiptNotFound(receipt.to_string());
         let at = asked.at().ok_or_else(not_found)?;
-        let past = self.account_at(&asked.account, Moment::Version { version: asked.version, at }).await?;
+        let (account, _) = self.fold_while(&asked.account, |event| event.version <= asked.version).await?;
+        if account.version != asked.version {
+            return Err(not_found());
+        }
         let catalog = self.catalog_of(Some(&asked.catalog), at).await?;
         let context = Context { catalog: &catalog.catalog, catalog_digest: &catalog.digest, now: at };
-        let credits = &past.account.credits;
+        let credits = &credits_at(&account.id, &account.credits, context);
         let answer = check(credits, context.catalog, &asked.feature, asked.quantity, at);
         let available = credits.available_at(at);
         Ok(Explanation {
@@ -172,9 +177,9 @@ impl Service {
             kind: "check".to_owned(),
             account: asked.account.clone(),
             at,
-            partition: past.partition_id,
-            position: past.position,
-            version: past.account.version,
+            partition: partition_of(asked.account.as_str(), self.partitions),
+            position: account.position,
+            version: account.version,
             catalog: catalog.digest.clone(),
             plan: answer.plan.clone(),
             allowed: answer.allowed,

@@ -30,11 +30,6 @@ pub enum Moment {
     Time(DateTime<Utc>),
     /// In the account's partition.
     Position(i64),
-    /// In the account's own stream, seen at a time.
-    Version {
-        version: i64,
-        at: DateTime<Utc>,
-    },
 }
 
 /// An account as it stood.
@@ -51,24 +46,17 @@ pub struct Past {
     pub catalog: Arc<ActiveCatalog>,
 }
 
-impl Past {
-    pub fn context(&self) -> Context<'_> {
-        Context { catalog: &self.catalog.catalog, catalog_digest: &self.catalog.digest, now: self.at }
-    }
-}
-
 impl Service {
     /// An account, by its own id, as it stood at a moment that has been.
     pub async fn account_at(&self, id: &AccountId, moment: Moment) -> Result<Past, AppError> {
         let partition_id = partition_of(id.as_str(), self.partitions);
         let at = match moment {
-            Moment::Time(at) | Moment::Version { at, .. } => Some(at),
+            Moment::Time(at) => Some(at),
             Moment::Position(wanted) => self.time_of_position(partition_id, wanted).await?,
         };
         let is_past = |event: &StoredEvent| match moment {
             Moment::Time(at) => event.at <= at,
             Moment::Position(position) => event.position <= position,
-            Moment::Version { version, .. } => event.version <= version,
         };
         let (mut account, changes) = self.fold_while(id, is_past).await?;
         let not_found = || AppError::AccountNotFound(id.to_string());

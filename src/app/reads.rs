@@ -3,14 +3,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
+
 use super::balance_cache::Balance;
 use super::balance_reader::Reading;
+use super::catalog::ActiveCatalog;
 use super::error::AppError;
+use super::history::{Moment, Past};
 use super::service::Service;
+use crate::domain::account::Account;
 use crate::domain::credit::Credits;
 use crate::domain::draft::Context;
 use crate::domain::ids::{AccountId, Ownership};
 use crate::domain::settle::{credits_at, is_clock_due};
+use crate::domain::standing::Standing;
 use crate::store::log;
 
 /// How long a read waits for `min_position`.
@@ -62,21 +68,48 @@ pub struct AccountNow {
     pub position: i64,
     /// What is said is no older than this.
     pub read_at: Instant,
+    /// The moment that refills, expiry and limits are evaluated at.
+    pub at: DateTime<Utc>,
+    /// The catalog in force at that moment.
+    pub catalog: Arc<ActiveCatalog>,
+}
+
+impl AccountNow {
+    pub fn standing(&self) -> Standing<'_> {
+        Standing::of(&self.credits, &self.catalog.catalog, self.at)
+    }
+}
+
+impl From<Past> for AccountNow {
+    fn from(past: Past) -> Self {
+        let Past { account, at, partition_id, position, catalog, .. } = past;
+        let Account { id, credits, version, .. } = account;
+        let (credits, read_at) = (Arc::new(credits), Instant::now());
+        Self { id, credits, version, partition_id, position, read_at, at, catalog }
+    }
+}
+
+/// What a caller asks of a read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Read {
+    pub min_position: i64,
+    pub consistency: Consistency,
+    /// The past, in place of the present.
+    pub as_of: Option<Moment>,
 }
 
 impl Service {
     /// Reads an account by its own id or by a Stripe id linked to it, at `min_position` or later, as the database has it.
     pub async fn account_now(&self, name: &AccountId, min_position: i64) -> Result<AccountNow, AppError> {
-        self.account_as_of(name, min_position, Consistency::Strong).await
+        self.account(name, Read { min_position, consistency: Consistency::Strong, as_of: None }).await
     }
 
-    /// The same, from memory if that is fresh enough.
-    pub async fn account_as_of(
-        &self,
-        name: &AccountId,
-        min_position: i64,
-        consistency: Consistency,
-    ) -> Result<AccountNow, AppError> {
+    /// The same, from memory if that is fresh enough, or out of the log if it is the past.
+    pub async fn account(&self, name: &AccountId, read: Read) -> Result<AccountNow, AppError> {
+        let Read { min_position, consistency, as_of } = read;
+        if let Some(moment) = as_of {
+            return Ok(self.past(name, moment).await?.into());
+        }
         let reason = match consistency {
             Consistency::Strong => ReadThrough::Strong,
             Consistency::Bounded => match self.remembered(name, min_position) {
@@ -151,7 +184,13 @@ impl Service {
         if is_clock_due(&credits, context) {
             credits = Arc::new(credits_at(&id, &credits, context));
         }
-        AccountNow { id, credits, version, partition_id, position, read_at }
+        AccountNow { id, credits, version, partition_id, position, read_at, at: now, catalog }
+    }
+
+    /// The past of an account, by its own id or by a Stripe id linked to it.
+    pub async fn past(&self, name: &AccountId, moment: Moment) -> Result<Past, AppError> {
+        let id = self.resolve(name).await?;
+        self.account_at(&id, moment).await
     }
 
     /// Whether the database answers.

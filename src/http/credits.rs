@@ -14,7 +14,6 @@ use super::views::LotView;
 use crate::domain::catalog::DEFAULT_PACK_PRIORITY;
 use crate::domain::command::{Command, Grant, Outcome};
 use crate::domain::credit::LotSource;
-use crate::domain::standing::Standing;
 use crate::store::error::StoreError;
 
 /// What may be spent, and out of which lots.
@@ -23,21 +22,18 @@ pub async fn get(
     query: web::Query<ReadQuery>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
-    let (min_position, consistency) = (query.min_position()?, query.consistency()?);
-    let account = state.service.account_as_of(&account_id(&path)?, min_position, consistency).await?;
-    let now = state.service.clock.now();
-    let catalog = state.service.catalog.current();
-    let unlimited = Standing::of(&account.credits, &catalog.catalog, now).is_unlimited();
+    let account = state.service.account(&account_id(&path)?, query.read(state.service.clock.now())?).await?;
+    let now = account.at;
     let lots: Vec<LotView> =
         account.credits.lots.iter().filter(|lot| lot.held > 0 || !lot.is_expired_at(now)).map(LotView::of).collect();
     Ok(HttpResponse::Ok().json(json!({
         "available": account.credits.available_at(now),
         "held": account.credits.held(),
         "debt": account.credits.debt,
-        "unlimited": unlimited,
+        "unlimited": account.standing().is_unlimited(),
         "lots": lots,
         "position": account.position,
-        "as_of": AsOf::of(&account, now),
+        "as_of": AsOf::of(&account),
     })))
 }
 

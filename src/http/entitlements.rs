@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::problem::{ApiError, Problem};
-use super::reading::{AsOf, Data, consistency, min_position};
+use super::reading::{AsOf, Data, as_of, consistency, min_position};
 use super::request::{MAX_JSON_BYTES, account_id, number, parse_json, read_body};
 use super::server::State;
-use crate::app::catalog::ActiveCatalog;
-use crate::app::reads::{AccountNow, Consistency};
+use crate::app::reads::{AccountNow, Consistency, Read};
+use crate::app::receipt::{Check, Receipt};
 use crate::domain::command::MAX_AMOUNT;
 use crate::domain::rejection::Rejection;
 use crate::domain::standing::{Entitlement, check};
@@ -23,6 +23,7 @@ pub struct CheckQuery {
     quantity: Option<String>,
     min_position: Option<String>,
     consistency: Option<String>,
+    as_of: Option<String>,
 }
 
 impl CheckQuery {
@@ -33,7 +34,11 @@ impl CheckQuery {
     async fn account(&self, state: &State, name: &str) -> Result<AccountNow, ApiError> {
         let min_position = min_position(self.min_position.as_deref())?;
         let consistency = consistency(self.consistency.as_deref())?;
-        Ok(state.service.account_as_of(&account_id(name)?, min_position, consistency).await?)
+        let as_of = match &self.as_of {
+            None => None,
+            Some(moment) => as_of(Some(moment), state.service.clock.now())?,
+        };
+        Ok(state.service.account(&account_id(name)?, Read { min_position, consistency, as_of }).await?)
     }
 }
 
@@ -42,22 +47,30 @@ impl CheckQuery {
 struct CheckView {
     #[serde(flatten)]
     entitlement: Entitlement,
+    receipt: String,
     as_of: AsOf,
 }
 
-fn answer(state: &State, catalog: &ActiveCatalog, account: &AccountNow, feature: &str, quantity: i64) -> CheckView {
-    let now = state.service.clock.now();
-    let entitlement = check(&account.credits, &catalog.catalog, feature, quantity, now);
-    CheckView { entitlement, as_of: AsOf::of(account, now) }
+fn answer(account: &AccountNow, feature: &str, quantity: i64) -> CheckView {
+    let entitlement = check(&account.credits, &account.catalog.catalog, feature, quantity, account.at);
+    let receipt = Receipt::Check(Check {
+        account: account.id.clone(),
+        version: account.version,
+        at_us: account.at.timestamp_micros(),
+        feature: feature.to_owned(),
+        quantity,
+        catalog: account.catalog.version().to_owned(),
+        allowed: entitlement.allowed,
+    });
+    CheckView { entitlement, receipt: receipt.to_string(), as_of: AsOf::of(account) }
 }
 
 /// An answer for a feature that has to be in the catalog.
-fn answer_known(state: &State, account: &AccountNow, feature: &str, quantity: i64) -> Result<CheckView, ApiError> {
-    let catalog = state.service.catalog.current();
-    if catalog.catalog.feature(feature).is_none() {
+fn answer_known(account: &AccountNow, feature: &str, quantity: i64) -> Result<CheckView, ApiError> {
+    if account.catalog.catalog.feature(feature).is_none() {
         return Err(ApiError::from(Rejection::UnknownFeature { feature: feature.to_owned() }));
     }
-    Ok(answer(state, &catalog, account, feature, quantity))
+    Ok(answer(account, feature, quantity))
 }
 
 /// One feature.
@@ -69,7 +82,7 @@ pub async fn get(
     let (account, feature) = path.into_inner();
     let quantity = query.quantity()?;
     let account = query.account(&state, &account).await?;
-    Ok(HttpResponse::Ok().json(answer_known(&state, &account, &feature, quantity)?))
+    Ok(HttpResponse::Ok().json(answer_known(&account, &feature, quantity)?))
 }
 
 /// Every feature of the catalog.
@@ -79,9 +92,8 @@ pub async fn list(
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
     let account = query.account(&state, &path).await?;
-    let catalog = state.service.catalog.current();
-    let features = catalog.catalog.features.iter();
-    let answers: Vec<CheckView> = features.map(|feature| answer(&state, &catalog, &account, &feature.id, 1)).collect();
+    let features = account.catalog.catalog.features.iter();
+    let answers: Vec<CheckView> = features.map(|feature| answer(&account, &feature.id, 1)).collect();
     Ok(HttpResponse::Ok().json(Data { data: answers }))
 }
 
@@ -142,7 +154,8 @@ async fn one_check(state: &State, row: Value) -> Result<Checked, ApiError> {
     }
     let consistency: Consistency = consistency(check.consistency.as_deref())?;
     let name = account_id(&check.account)?;
-    let account = state.service.account_as_of(&name, check.min_position, consistency).await?;
-    let entitlement = answer_known(state, &account, &check.feature, check.quantity)?;
+    let read = Read { min_position: check.min_position, consistency, as_of: None };
+    let account = state.service.account(&name, read).await?;
+    let entitlement = answer_known(&account, &check.feature, check.quantity)?;
     Ok(Checked::Answered { status: 200, entitlement })
 }

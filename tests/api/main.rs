@@ -11,6 +11,7 @@ mod debits;
 mod entitlements;
 mod events;
 mod health;
+mod history;
 mod holds;
 mod overrides;
 mod plan_changes;
