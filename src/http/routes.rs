@@ -45,8 +45,8 @@ impl RouteTable {
         use Scope::{Admin, Bill, Read, Spend};
         Self(routes![
             // Tried in this order, so the routes that are called before every unit of work come first.
-            POST "/v1/accounts/{account}/credits/debits" Some(Spend) => debits::debit,
             GET "/v1/accounts/{account}/entitlements/{feature}" Some(Read) => entitlements::get,
+            POST "/v1/accounts/{account}/credits/debits" Some(Spend) => debits::debit,
             POST "/webhooks/stripe" None => webhooks::receive,
             PUT "/v1/accounts/{account}" Some(Bill) => accounts::put,
             GET "/v1/accounts/{account}" Some(Read) => accounts::get,

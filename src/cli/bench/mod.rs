@@ -1,6 +1,7 @@
 //! `subledger bench`: subjects and yardsticks in one run, alternating, medians, settings printed.
 
 mod checks;
+mod hot;
 mod load;
 mod report;
 mod subject;
@@ -47,7 +48,7 @@ pub struct Arguments {
     /// Partitions of the ledger
     #[arg(long, default_value_t = subledger::config::DEFAULT_PARTITIONS)]
     partitions: i16,
-    /// Only these parts: lanes, http, checks, growth, rebuild
+    /// Only these parts: lanes, http, hot, checks, growth, rebuild
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Where to write the report; absent: only print it
@@ -135,6 +136,9 @@ async fn measure(arguments: &Arguments) -> Result<Report, BenchError> {
     }
     if wants("http") {
         bench.http().await?;
+    }
+    if wants("hot") {
+        bench.hot().await?;
     }
     if wants("checks") {
         bench.checks().await?;

@@ -121,7 +121,7 @@ pub enum Keys {
 }
 
 impl Keys {
-    fn make(self) -> Uuid {
+    pub fn make(self) -> Uuid {
         match self {
             Self::Timed => Uuid::now_v7(),
             Self::Random => Uuid::new_v4(),
