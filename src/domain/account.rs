@@ -177,6 +177,9 @@ impl Account {
         ours.allowances.sort_by(|a, b| a.cause.cmp(&b.cause));
         let learnt = theirs.lookup_keys.into_iter().chain(ours.lookup_keys.clone());
         learnt.for_each(|(price, key)| ours.learn_lookup_key(&price, &key));
+        for (subscription, caps) in theirs.caps {
+            caps.into_iter().for_each(|(begins, cap)| ours.learn_cap(&subscription, begins, cap));
+        }
         let mut billing = absorbed.billing.clone();
         let closed = std::mem::take(&mut billing.closed_lots);
         for lot in theirs.lots.into_iter().chain(closed.into_values()) {
@@ -293,6 +296,9 @@ impl Account {
         }
         if let Some(progress) = &granted.allowance {
             self.advance(progress);
+        }
+        if let (Some(subscription), Some(cap)) = (&lot.subscription, lot.keeps_earlier) {
+            self.credits.learn_cap(subscription, lot.effective_at, cap);
         }
         self.credits.insert_lot(lot);
         self.close_empty_lots(changes);

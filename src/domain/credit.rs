@@ -211,6 +211,10 @@ pub struct Credits {
     /// it by its lookup key alone.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub lookup_keys: BTreeMap<String, String>,
+    /// By subscription, when its newest lots of a capped rollover begin, and how much of earlier ones they let be kept.
+    /// Such a lot may be used up, and gone from here, before the earlier ones are.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub caps: BTreeMap<String, BTreeMap<DateTime<Utc>, i64>>,
     /// Open holds, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub holds: Vec<Hold>,
@@ -281,6 +285,16 @@ impl Credits {
         let parts = self.allowances.iter_mut().flat_map(|allowance| &mut allowance.parts);
         for part in parts.filter(|part| part.price == price) {
             part.lookup_key = self.lookup_keys.get(price).cloned();
+        }
+    }
+
+    /// Remembers from when on a subscription's earlier lots are capped. Two are enough, whatever came first: the one in
+    /// force, and one that was paid for before it begins.
+    pub fn learn_cap(&mut self, subscription: &str, begins: DateTime<Utc>, cap: i64) {
+        let caps = self.caps.entry(subscription.to_owned()).or_default();
+        caps.insert(begins, cap);
+        if caps.len() > 2 {
+            caps.pop_first();
         }
     }
 

@@ -3,8 +3,6 @@
 //! Every rule here is a function of the *set* of known facts, and marks what it has done in the account, so that
 //! settling after each fact gives the same end as settling once after all of them, in any order.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, Months, TimeDelta, Utc};
 
 use super::account::{Account, Changes};
@@ -269,22 +267,14 @@ fn window_cause(allowance: &Allowance, window: u32) -> String {
 /// whichever of them was heard of first.
 fn cap_rollover(draft: &mut Draft<'_>, now: DateTime<Utc>) {
     let credits = &draft.account.credits;
-    let closed = draft.account.billing.iter().flat_map(|billing| billing.closed_lots.values());
-    let begun = |lot: &&Lot| lot.keeps_earlier.is_some() && lot.effective_at <= now;
-    let mut newest: BTreeMap<&Option<String>, &Lot> = BTreeMap::new();
-    for lot in credits.lots.iter().chain(closed).filter(begun) {
-        let known = newest.entry(&lot.subscription).or_insert(lot);
-        if lot.effective_at > known.effective_at {
-            *known = lot;
-        }
-    }
     let mut lots = Vec::new();
-    for (subscription, next) in newest {
-        let mut kept = next.keeps_earlier.unwrap_or(0);
+    for (subscription, caps) in &credits.caps {
+        let Some((begins, cap)) = caps.range(..=now).next_back() else { continue };
+        let mut kept = *cap;
         let earlier = credits.lots.iter().filter(|lot| {
-            lot.subscription == *subscription
+            lot.subscription.as_ref() == Some(subscription)
                 && lot.source == LotSource::Plan
-                && lot.effective_at < next.effective_at
+                && lot.effective_at < *begins
                 && !lot.is_expired_at(now)
         });
         for lot in earlier {
