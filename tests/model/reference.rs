@@ -576,6 +576,8 @@ impl Ledger {
     /// Takes a fact in, and does what follows from it. The free month waits for a spender.
     pub fn fact(&mut self, now: i64, change: impl FnOnce(&mut Self)) {
         self.end_holds(now);
+        // What was due before makes a debt good before what is new.
+        self.refill(now);
         change(self);
         self.refill(now);
         self.expire(now);
