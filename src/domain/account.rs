@@ -244,22 +244,22 @@ impl Account {
     }
 
     fn end_subscription_credits(&mut self, ended: &SubscriptionCreditsEnded, changes: &mut Changes) {
+        let ends = |lot: &Lot| {
+            let of_subscription = lot.subscription.as_deref() == Some(ended.subscription.as_str());
+            let of_free_plan = lot.source == LotSource::FreePlan && ended.restarts_free_plan;
+            (of_subscription || of_free_plan) && lot.expires_at.is_none_or(|known| known > ended.at)
+        };
         if let Some(billing) = &mut self.billing {
-            let closed = billing.closed_lots.values_mut();
-            for lot in closed.filter(|lot| lot.subscription.as_deref() == Some(ended.subscription.as_str())) {
-                lot.expires_at = Some(lot.expires_at.map_or(ended.at, |known| known.min(ended.at)));
+            for lot in billing.closed_lots.values_mut().filter(|lot| ends(lot)) {
+                lot.expires_at = Some(ended.at);
                 changes.touched.insert((Kind::ClosedLot, lot.id.to_string()));
                 changes.closed_lots.insert(lot.id, lot.clone());
             }
         }
         let credits = &mut self.credits;
         let mut lots = std::mem::take(&mut credits.lots);
-        for lot in &mut lots {
-            let of_subscription = lot.subscription.as_deref() == Some(ended.subscription.as_str());
-            let of_free_plan = lot.source == LotSource::FreePlan && ended.restarts_free_plan;
-            if of_subscription || of_free_plan {
-                lot.expires_at = Some(lot.expires_at.map_or(ended.at, |known| known.min(ended.at)));
-            }
+        for lot in lots.iter_mut().filter(|lot| ends(lot)) {
+            lot.expires_at = Some(ended.at);
         }
         for lot in lots {
             credits.insert_lot(lot);

@@ -64,6 +64,8 @@ fn is_clock_due(credits: &Credits, context: Context<'_>) -> bool {
         || credits.free_until.is_none_or(|until| until <= context.now)
         || credits.lots.iter().any(|lot| lot.is_expired_at(context.now))
         || credits.holds.iter().any(|hold| hold.is_expired_at(context.now))
+        // One that was paid for in advance may begin by now.
+        || !beyond_caps(credits, context.now).is_empty()
 }
 
 fn arm_allowances(draft: &mut Draft<'_>) {
@@ -266,7 +268,13 @@ fn window_cause(allowance: &Allowance, window: u32) -> String {
 /// With a capped rollover, what is left of a subscription's earlier lots beyond the cap expires as the next one begins,
 /// whichever of them was heard of first.
 fn cap_rollover(draft: &mut Draft<'_>, now: DateTime<Utc>) {
-    let credits = &draft.account.credits;
+    let lots = beyond_caps(&draft.account.credits, now);
+    if !lots.is_empty() {
+        draft.emit(Event::CreditsExpired(CreditsExpired { lots }));
+    }
+}
+
+fn beyond_caps(credits: &Credits, now: DateTime<Utc>) -> Vec<Draw> {
     let mut lots = Vec::new();
     for (subscription, caps) in &credits.caps {
         let Some((begins, cap)) = caps.range(..=now).next_back() else { continue };
@@ -285,9 +293,7 @@ fn cap_rollover(draft: &mut Draft<'_>, now: DateTime<Utc>) {
             }
         }
     }
-    if !lots.is_empty() {
-        draft.emit(Event::CreditsExpired(CreditsExpired { lots }));
-    }
+    lots
 }
 
 /// What the catalog says an allowance is worth.

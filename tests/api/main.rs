@@ -15,6 +15,7 @@ mod holds;
 mod plans;
 mod problems;
 mod receipts;
+mod scripts;
 mod support;
 mod tour;
 mod webhooks;

@@ -11,6 +11,7 @@ mod subject;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use reference::Charge;
 use script::{Play, Script, Step};
 use subject::{Offer, Subject};
 
@@ -85,6 +86,43 @@ fn run(cases: u32) {
         Ok(()) => {}
         Err(TestError::Fail(reason, _)) => panic!("the shortest script that goes wrong: {reason}"),
         Err(TestError::Abort(reason)) => panic!("given up: {reason}"),
+    }
+}
+
+/// The shortest scripts that once went wrong.
+#[test]
+fn what_once_went_wrong_ends_as_the_reference_says() {
+    let scripts = [
+        // A capped plan's newest month went to a debt, and the months before it were kept whole, until Stripe's objects
+        // happened to be in memory.
+        vec![
+            Step::Subscribe { price: 4, seats: 1 },
+            Step::BuyPack { pack: 1 },
+            Step::Debit(Charge::Amount(100)),
+            Step::Dispute { purchase: 1 },
+        ],
+        // What a free month had paid of a debt came back to it after the free plan had started afresh.
+        vec![
+            Step::Subscribe { price: 2, seats: 1 },
+            Step::Debit(Charge::Amount(70)),
+            Step::Refund { purchase: 0, quarters: 3 },
+            Step::Cancel,
+            Step::Grant { amount: 1, priority: 1, begins_in_days: 0, days: None },
+            Step::Subscribe { price: 0, seats: 1 },
+            Step::Cancel,
+            Step::FailRefund { purchase: 0 },
+        ],
+        // A capped plan's next month was paid for early, and its beginning went by unseen while a free month still ran.
+        vec![
+            Step::Settle,
+            Step::Subscribe { price: 0, seats: 1 },
+            Step::Renew { price: None, days_late: -20 },
+            Step::WaitForChange { just_before: false },
+        ],
+    ];
+    let offer = Offer::new();
+    for script in scripts {
+        play(&offer, &script).unwrap_or_else(|problem| panic!("{problem}"));
     }
 }
 
