@@ -42,7 +42,8 @@ for patch in "${patches[@]}"; do
     elif run "$tests"; then
         outcome="SURVIVES"
     else
-        outcome="killed by $(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$copy.log" | head -n 1)"
+        killer=$(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$copy.log" | head -n 1)
+        outcome="killed by ${killer:-the time it takes}"
     fi
     case $outcome in killed*) ;; *) bad=$((bad + 1)) ;; esac
     printf '%-24s %4d s  %s\n' "$(basename "$patch" .patch)" $((SECONDS - started)) "$outcome"

@@ -213,16 +213,18 @@ async fn sixty_four_clients_spend_ten_thousand_credits_through_two_programs_and_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: part of make test-long"]
 async fn so_they_do_when_every_request_is_sent_twice_and_some_hold_before_they_spend() {
     drain(Way { twice: true, holds: true, ..Way::default() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn so_they_do_when_a_replica_is_killed_in_the_middle() {
-    drain(Way { kill: true, ..Way::default() }).await;
+async fn so_they_do_when_every_request_is_sent_twice_and_a_replica_is_killed_in_the_middle() {
+    drain(Way { twice: true, kill: true, ..Way::default() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: part of make test-long"]
 async fn so_they_do_when_a_replica_is_killed_while_everything_is_sent_twice_and_some_hold() {
     drain(Way { twice: true, holds: true, kill: true }).await;
 }
