@@ -3,9 +3,9 @@
 
 #[path = "../model/prices.rs"]
 mod prices;
-#[path = "../model/reference.rs"]
+#[path = "../model/reference/mod.rs"]
 mod reference;
-#[path = "../model/script.rs"]
+#[path = "../model/script/mod.rs"]
 mod script;
 
 use proptest::strategy::{Strategy, ValueTree};
