@@ -87,6 +87,8 @@ async fn fill(database: &Database, debits: usize, accounts: usize) -> Result<(),
         pool_size: 4,
         queue_length: 10_000,
         cached_accounts: 4 * accounts,
+        cache_bytes: 256 << 20,
+        staleness: std::time::Duration::from_millis(250),
         stripe: StripeSettings::default(),
     };
     let (service, lanes) = Service::start(settings).await?;

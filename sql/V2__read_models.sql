@@ -28,7 +28,7 @@ create table billing_objects (
 -- Callers name a hold alone. Other objects are asked for by account.
 create index billing_objects_hold on billing_objects (object_id) where kind = 'hold';
 comment on table billing_objects is
-    'One row for each Stripe object an account has, for each lot that is used up or expired, and for each hold. The views below give them names and columns.';
+    'One row for each Stripe object an account has, for each lot that is used up or expired, for each hold, and for each day of usage that is over. The views below give them names and columns.';
 comment on column billing_objects.state is 'src/domain/billing.rs; what webhooks are folded into.';
 
 create view subscriptions as
@@ -100,11 +100,17 @@ select account_id, object_id as hold_id, state ->> 'status' as status, (state ->
        (state ->> 'captured')::bigint as captured, state ->> 'feature' as feature,
        (state ->> 'expires_at')::timestamptz as expires_at, sort_at as created_at
 from billing_objects where kind = 'hold';
+create view usage_days as
+select account_id, object_id as day, uses.key as feature,
+       (uses.value ->> 'used')::bigint as used, (uses.value ->> 'credits')::bigint as credits
+from billing_objects cross join lateral json_each(state) as uses where kind = 'usage_day';
 
 comment on view subscriptions is 'Stripe subscriptions, as last heard of.';
 comment on view invoices is 'Stripe invoices, as last heard of.';
 comment on view payments is 'PaymentIntents with what became of them; refunds and disputes are in billing_objects.state.';
 comment on view credit_purchases is 'Checkout sessions that sell credit packs.';
+comment on view usage_days is
+    'What was used of features on each day (UTC) that is over, with the credits that debits took; an account''s last day is in balances.state.';
 comment on view credit_lots is 'All lots, spendable and closed.';
 comment on view holds is 'All holds. One whose expires_at has passed is expired, whether or not the row says so yet.';
 

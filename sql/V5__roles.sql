@@ -26,6 +26,6 @@ begin
         grant select, insert, update, delete
             on balances, billing_objects, stripe_links, inbox, account_profiles, api_keys to subledger_service;
         grant select, insert on idempotency to subledger_service;
-        grant select on subscriptions, invoices, payments, credit_purchases, credit_lots to subledger_service;
+        grant select on subscriptions, invoices, payments, credit_purchases, credit_lots, usage_days to subledger_service;
     end if;
 end $$;

@@ -79,6 +79,8 @@ enum CatalogCommand {
     Apply { file: PathBuf },
     /// Show the catalog in force
     Show,
+    /// Live through the log again under a draft, and say who would have been granted, refused or charged differently
+    Simulate(ledger::SimulateArguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -215,6 +217,7 @@ async fn catalog(command: CatalogCommand, config: &Config, json: bool) -> Result
                 if is_new { "applied; running services take it over when they start" } else { "in force already" };
             print(json, &json!({"version": version, "is_new": is_new}), &format!("version {version}: {text}"));
         }
+        CatalogCommand::Simulate(arguments) => return ledger::simulate(arguments, config, json).await,
         CatalogCommand::Show => {
             let (ground, running) = open(config).await?;
             let active = running.service.catalog.current();

@@ -34,8 +34,12 @@ pub struct Config {
     pub pool_size: usize,
     pub queue_length: usize,
     pub cached_accounts: usize,
+    pub cache_bytes: usize,
+    pub staleness_ms: u64,
     pub http_workers: usize,
     pub inbox_retention_days: u32,
+    /// 0: never.
+    pub sweep_interval_seconds: u64,
 }
 
 /// How log lines look.
@@ -63,9 +67,15 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("SUBLEDGER_LANES", "in-process writers [2]"),
     ("SUBLEDGER_POOL_SIZE", "database connections for reading [8]"),
     ("SUBLEDGER_QUEUE_LENGTH", "commands that may wait for a lane before callers are turned away [4096]"),
-    ("SUBLEDGER_CACHED_ACCOUNTS", "accounts kept in memory [200000]"),
+    ("SUBLEDGER_CACHED_ACCOUNTS", "accounts kept in memory for writing [200000]"),
+    ("SUBLEDGER_CACHE_BYTES", "memory for accounts that are read [268435456]"),
+    ("SUBLEDGER_STALENESS_MS", "how old an answer from memory may be; 0: none is from memory [250]"),
     ("SUBLEDGER_HTTP_WORKERS", "HTTP threads [one for each core]"),
     ("SUBLEDGER_INBOX_RETENTION_DAYS", "days that applied webhook bodies are kept [90]"),
+    (
+        "SUBLEDGER_SWEEP_INTERVAL_SECONDS",
+        "how often refills and expiry of idle accounts are recorded; 0: when somebody asks [3600]",
+    ),
     ("RUST_LOG", "log filter [info]"),
 ];
 
@@ -158,9 +168,12 @@ impl Config {
             pool_size: source.number("SUBLEDGER_POOL_SIZE", 8, 2, 1_000)?,
             queue_length: source.number("SUBLEDGER_QUEUE_LENGTH", 4_096, 16, 1_000_000)?,
             cached_accounts: source.number("SUBLEDGER_CACHED_ACCOUNTS", 200_000, 1_024, 100_000_000)?,
+            cache_bytes: source.number("SUBLEDGER_CACHE_BYTES", 256 << 20, 0, 1 << 40)?,
+            staleness_ms: source.number("SUBLEDGER_STALENESS_MS", 250, 0, 60_000)? as u64,
             http_workers: source.number("SUBLEDGER_HTTP_WORKERS", cores, 1, 1_024)?,
             inbox_retention_days: u32::try_from(source.number("SUBLEDGER_INBOX_RETENTION_DAYS", 90, 1, 36_500)?)
                 .unwrap_or(90),
+            sweep_interval_seconds: source.number("SUBLEDGER_SWEEP_INTERVAL_SECONDS", 3_600, 0, 31_536_000)? as u64,
         })
     }
 }

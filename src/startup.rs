@@ -100,6 +100,8 @@ impl Running {
             pool_size: config.pool_size,
             queue_length: config.queue_length,
             cached_accounts: config.cached_accounts,
+            cache_bytes: config.cache_bytes,
+            staleness: Duration::from_millis(config.staleness_ms),
             stripe: StripeSettings {
                 webhook_secrets: config.webhook_secrets.clone(),
                 livemode: config.livemode,
@@ -145,11 +147,13 @@ pub async fn serve(
         tracing::info!(version = service.catalog.current().digest, is_new, "catalog applied");
     }
     let pruning = prune_inbox(Arc::clone(&service), config.inbox_retention_days);
+    let sweeping = sweep(Arc::clone(&service), config.sweep_interval_seconds);
     let auth = Auth::new(config.admin_key.as_deref(), config.listen.ip().is_loopback());
     tracing::info!(address = %config.listen, partitions = service.partitions, lanes = config.lanes, "serving");
     ready(&service);
     let served = server::run(listener, State::new(Arc::clone(&service), auth), config.http_workers, shutdown).await;
     pruning.abort();
+    sweeping.abort();
     running.stop().await;
     ground.close().await?;
     served.map_err(|cause| StartError::Listen { address: config.listen, cause })?;
@@ -180,6 +184,22 @@ fn prune_inbox(service: Arc<Service>, retention_days: u32) -> JoinHandle<()> {
                 Err(error) => tracing::warn!(%error, "old webhook bodies could not be dropped; trying again later"),
             }
             tokio::time::sleep(PRUNE_EVERY).await;
+        }
+    })
+}
+
+fn sweep(service: Arc<Service>, interval_seconds: u64) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        if interval_seconds == 0 {
+            return;
+        }
+        loop {
+            match service.sweep().await {
+                Ok(0) => {}
+                Ok(accounts) => tracing::info!(accounts, "refills and expiry of idle accounts recorded"),
+                Err(error) => tracing::warn!(%error, "idle accounts could not be swept; trying again later"),
+            }
+            tokio::time::sleep(Duration::from_secs(interval_seconds)).await;
         }
     })
 }

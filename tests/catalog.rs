@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use subledger::domain::catalog::{
     Catalog, ClawbackPolicy, CostTier, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Interval,
-    Overage, PackPrice, Plan, PlanPrice, PriceKey, Rollover, TrialCredits, TrialPolicy,
+    Overage, PackPrice, Per, Plan, PlanChange, PlanPrice, PriceKey, Rollover, TrialCredits, TrialPolicy, WhilePaused,
+    WindowLimit,
 };
 use subledger::domain::money::Currency;
 
@@ -53,6 +54,9 @@ fn the_sample_shows_every_spelling() {
     assert_eq!(business.rollover, Rollover::All);
     assert_eq!(business.clawback, ClawbackPolicy::Debt);
     assert_eq!(business.features["projects"], FeatureGrant::default());
+    let windows = [WindowLimit { limit: 600, per: Per::Minute }, WindowLimit { limit: 1_000_000, per: Per::Month }];
+    assert_eq!(business.features["api_calls"].windows, windows);
+    assert_eq!(professional.features["api_calls"].windows, [WindowLimit { limit: 60, per: Per::Minute }]);
     let basic = catalog.plan("basic").unwrap();
     assert_eq!(basic.rollover, Rollover::None);
     assert_eq!(basic.features["projects"].limit, Some(5));
@@ -136,15 +140,27 @@ fn any_pack_price() -> impl Strategy<Value = PackPrice> {
 }
 
 fn any_grant() -> impl Strategy<Value = FeatureGrant> {
-    (any::<Option<i64>>(), prop::collection::vec(any::<String>(), 0..3), prop::option::of(any_overage()))
-        .prop_map(|(limit, values, overage)| FeatureGrant { limit, values, overage })
+    let pers: Vec<Per> = Per::ALL.into_iter().map(|(_, per)| per).collect();
+    let window = (any::<i64>(), prop::sample::select(pers)).prop_map(|(limit, per)| WindowLimit { limit, per });
+    (
+        any::<Option<i64>>(),
+        prop::collection::vec(any::<String>(), 0..3),
+        prop::collection::btree_map(0..5u8, window, 0..3),
+        prop::option::of(any_overage()),
+    )
+        .prop_map(|(limit, values, windows, overage)| FeatureGrant {
+            limit,
+            values,
+            windows: windows.into_values().collect(),
+            overage,
+        })
 }
 
 fn any_overage() -> impl Strategy<Value = Overage> {
     prop_oneof![Just(Overage::Deny), any::<i64>().prop_map(Overage::Limit), Just(Overage::Unlimited)]
 }
 
-fn any_credits() -> impl Strategy<Value = (CreditAllowance, Rollover, TrialCredits, ClawbackPolicy)> {
+fn any_credits() -> impl Strategy<Value = (CreditAllowance, Rollover, TrialCredits, ClawbackPolicy, PlanChange)> {
     let some = any::<i64>();
     (
         prop_oneof![
@@ -155,6 +171,7 @@ fn any_credits() -> impl Strategy<Value = (CreditAllowance, Rollover, TrialCredi
         prop_oneof![Just(Rollover::None), some.prop_map(Rollover::Capped), Just(Rollover::All)],
         prop_oneof![Just(TrialCredits::Full), Just(TrialCredits::None), some.prop_map(TrialCredits::Amount)],
         prop_oneof![Just(ClawbackPolicy::WriteOff), Just(ClawbackPolicy::Debt)],
+        prop_oneof![Just(PlanChange::Prorated), Just(PlanChange::Full), Just(PlanChange::None)],
     )
 }
 
@@ -169,7 +186,7 @@ fn any_plan() -> impl Strategy<Value = Plan> {
         .prop_map(
             |((id, name, description), (rank, default, days, grace_days, per_seat), prices, credits, rest)| {
                 let (features, overage) = rest;
-                let (credits, rollover, trial_credits, clawback) = credits;
+                let (credits, rollover, trial_credits, clawback, plan_change) = credits;
                 Plan {
                     id,
                     name,
@@ -181,7 +198,9 @@ fn any_plan() -> impl Strategy<Value = Plan> {
                     rollover,
                     trial: TrialPolicy { days, credits: trial_credits },
                     grace_days,
+                    while_paused: if default { WhilePaused::Keep } else { WhilePaused::Stop },
                     clawback,
+                    plan_change,
                     per_seat,
                     overage,
                     features,

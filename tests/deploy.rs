@@ -37,7 +37,7 @@ fn rules() -> Vec<Value> {
 fn metrics() -> BTreeMap<String, Vec<String>> {
     let metrics = Metrics::new().expect("metrics");
     // A new metric that alerts.yml uses has to be listed here.
-    let collectors: [&dyn Collector; 14] = [
+    let collectors: [&dyn Collector; 17] = [
         &metrics.stripe_events,
         &metrics.parked,
         &metrics.unmapped_prices,
@@ -50,6 +50,9 @@ fn metrics() -> BTreeMap<String, Vec<String>> {
         &metrics.tx_retries,
         &metrics.pool_connections,
         &metrics.projection_lag,
+        &metrics.cached_reads,
+        &metrics.read_throughs,
+        &metrics.follower_age_seconds,
         &metrics.http_requests,
         &metrics.http_seconds,
     ];

@@ -9,22 +9,24 @@ use uuid::Uuid;
 
 use super::catalog::ActiveCatalog;
 use super::error::AppError;
-use super::history::{AsOf, read};
+use super::history::read;
 use super::receipt::{Check, Receipt};
 use super::service::Service;
 use crate::domain::account::{Account, Changes};
 use crate::domain::catalog::{Catalog, Feature, Overage};
 use crate::domain::charge::Charge;
-use crate::domain::command::{Command, HoldAct, OfHold, decide};
+use crate::domain::command::{Command, decide};
 use crate::domain::credit::{Credits, Draw, Lot, LotSource};
 use crate::domain::draft::{Context, Draft};
 use crate::domain::event::Event;
-use crate::domain::hold::Used;
 use crate::domain::ids::{AccountId, LotId};
 use crate::domain::rejection::Rejection;
+use crate::domain::replay;
+use crate::domain::settle::credits_at;
 use crate::domain::standing::{Entitlement, Standing, check};
 use crate::store::error::StoreError;
 use crate::store::log::{self, StoredEvent};
+use crate::store::partition::partition_of;
 
 /// A decision, and all that it followed from.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -129,8 +131,8 @@ impl Service {
         let available_before = before.credits.available_at(stored.at);
         let lots_before = before.credits.lots.iter().map(LotBefore::from).collect();
         let version = before.version;
-        let agrees =
-            command_of(&event, stored.at).map(|command| decides_again(before.clone(), &command, &event, context));
+        let agrees = replay::command_of(&event, stored.at)
+            .map(|command| decides_again(before.clone(), &command, &event, context));
         before.evolve(&event, &mut Changes::default());
         let rejection = match &event {
             Event::ChargeRejected(rejected) => Some(code(&rejected.rejection)),
@@ -161,10 +163,13 @@ impl Service {
     async fn explain_check(&self, receipt: &Receipt, asked: &Check) -> Result<Explanation, AppError> {
         let not_found = || AppError::ReceiptNotFound(receipt.to_string());
         let at = asked.at().ok_or_else(not_found)?;
-        let past = self.account_as_of(&asked.account, AsOf::Version { version: asked.version, at }).await?;
+        let (account, _) = self.fold_while(&asked.account, |event| event.version <= asked.version).await?;
+        if account.version != asked.version {
+            return Err(not_found());
+        }
         let catalog = self.catalog_of(Some(&asked.catalog), at).await?;
         let context = Context { catalog: &catalog.catalog, catalog_digest: &catalog.digest, now: at };
-        let credits = &past.account.credits;
+        let credits = &credits_at(&account.id, &account.credits, context);
         let answer = check(credits, context.catalog, &asked.feature, asked.quantity, at);
         let available = credits.available_at(at);
         Ok(Explanation {
@@ -172,9 +177,9 @@ impl Service {
             kind: "check".to_owned(),
             account: asked.account.clone(),
             at,
-            partition: past.partition_id,
-            position: past.position,
-            version: past.account.version,
+            partition: partition_of(asked.account.as_str(), self.partitions),
+            position: account.position,
+            version: account.version,
             catalog: catalog.digest.clone(),
             plan: answer.plan.clone(),
             allowed: answer.allowed,
@@ -255,48 +260,6 @@ fn draws_of(event: &Event) -> Vec<Draw> {
     }
 }
 
-/// What was asked for, as far as the event came of a request.
-fn charge_of(event: &Event) -> Option<Charge> {
-    let charge = |feature: &Option<String>, quantity: Option<i64>, amount| match (feature, quantity) {
-        (Some(feature), Some(quantity)) => Charge::Feature { feature: feature.clone(), quantity },
-        _ => Charge::Amount(amount),
-    };
-    match event {
-        Event::CreditsDebited(debited) => Some(charge(&debited.feature, debited.quantity, debited.amount)),
-        Event::HoldPlaced(placed) => Some(charge(&placed.hold.feature, placed.hold.quantity, placed.hold.amount)),
-        Event::ChargeRejected(rejected) => Some(rejected.charge.clone()),
-        _ => None,
-    }
-}
-
-fn command_of(event: &Event, at: DateTime<Utc>) -> Option<Command> {
-    let of_hold = |hold, act| Command::OfHold(OfHold { hold, ended: None, act });
-    match event {
-        Event::CreditsDebited(debited) => Some(Command::Debit { debit: debited.debit, charge: charge_of(event)? }),
-        Event::HoldPlaced(placed) => {
-            Some(Command::Hold { hold: placed.hold.id, charge: charge_of(event)?, expires_at: placed.hold.expires_at })
-        }
-        Event::ChargeRejected(rejected) if rejected.is_hold => {
-            // Any that may be will do: its end was not what it was refused for.
-            let expires_at = at + TimeDelta::seconds(1);
-            Some(Command::Hold { hold: rejected.id, charge: rejected.charge.clone(), expires_at })
-        }
-        Event::ChargeRejected(rejected) => Some(Command::Debit { debit: rejected.id, charge: rejected.charge.clone() }),
-        Event::HoldCaptured(captured) => {
-            let used = match (&captured.feature, captured.quantity) {
-                (Some(_), Some(quantity)) => Used::Quantity(quantity),
-                _ => Used::Amount(captured.amount),
-            };
-            Some(of_hold(captured.hold, HoldAct::Capture(used)))
-        }
-        Event::HoldReleased(released) => Some(of_hold(released.hold, HoldAct::Release)),
-        Event::HoldExtended(extended) => {
-            Some(of_hold(extended.hold, HoldAct::Extend { expires_at: extended.expires_at }))
-        }
-        _ => None,
-    }
-}
-
 fn decides_again(mut account: Account, command: &Command, event: &Event, context: Context<'_>) -> bool {
     let mut changes = Changes::default();
     let mut draft = Draft::new(&mut account, &mut changes);
@@ -306,7 +269,7 @@ fn decides_again(mut account: Account, command: &Command, event: &Event, context
 
 /// In words: what led to an event.
 fn reasons(credits: &Credits, event: &Event, context: Context<'_>) -> Vec<String> {
-    let mut because = match charge_of(event) {
+    let mut because = match replay::charge_of(event) {
         Some(Charge::Feature { feature, quantity }) => of_charge(&feature, quantity, credits, context),
         Some(Charge::Amount(amount)) => {
             vec![format!("{amount} credits were asked for"), of_credits(credits, None, context)]

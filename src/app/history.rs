@@ -26,15 +26,10 @@ const CHUNK: i64 = 2_000;
 
 /// A moment of the past.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AsOf {
+pub enum Moment {
     Time(DateTime<Utc>),
     /// In the account's partition.
     Position(i64),
-    /// In the account's own stream, seen at a time.
-    Version {
-        version: i64,
-        at: DateTime<Utc>,
-    },
 }
 
 /// An account as it stood.
@@ -51,24 +46,17 @@ pub struct Past {
     pub catalog: Arc<ActiveCatalog>,
 }
 
-impl Past {
-    pub fn context(&self) -> Context<'_> {
-        Context { catalog: &self.catalog.catalog, catalog_digest: &self.catalog.digest, now: self.at }
-    }
-}
-
 impl Service {
     /// An account, by its own id, as it stood at a moment that has been.
-    pub async fn account_as_of(&self, id: &AccountId, as_of: AsOf) -> Result<Past, AppError> {
+    pub async fn account_at(&self, id: &AccountId, moment: Moment) -> Result<Past, AppError> {
         let partition_id = partition_of(id.as_str(), self.partitions);
-        let at = match as_of {
-            AsOf::Time(at) | AsOf::Version { at, .. } => Some(at),
-            AsOf::Position(wanted) => self.time_of_position(partition_id, wanted).await?,
+        let at = match moment {
+            Moment::Time(at) => Some(at),
+            Moment::Position(wanted) => self.time_of_position(partition_id, wanted).await?,
         };
-        let is_past = |event: &StoredEvent| match as_of {
-            AsOf::Time(at) => event.at <= at,
-            AsOf::Position(position) => event.position <= position,
-            AsOf::Version { version, .. } => event.version <= version,
+        let is_past = |event: &StoredEvent| match moment {
+            Moment::Time(at) => event.at <= at,
+            Moment::Position(position) => event.position <= position,
         };
         let (mut account, changes) = self.fold_while(id, is_past).await?;
         let not_found = || AppError::AccountNotFound(id.to_string());
@@ -76,7 +64,7 @@ impl Service {
         let catalog = self.catalog_as_of(at).await?;
         let context = Context { catalog: &catalog.catalog, catalog_digest: &catalog.digest, now: at };
         account.credits = credits_at(id, &account.credits, context);
-        let position = if let AsOf::Position(position) = as_of { position } else { account.position };
+        let position = if let Moment::Position(position) = moment { position } else { account.position };
         Ok(Past { account, changes, at, partition_id, position, catalog })
     }
 

@@ -15,6 +15,7 @@ use lru::LruCache;
 use tokio::sync::mpsc;
 
 use super::account_cache::AccountCache;
+use super::balance_cache::BalanceCache;
 use super::catalog::CatalogHolder;
 use super::error::AppError;
 use super::metrics::Metrics;
@@ -32,6 +33,7 @@ use crate::store::connect::Database;
 use crate::store::error::StoreError;
 use crate::store::load::{self, Head};
 use crate::store::partition::partition_of;
+use crate::stripe::translate::SYSTEM_ACCOUNT;
 
 /// Commands in one append at most: past a few hundred, latency grows and the rate does not.
 const MAX_BATCH: usize = 256;
@@ -52,6 +54,8 @@ pub struct LaneSettings {
     pub metrics: Metrics,
     /// Accounts kept in memory.
     pub cached_accounts: NonZeroUsize,
+    /// What readers have in memory.
+    pub balances: Arc<BalanceCache>,
     /// Name of the lane in metrics.
     pub name: String,
 }
@@ -81,6 +85,8 @@ struct Decided {
 struct Round {
     plan: Plan,
     decided: Vec<Decided>,
+    /// Accounts that events happened to, by partition.
+    changed: BTreeMap<i16, Vec<AccountId>>,
 }
 
 impl Lane {
@@ -181,7 +187,7 @@ impl Lane {
             self.heads.extend(heads);
         }
         self.load(batch).await?;
-        let Round { plan, decided } = self.decide(std::mem::take(batch)).map_err(|(works, error)| {
+        let Round { plan, decided, changed } = self.decide(std::mem::take(batch)).map_err(|(works, error)| {
             *batch = works;
             error
         })?;
@@ -199,6 +205,13 @@ impl Lane {
             }
         };
         self.heads.extend(plan.heads_after().filter(|(partition_id, _)| !refused.contains_key(partition_id)));
+        // Before anybody is answered: whoever wrote reads it here from now on.
+        for stretch in plan.stretches().filter(|stretch| !refused.contains_key(&stretch.partition_id)) {
+            let accounts = changed.get(&stretch.partition_id).into_iter().flatten();
+            // A catalog comes into force by being read in the log.
+            let accounts = accounts.map(|id| self.accounts.peek(id).filter(|_| id.as_str() != SYSTEM_ACCOUNT));
+            self.settings.balances.publish(stretch, accounts);
+        }
         for (partition_id, link, account) in plan.batch.links() {
             if !refused.contains_key(&partition_id)
                 && let Ok(account) = AccountId::new(account)
@@ -397,7 +410,8 @@ impl Lane {
         let catalog = self.settings.catalog.current();
         let now = self.settings.clock.now();
         let context = Context { catalog: &catalog.catalog, catalog_digest: &catalog.digest, now };
-        let mut round = Round { plan: Plan::new(), decided: Vec::with_capacity(works.len()) };
+        let decided = Vec::with_capacity(works.len());
+        let mut round = Round { plan: Plan::new(), decided, changed: BTreeMap::new() };
         let mut touched: BTreeMap<AccountId, (i16, i64, Changes)> = BTreeMap::new();
         let mut claimed: HashSet<Digest> = HashSet::new();
         let mut failure = None;
@@ -439,12 +453,13 @@ impl Lane {
             };
             round.decided.push(Decided { work, partition_id, answer });
         }
-        for (id, (partition_id, version, changes)) in &touched {
+        for (id, (partition_id, version, changes)) in touched {
             // Rows follow from events. Without any, they stay as they are: a refusal writes nothing.
-            let Some(account) = self.accounts.peek(id).filter(|account| account.version > *version) else { continue };
-            if let Err(error) = round.plan.add_rows(*partition_id, account, changes, now) {
+            let Some(account) = self.accounts.peek(&id).filter(|account| account.version > version) else { continue };
+            if let Err(error) = round.plan.add_rows(partition_id, account, &changes, now) {
                 failure = Some(error);
             }
+            round.changed.entry(partition_id).or_default().push(id);
         }
         round.plan.seal();
         match failure {

@@ -19,6 +19,7 @@ use crate::store::partition::partition_of;
 use crate::store::profiles;
 
 /// Moves everything of the stream `from` into the account `into`, in one transaction. Doing it twice is doing it once.
+/// Answers both accounts as they are now, with their partitions.
 ///
 /// Two partitions are involved, so this goes past the lanes: it locks both heads first, and the lanes, whose heads have
 /// moved then, reload.
@@ -29,7 +30,7 @@ pub async fn move_stream(
     now: DateTime<Utc>,
     from: &AccountId,
     into: &AccountId,
-) -> Result<(), AppError> {
+) -> Result<Vec<(i16, Account)>, AppError> {
     let mut client = pool.get().await.map_err(StoreError::from)?;
     let statement = append::prepare(&client).await?;
     let tx = client.transaction().await.map_err(StoreError::from)?;
@@ -42,7 +43,7 @@ pub async fn move_stream(
     let mut source = read_account(&*tx, from).await?;
     let mut target = read_account(&*tx, into).await?;
     if source.credits.merged_into.is_some() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     if let Some(elsewhere) = &target.credits.merged_into {
         return Err(AppError::Moved(elsewhere.clone()));
@@ -71,7 +72,7 @@ pub async fn move_stream(
     }
     profiles::move_profile(&*tx, from, into).await?;
     tx.commit().await.map_err(StoreError::from)?;
-    Ok(())
+    Ok(vec![(from_partition, source), (into_partition, target)])
 }
 
 async fn read_account(client: &impl tokio_postgres::GenericClient, id: &AccountId) -> Result<Account, StoreError> {

@@ -1,7 +1,7 @@
 //! What Prometheus is told. Labels are route patterns, event types and reasons: never ids.
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
 /// Event types counted by name; Stripe has more, and will have others: those count as `other`.
@@ -20,6 +20,8 @@ pub struct Metrics {
     /// StripeEvents whose metadata names another account than the one their customer is linked to.
     pub conflicting_claims: IntCounter,
     pub appended_events: IntCounter,
+    /// Idle accounts for which refills or expiry were recorded.
+    pub swept_accounts: IntCounter,
     /// Commands per append.
     pub append_batch_size: Histogram,
     pub append_seconds: Histogram,
@@ -33,6 +35,17 @@ pub struct Metrics {
     pub pool_connections: IntGaugeVec,
     /// How far read models are behind the log, in events: 0 while projections are inline.
     pub projection_lag: IntGauge,
+    /// Reads of accounts answered from memory.
+    pub cached_reads: IntCounter,
+    /// Reads of accounts answered from the database, by reason (cold, stale, strong, behind).
+    pub read_throughs: IntCounterVec,
+    /// What readers have in memory.
+    pub cached_accounts: IntGauge,
+    pub cached_bytes: IntGauge,
+    /// How long ago the follower's last successful poll began.
+    pub follower_age_seconds: Gauge,
+    /// Events that the last poll found others had written.
+    pub follower_lag: IntGauge,
     pub http_requests: IntCounterVec,
     pub http_seconds: HistogramVec,
 }
@@ -62,6 +75,10 @@ impl Metrics {
                 "StripeEvents that name another account than the one their customer is linked to",
             )?,
             appended_events: IntCounter::new("subledger_appended_events_total", "Events appended to the log")?,
+            swept_accounts: IntCounter::new(
+                "subledger_swept_accounts_total",
+                "Idle accounts for which refills or expiry were recorded",
+            )?,
             append_batch_size: histogram("subledger_append_batch_size", "Commands per append", sizes)?,
             append_seconds: histogram("subledger_append_seconds", "Time of an append, to durable", short.clone())?,
             lane_queue_depth: IntGaugeVec::new(
@@ -81,6 +98,22 @@ impl Metrics {
             projection_lag: IntGauge::new(
                 "subledger_projection_lag_events",
                 "Events that read models do not show yet; 0 by construction, since both commit together",
+            )?,
+            cached_reads: IntCounter::new("subledger_cached_reads_total", "Reads of accounts answered from memory")?,
+            read_throughs: counter(
+                "subledger_read_throughs_total",
+                "Reads of accounts answered from the database, by reason",
+                &["reason"],
+            )?,
+            cached_accounts: IntGauge::new("subledger_cached_accounts", "Accounts in memory for reads")?,
+            cached_bytes: IntGauge::new("subledger_cached_bytes", "Bytes that accounts in memory for reads take")?,
+            follower_age_seconds: Gauge::new(
+                "subledger_follower_age_seconds",
+                "Time since the last successful poll of the log began; past the staleness bound, checks read through",
+            )?,
+            follower_lag: IntGauge::new(
+                "subledger_follower_lag_events",
+                "Events of other replicas that the last poll found",
             )?,
             http_requests: counter(
                 "subledger_http_requests_total",
@@ -104,6 +137,7 @@ impl Metrics {
         registry.register(Box::new(self.unmapped_prices.clone()))?;
         registry.register(Box::new(self.conflicting_claims.clone()))?;
         registry.register(Box::new(self.appended_events.clone()))?;
+        registry.register(Box::new(self.swept_accounts.clone()))?;
         registry.register(Box::new(self.append_batch_size.clone()))?;
         registry.register(Box::new(self.append_seconds.clone()))?;
         registry.register(Box::new(self.lane_queue_depth.clone()))?;
@@ -111,6 +145,12 @@ impl Metrics {
         registry.register(Box::new(self.tx_retries.clone()))?;
         registry.register(Box::new(self.pool_connections.clone()))?;
         registry.register(Box::new(self.projection_lag.clone()))?;
+        registry.register(Box::new(self.cached_reads.clone()))?;
+        registry.register(Box::new(self.read_throughs.clone()))?;
+        registry.register(Box::new(self.cached_accounts.clone()))?;
+        registry.register(Box::new(self.cached_bytes.clone()))?;
+        registry.register(Box::new(self.follower_age_seconds.clone()))?;
+        registry.register(Box::new(self.follower_lag.clone()))?;
         registry.register(Box::new(self.http_requests.clone()))?;
         registry.register(Box::new(self.http_seconds.clone()))?;
         Ok(())

@@ -2,10 +2,13 @@
 
 pub mod account_cache;
 pub mod accounts;
+pub mod balance_cache;
+pub mod balance_reader;
 pub mod catalog;
 pub mod error;
 pub mod explain;
 pub mod fold;
+pub mod follower;
 pub mod history;
 pub mod holds;
 pub mod ingest;
@@ -20,6 +23,8 @@ pub mod reads;
 pub mod rebuild;
 pub mod receipt;
 pub mod service;
+pub mod simulate;
+pub mod sweep;
 pub mod verify;
 pub mod work;
 pub mod writer;

@@ -9,10 +9,10 @@ use crate::store::append::Digest;
 use crate::store::error::StoreError;
 use crate::store::load::StoredKey;
 
-/// What is kept of an outcome. A debit's event says all of it, so nothing is written twice.
+/// What is kept of an outcome. The event of a debit or a use says all of it, so nothing is written twice.
 pub fn stored_outcome(result: &Result<Outcome, Rejection>) -> Option<String> {
     match result {
-        Ok(Outcome::Debited(_)) => None,
+        Ok(Outcome::Debited(_) | Outcome::UsageRecorded(_)) => None,
         result => serde_json::to_string(result).ok(),
     }
 }
@@ -24,7 +24,8 @@ pub fn stored_answer(stored: &StoredKey) -> Result<Answer, StoreError> {
         (Some(outcome), _) => serde_json::from_str(outcome)?,
         (None, Some((event_type, version, payload))) => match Event::read(event_type, *version, payload) {
             Ok(Event::CreditsDebited(debited)) => Ok(Outcome::Debited(debited)),
-            Ok(_) => return Err(StoreError::Corrupt("a key's event is no debit".to_owned())),
+            Ok(Event::UsageRecorded(recorded)) => Ok(Outcome::UsageRecorded(recorded)),
+            Ok(_) => return Err(StoreError::Corrupt("a key's event is no outcome".to_owned())),
             Err(error) => return Err(StoreError::Corrupt(error.to_string())),
         },
         (None, None) => return Err(StoreError::Corrupt("a key has no outcome".to_owned())),

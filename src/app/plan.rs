@@ -12,6 +12,7 @@ use crate::projection;
 use crate::store::append::{Batch, EventRow};
 use crate::store::chain::{self, Link};
 use crate::store::error::StoreError;
+use crate::store::follow::Stretch;
 use crate::store::load::Head;
 
 /// What one append will write.
@@ -88,6 +89,15 @@ impl Plan {
         for (partition_id, (before, after)) in &self.heads {
             self.batch.push_head(*partition_id, before.position, after.position, &after.hash);
         }
+    }
+
+    /// What the batch writes of each partition.
+    pub fn stretches(&self) -> impl Iterator<Item = Stretch> + '_ {
+        self.heads.iter().map(|(partition_id, (before, after))| Stretch {
+            partition_id: *partition_id,
+            after: before.position,
+            to: after.position,
+        })
     }
 
     /// The heads as they will be once the batch is appended.

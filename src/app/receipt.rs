@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::domain::ids::AccountId;
 
@@ -22,27 +22,22 @@ pub enum Receipt {
 }
 
 /// A question that was answered without leaving a trace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    #[serde(rename = "a")]
     pub account: AccountId,
-    #[serde(rename = "v")]
+    /// Of the account, as it was when it was asked about.
     pub version: i64,
     /// Unix microseconds.
-    #[serde(rename = "t")]
     pub at_us: i64,
-    #[serde(rename = "f")]
     pub feature: String,
-    #[serde(rename = "q")]
     pub quantity: i64,
     /// The beginning of the digest of the catalog in force.
-    #[serde(rename = "c")]
     pub catalog: String,
-    #[serde(rename = "y")]
     pub allowed: bool,
 }
 
 impl Check {
+    /// The moment of asking.
     pub fn at(&self) -> Option<DateTime<Utc>> {
         DateTime::from_timestamp_micros(self.at_us)
     }
@@ -53,13 +48,20 @@ impl Check {
 #[error("is no receipt; use the `receipt` that a debit, a hold, a refusal or a check answered with")]
 pub struct NoReceipt;
 
-const CHECK: &str = "check-";
+const CHECK: &str = "check.";
+/// What would mean something else in the path of a URL.
+const UNSAFE: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b':').remove(b'@');
 
 impl fmt::Display for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Event { partition_id, position } => write!(f, "{partition_id}-{position}"),
-            Self::Check(check) => write!(f, "{CHECK}{}", hex::encode(serde_json::to_vec(check).unwrap_or_default())),
+            Self::Check(Check { account, version, at_us, feature, quantity, catalog, allowed }) => {
+                let allowed = u8::from(*allowed);
+                let account = utf8_percent_encode(account.as_str(), UNSAFE);
+                write!(f, "{CHECK}{version}.{at_us}.{quantity}.{allowed}.{catalog}.{feature}.{account}")
+            }
         }
     }
 }
@@ -69,8 +71,19 @@ impl FromStr for Receipt {
 
     fn from_str(text: &str) -> Result<Self, NoReceipt> {
         if let Some(encoded) = text.strip_prefix(CHECK) {
-            let json = hex::decode(encoded).map_err(|_| NoReceipt)?;
-            return serde_json::from_slice(&json).map(Self::Check).map_err(|_| NoReceipt);
+            let mut parts = encoded.splitn(7, '.');
+            let mut next = || parts.next().ok_or(NoReceipt);
+            let number = |text: &str| text.parse::<i64>().map_err(|_| NoReceipt);
+            let (version, at_us, quantity) = (number(next()?)?, number(next()?)?, number(next()?)?);
+            let allowed = match next()? {
+                "1" => true,
+                "0" => false,
+                _ => return Err(NoReceipt),
+            };
+            let (catalog, feature) = (next()?.to_owned(), next()?.to_owned());
+            let account = percent_decode_str(next()?).decode_utf8().map_err(|_| NoReceipt)?;
+            let account = AccountId::new(&account).map_err(|_| NoReceipt)?;
+            return Ok(Self::Check(Check { account, version, at_us, feature, quantity, catalog, allowed }));
         }
         let (partition_id, position) = text.split_once('-').ok_or(NoReceipt)?;
         let position: i64 = position.parse().map_err(|_| NoReceipt)?;
@@ -89,7 +102,7 @@ mod tests {
     #[test]
     fn a_receipt_reads_back_as_it_was_written_and_garbage_is_none() {
         let check = Check {
-            account: AccountId::new("user_1").expect("an id"),
+            account: AccountId::new("user.1?#é@example").expect("an id"),
             version: 7,
             at_us: 1_768_478_400_000_001,
             feature: "render".to_owned(),
@@ -100,7 +113,21 @@ mod tests {
         for receipt in [Receipt::Event { partition_id: 3, position: 1_041 }, Receipt::Check(check)] {
             assert_eq!(receipt.to_string().parse(), Ok(receipt));
         }
-        for garbage in ["", "3", "3-", "-3", "3-0", "3--1", "x-1", "99999-1", "check-", "check-zz", "check-7b7d"] {
+        for garbage in [
+            "",
+            "3",
+            "3-",
+            "-3",
+            "3-0",
+            "3--1",
+            "x-1",
+            "99999-1",
+            "check.",
+            "check.1.2.3",
+            "check.1.2.3.4.5.6.7",
+            "check.1.2.3.1.5.6.a/b",
+            "check.x.2.3.1.5.6.7",
+        ] {
             assert_eq!(garbage.parse::<Receipt>(), Err(NoReceipt), "{garbage}");
         }
     }

@@ -6,11 +6,14 @@ use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Object, Pool};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use uuid::Uuid;
 
-use super::catalog::{ActiveCatalog, CatalogHolder};
+use super::balance_cache::BalanceCache;
+use super::balance_reader::BalanceReader;
+use super::catalog::{ActiveCatalog, CatalogHolder, recorded_catalog};
 use super::error::AppError;
+use super::follower::Follower;
 use super::jobs::Jobs;
 use super::lane::{Lane, LaneSettings};
 use super::link;
@@ -20,11 +23,9 @@ use super::work::{Answer, Key, Work};
 use crate::clock::Clock;
 use crate::domain::catalog::Catalog;
 use crate::domain::command::Command;
-use crate::domain::event::Event;
 use crate::domain::ids::{AccountId, Ownership};
 use crate::store::connect::Database;
 use crate::store::error::StoreError;
-use crate::store::log;
 use crate::store::partition::partition_of;
 use crate::stripe::translate::SYSTEM_ACCOUNT;
 
@@ -47,6 +48,10 @@ pub struct ServiceSettings {
     pub queue_length: usize,
     /// Accounts kept in memory, over all lanes.
     pub cached_accounts: usize,
+    /// Memory for the accounts that are read.
+    pub cache_bytes: usize,
+    /// How old an answer from memory may be.
+    pub staleness: Duration,
     pub stripe: StripeSettings,
 }
 
@@ -73,6 +78,11 @@ pub struct Service {
     pub database: Database,
     lanes: RwLock<Vec<mpsc::Sender<Work>>>,
     pub links: LinkReader,
+    pub(super) balances: Arc<BalanceCache>,
+    pub(super) reader: BalanceReader,
+    pub(super) staleness: Duration,
+    pub(super) started_at: Instant,
+    follower: AbortHandle,
     pub(super) jobs: Jobs,
 }
 
@@ -91,13 +101,20 @@ impl Lanes {
     }
 }
 
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
+}
+
 impl Service {
     /// Starts the lanes on a migrated database, under the catalog recorded last.
     pub async fn start(settings: ServiceSettings) -> Result<(Arc<Self>, Lanes), StoreError> {
         let pool = settings.database.pool(settings.pool_size)?;
         let metrics = Metrics::new().map_err(|error| StoreError::Refused(error.to_string()))?;
-        let recorded = recorded_catalog(&pool.get().await?).await?;
-        let catalog = CatalogHolder::new(recorded.unwrap_or_else(Catalog::empty));
+        let recorded = recorded_catalog(&**pool.get().await?).await?;
+        let catalog = CatalogHolder::new(recorded);
+        let balances = Arc::new(BalanceCache::new(settings.cache_bytes, settings.partitions));
         let lanes = settings.lanes.max(1);
         let per_lane = NonZeroUsize::new((settings.cached_accounts / lanes).max(1_024)).unwrap_or(NonZeroUsize::MIN);
         let mut senders = Vec::with_capacity(lanes);
@@ -111,12 +128,17 @@ impl Service {
                 clock: Arc::clone(&settings.clock),
                 metrics: metrics.clone(),
                 cached_accounts: per_lane,
+                balances: Arc::clone(&balances),
                 name: lane.to_string(),
             };
             senders.push(sender);
             tasks.push(tokio::spawn(Lane::new(settings, receiver).run()));
         }
         let links = LinkReader::start(pool.clone());
+        let reader = BalanceReader::start(pool.clone(), Arc::clone(&balances), settings.partitions);
+        let database = settings.database.clone();
+        let follower = Follower::new(database, Arc::clone(&balances), catalog.clone(), metrics.clone());
+        let follower = tokio::spawn(follower.run()).abort_handle();
         let service = Self {
             pool,
             partitions: settings.partitions,
@@ -127,6 +149,11 @@ impl Service {
             database: settings.database,
             lanes: RwLock::new(senders),
             links,
+            balances,
+            reader,
+            staleness: settings.staleness,
+            started_at: Instant::now(),
+            follower,
             jobs: Jobs::default(),
         };
         Ok((Arc::new(service), Lanes(tasks)))
@@ -135,6 +162,7 @@ impl Service {
     /// Takes no more commands; the lanes end once they have done what was accepted.
     pub fn stop(&self) {
         self.lanes.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.follower.abort();
         self.pool.close();
     }
 
@@ -213,33 +241,29 @@ impl Service {
     /// Moves a stream to the account it belongs to.
     pub async fn move_stream(&self, from: &AccountId, into: &AccountId) -> Result<(), AppError> {
         let catalog = self.catalog.current();
-        link::move_stream(&self.pool, self.partitions, &catalog, self.clock.now(), from, into).await
+        let moved = link::move_stream(&self.pool, self.partitions, &catalog, self.clock.now(), from, into).await?;
+        for (partition_id, account) in moved {
+            self.balances.renew(&account, partition_id, account.position);
+        }
+        Ok(())
     }
 
     /// Puts a catalog in force, and on record if it is a new version.
     pub async fn apply_catalog(&self, catalog: Catalog) -> Result<bool, AppError> {
         let active = ActiveCatalog::new(catalog);
         let client = self.connection().await?;
-        let recorded = recorded_catalog(&client).await?;
+        let recorded = recorded_catalog(&**client).await?;
         drop(client);
-        let is_new = recorded.is_none_or(|recorded| recorded.digest() != active.digest);
+        let on_record = recorded.filter(|recorded| recorded.catalog.digest() == active.digest);
+        let is_new = on_record.is_none();
+        let mut position = on_record.map_or(0, |recorded| recorded.position);
         if is_new {
             let system = AccountId::new(SYSTEM_ACCOUNT).map_err(|_| AppError::Overloaded)?;
             let json = serde_json::to_value(&active.catalog).map_err(StoreError::from)?;
             let command = Command::ApplyCatalog { digest: active.digest.clone(), catalog: json };
-            self.execute(system, command, None).await?;
+            position = self.execute(system, command, None).await?.position;
         }
-        self.catalog.replace(active);
+        self.catalog.replace(active, position);
         Ok(is_new)
-    }
-}
-
-/// The catalog applied last, as the log has it.
-async fn recorded_catalog(client: &Object) -> Result<Option<Catalog>, StoreError> {
-    let Some(stored) = log::last_of_type(&***client, SYSTEM_ACCOUNT, "catalog_applied").await? else { return Ok(None) };
-    match Event::read(&stored.event_type, stored.type_version, &stored.payload) {
-        Ok(Event::CatalogApplied(applied)) => Ok(Some(serde_json::from_value(applied.catalog)?)),
-        Ok(_) => Ok(None),
-        Err(error) => Err(StoreError::Corrupt(error.to_string())),
     }
 }

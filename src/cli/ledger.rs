@@ -5,13 +5,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use clap::Args;
 use serde_json::{Value, json};
+use subledger::app::catalog::ActiveCatalog;
 use subledger::app::explain::Explanation;
 use subledger::app::rebuild;
+use subledger::app::simulate::{self, Difference, Question};
 use subledger::app::verify::{self, Anchor, Progress, VerifyOptions};
 use subledger::config::{Config, ConfigError};
-use subledger::startup::{Ground, StartError};
+use subledger::startup::{self, Ground, StartError};
 use subledger::store::{log, migrate};
 
 use super::{close, open, print};
@@ -45,6 +48,25 @@ pub struct EventsArguments {
 pub struct ExplainArguments {
     /// The `receipt` of an answer, or the id of a debit or a hold
     id: String,
+}
+
+#[derive(Debug, Args)]
+pub struct SimulateArguments {
+    /// The draft (TOML)
+    draft: PathBuf,
+    /// From when on the draft would have been in force, such as 2026-01-01 or 2026-01-01T12:00:00Z; 30 days ago, if left out
+    #[arg(long, value_parser = parse_time)]
+    since: Option<DateTime<Utc>>,
+    /// Accounts to list, those most affected first
+    #[arg(long, default_value_t = 20)]
+    limit: usize,
+}
+
+fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
+    let day = || text.parse::<NaiveDate>().ok().and_then(|day| day.and_hms_opt(0, 0, 0)).map(|time| time.and_utc());
+    let time = DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
+    time.or_else(day)
+        .ok_or_else(|| "must be a day such as 2026-01-01, or a time such as 2026-01-01T12:00:00Z".to_owned())
 }
 
 /// Says on a terminal how far it is.
@@ -162,4 +184,55 @@ fn in_words(explained: &Explanation) -> String {
         false => "  decided again from the log: SOMETHING ELSE".to_owned(),
     }));
     lines.join("\n")
+}
+
+/// Lives through the log again under a draft of a catalog.
+pub async fn simulate(arguments: SimulateArguments, config: &Config, json: bool) -> Result<ExitCode, StartError> {
+    let draft = ActiveCatalog::new(startup::read_catalog(&arguments.draft)?);
+    let (ground, running) = open(config).await?;
+    let now = running.service.clock.now();
+    let question = Question {
+        draft,
+        current: (*running.service.catalog.current()).clone(),
+        since: arguments.since.unwrap_or(now - TimeDelta::days(30)),
+        now,
+        listed: arguments.limit,
+    };
+    let simulated = simulate::simulate(&ground.database, &question).await;
+    close(ground, running).await?;
+    let simulation = simulated?;
+    let total = &simulation.total;
+    let mut lines = vec![
+        format!(
+            "{} of {} accounts would have been affected, over {} events since {}",
+            simulation.affected, simulation.accounts, simulation.events, simulation.since
+        ),
+        format!("  granted by plans and packs  {:>12}  would be {:>12}", total.granted, total.granted_by_draft),
+        format!("  charged                     {:>12}  would be {:>12}", total.charged, total.charged_by_draft),
+        format!(
+            "  {} newly refused, {} newly allowed, {} charged differently",
+            total.newly_refused, total.newly_allowed, total.charged_differently
+        ),
+    ];
+    lines.extend(simulation.listed.iter().map(difference_in_words));
+    print(json, &serde_json::to_value(&simulation).unwrap_or(Value::Null), &lines.join("\n"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn difference_in_words(difference: &Difference) -> String {
+    let Difference { account, plan, plan_by_draft, available, available_by_draft, tally } = difference;
+    let name = |plan: &Option<String>| plan.as_deref().unwrap_or("-").to_owned();
+    let plan = match plan == plan_by_draft {
+        true => name(plan),
+        false => format!("{} -> {}", name(plan), name(plan_by_draft)),
+    };
+    format!(
+        "{account}  {plan}  granted {} -> {}  charged {} -> {}  available {available} -> {available_by_draft}  refused +{}  allowed +{}",
+        tally.granted,
+        tally.granted_by_draft,
+        tally.charged,
+        tally.charged_by_draft,
+        tally.newly_refused,
+        tally.newly_allowed
+    )
 }

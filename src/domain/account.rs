@@ -9,11 +9,12 @@ use super::billing::{Billing, Kind, Touched};
 use super::credit::{Access, AccessItem, Credits, Draw, Lot, LotSource};
 use super::event::{
     AccountAbsorbed, AllowanceProgress, CreditsClawedBack, CreditsGranted, CreditsReinstated, Event, HoldPlaced,
-    SubscriptionCreditsEnded,
+    SubscriptionCreditsEnded, UsageRecorded,
 };
 use super::hold::{Hold, HoldRecord, HoldStatus};
 use super::ids::{AccountId, LotId};
 use super::stripe_object::{StripeObject, Subscription};
+use super::usage::{UsageAction, UsageDay, Use};
 
 /// The state of one stream.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +37,8 @@ pub struct Changes {
     pub closed_lots: BTreeMap<LotId, Lot>,
     /// Holds that were placed, changed or ended; `None`: another account has it now.
     pub holds: BTreeMap<Uuid, Option<HoldRecord>>,
+    /// Days of usage that left the hot part.
+    pub usage_days: BTreeMap<String, UsageDay>,
 }
 
 impl Changes {
@@ -79,8 +82,7 @@ impl Account {
                     record.armed.insert(armed.line.clone());
                     changes.touched.insert((Kind::Invoice, armed.allowance.invoice.clone()));
                 }
-                let place = self.credits.allowances.partition_point(|known| known.cause < armed.allowance.cause);
-                self.credits.allowances.insert(place, armed.allowance.clone());
+                self.credits.arm(&armed.allowance);
             }
             Event::AllowanceAdvanced(progress) => self.advance(progress),
             Event::SubscriptionCreditsEnded(ended) => self.end_subscription_credits(ended, changes),
@@ -100,6 +102,12 @@ impl Account {
                 self.spend(&debited.lots, changes);
                 self.credits.debt += debited.debt;
                 self.credits.overage += debited.overage;
+                if let (Some(feature), Some(quantity), Some(counted)) =
+                    (&debited.feature, debited.quantity, debited.counted)
+                {
+                    let credits = if debited.unlimited { 0 } else { debited.amount };
+                    self.count_use(Use { feature, quantity, credits, counted, is_total: false }, changes);
+                }
             }
             Event::HoldPlaced(HoldPlaced { hold, .. }) => {
                 self.change_held(hold, 1);
@@ -117,10 +125,29 @@ impl Account {
                 self.spend(&captured.cover.lots, changes);
                 self.credits.debt += captured.cover.debt;
                 self.credits.overage += captured.cover.overage;
+                if let (Some(feature), Some(quantity), Some(counted)) =
+                    (&captured.feature, captured.quantity, captured.counted)
+                {
+                    let credits = if captured.cover.unlimited { 0 } else { captured.amount };
+                    self.count_use(Use { feature, quantity, credits, counted, is_total: false }, changes);
+                }
             }
             Event::HoldReleased(released) => self.end_hold(released.hold, HoldStatus::Released, 0, changes),
             Event::HoldExpired(expired) => self.end_hold(expired.hold, HoldStatus::Expired, 0, changes),
             Event::ChargeRejected(_) => {}
+            Event::UsageRecorded(recorded) => {
+                let UsageRecorded { feature, added, counted, action, .. } = recorded;
+                let is_total = *action == UsageAction::Set;
+                self.count_use(Use { feature, quantity: *added, credits: 0, counted: *counted, is_total }, changes);
+            }
+            Event::OverrideSet(set) => {
+                self.credits.overrides.insert(set.feature.clone(), set.set.clone());
+            }
+            Event::OverrideRemoved(removed) => {
+                self.credits.overrides.remove(&removed.feature);
+            }
+            Event::AccountSuspended(suspended) => self.credits.suspension = Some(suspended.suspension.clone()),
+            Event::AccountReinstated(_) => self.credits.suspension = None,
         }
     }
 
@@ -177,11 +204,14 @@ impl Account {
         ours.allowances.sort_by(|a, b| a.cause.cmp(&b.cause));
         let learnt = theirs.lookup_keys.into_iter().chain(ours.lookup_keys.clone());
         learnt.for_each(|(price, key)| ours.learn_lookup_key(&price, &key));
-        for (subscription, caps) in theirs.caps {
-            caps.into_iter().for_each(|(begins, cap)| ours.learn_cap(&subscription, begins, cap));
+        theirs.caps.into_iter().for_each(|cap| ours.take_in_cap(cap));
+        for (feature, theirs) in theirs.overrides {
+            ours.overrides.entry(feature).or_insert(theirs);
         }
+        ours.suspension = ours.suspension.take().or(theirs.suspension);
         let mut billing = absorbed.billing.clone();
         let closed = std::mem::take(&mut billing.closed_lots);
+        self.absorb_usage(&theirs.usage, std::mem::take(&mut billing.usage_days), changes);
         for lot in theirs.lots.into_iter().chain(closed.into_values()) {
             self.absorb_lot(lot, changes);
         }
@@ -206,6 +236,7 @@ impl Account {
             changes.closed_lots.remove(&lot.id);
             changes.touched.insert((Kind::ClosedLot, lot.id.to_string()));
         }
+        self.credits.learn_cap(&lot);
         self.credits.insert_lot(lot);
         self.close_empty_lots(changes);
     }
@@ -252,9 +283,12 @@ impl Account {
         if let Some(billing) = &mut self.billing {
             for lot in billing.closed_lots.values_mut().filter(|lot| ends(lot)) {
                 lot.expires_at = Some(ended.at);
+                self.credits.learn_cap(lot);
                 changes.touched.insert((Kind::ClosedLot, lot.id.to_string()));
                 changes.closed_lots.insert(lot.id, lot.clone());
             }
+            billing.closed_lots.retain(|_, lot| !lot.never_began());
+            changes.closed_lots.retain(|_, lot| !lot.never_began());
         }
         let credits = &mut self.credits;
         let mut lots = std::mem::take(&mut credits.lots);
@@ -262,6 +296,7 @@ impl Account {
             lot.expires_at = Some(ended.at);
         }
         for lot in lots {
+            credits.learn_cap(&lot);
             credits.insert_lot(lot);
         }
         for allowance in &mut credits.allowances {
@@ -297,9 +332,7 @@ impl Account {
         if let Some(progress) = &granted.allowance {
             self.advance(progress);
         }
-        if let (Some(subscription), Some(cap)) = (&lot.subscription, lot.keeps_earlier) {
-            self.credits.learn_cap(subscription, lot.effective_at, cap);
-        }
+        self.credits.learn_cap(&lot);
         self.credits.insert_lot(lot);
         self.close_empty_lots(changes);
     }
@@ -350,10 +383,13 @@ impl Account {
     fn change_lot(&mut self, id: LotId, changes: &mut Changes, change: impl FnOnce(&mut Lot)) {
         if let Some(lot) = self.credits.lot_mut(id) {
             change(lot);
+            let lot = lot.clone();
+            self.credits.learn_cap(&lot);
         } else if let Some(billing) = &mut self.billing
             && let Some(lot) = billing.closed_lots.get_mut(&id.to_string())
         {
             change(lot);
+            self.credits.learn_cap(lot);
             changes.touched.insert((Kind::ClosedLot, id.to_string()));
             changes.closed_lots.insert(id, lot.clone());
         }
@@ -376,6 +412,9 @@ impl Account {
     fn close_empty_lots(&mut self, changes: &mut Changes) {
         for lot in self.credits.take_empty_lots() {
             changes.touched.insert((Kind::ClosedLot, lot.id.to_string()));
+            if lot.never_began() {
+                continue;
+            }
             if let Some(billing) = &mut self.billing {
                 billing.closed_lots.insert(lot.id.to_string(), lot.clone());
             }
@@ -443,6 +482,7 @@ fn access_of(subscription: &Subscription, past_due_since: Option<i64>) -> Access
         subscription: subscription.id.clone(),
         status: subscription.status.clone(),
         items: items.collect(),
+        period_start: subscription.current_period_start,
         period_end: subscription.current_period_end,
         past_due_since,
         trial_end: subscription.trial_end,

@@ -12,6 +12,7 @@ use super::stripe_object::{
     StripeObject, Subscription, SubscriptionSchedule, UpcomingInvoice,
 };
 use super::tracked::{self, Change, Snapshot, Tracked};
+use super::usage::UsageDay;
 
 /// A Stripe object as one StripeEvent showed it: the payload of every event that a webhook appends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,10 +70,11 @@ pub enum Kind {
     ClosedLot,
     /// A row of its own, outside [`Billing`]: there may be any number of them.
     Hold,
+    UsageDay,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 14] = [
         Kind::Customer,
         Kind::Subscription,
         Kind::Invoice,
@@ -86,6 +88,7 @@ impl Kind {
         Kind::CatalogObject,
         Kind::ClosedLot,
         Kind::Hold,
+        Kind::UsageDay,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -103,6 +106,7 @@ impl Kind {
             Kind::CatalogObject => "catalog_object",
             Kind::ClosedLot => "closed_lot",
             Kind::Hold => "hold",
+            Kind::UsageDay => "usage_day",
         }
     }
 
@@ -143,6 +147,9 @@ pub struct Billing {
     /// Lots that are used up or expired: no longer spendable, still owed an explanation and open to a clawback.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub closed_lots: BTreeMap<String, Lot>,
+    /// What was used of features, by day; but for the day of the latest use, which is in the hot part.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub usage_days: BTreeMap<String, UsageDay>,
 }
 
 impl Billing {
@@ -340,6 +347,7 @@ impl Billing {
         take(Kind::ActiveEntitlements, self.active_entitlements.keys().collect());
         take(Kind::CatalogObject, self.catalog_objects.keys().collect());
         take(Kind::ClosedLot, self.closed_lots.keys().collect());
+        take(Kind::UsageDay, self.usage_days.keys().collect());
         ids
     }
 

@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::catalog::{CostTier, Feature, Overage};
+use super::catalog::{CostTier, Feature, FeatureKind, Overage};
 use super::command::MAX_AMOUNT;
 use super::credit::{Credits, Draw, is_zero};
 use super::draft::{Context, Draft};
+use super::overrides::ruling;
 use super::rejection::Rejection;
 use super::standing::Standing;
 
@@ -57,12 +58,16 @@ impl Charge {
                 let unknown = || Rejection::UnknownFeature { feature: feature.clone() };
                 let declared = context.catalog.feature(feature).ok_or_else(unknown)?;
                 let standing = Standing::of(&draft.account.credits, context.catalog, context.now);
-                if !standing.plan.is_some_and(|plan| plan.features.contains_key(feature)) {
+                let ruling = ruling(&draft.account.credits, standing.plan, feature, context.now);
+                if ruling.grant.is_none() && ruling.by.is_some() {
+                    return Err(Rejection::OverrideDenied { feature: feature.clone() });
+                }
+                if ruling.grant.is_none() {
                     let plan = standing.plan.map_or_else(|| "none".to_owned(), |plan| plan.id.clone());
                     return Err(Rejection::FeatureNotInPlan { feature: feature.clone(), plan });
                 }
-                if !declared.costs_credits() {
-                    return Err(Rejection::FeatureWithoutCost { feature: feature.clone() });
+                if declared.kind != FeatureKind::Metered {
+                    return Err(Rejection::FeatureNotMetered { feature: feature.clone() });
                 }
                 let amount = declared.bounded_cost_of(*quantity)?;
                 Ok(Priced { amount, feature: Some(feature.clone()), quantity: Some(*quantity) })
@@ -76,6 +81,10 @@ impl Credits {
     /// overage policy lets pass. The clock must have been settled.
     pub fn cover(&self, amount: i64, feature: Option<&str>, context: Context<'_>) -> Result<Cover, Rejection> {
         let standing = Standing::of(self, context.catalog, context.now);
+        // What is free takes nothing, whatever is owed.
+        if amount == 0 {
+            return Ok(Cover::default());
+        }
         if standing.is_unlimited() {
             return Ok(Cover { unlimited: true, ..Cover::default() });
         }
@@ -115,8 +124,11 @@ impl Feature {
         self.credit_cost.is_some() || !self.credit_cost_tiers.is_empty()
     }
 
-    /// Credits for so many units in one charge; `None` if that is beyond counting, or it costs none.
+    /// Credits for so many units in one charge; `None` if that is beyond counting.
     pub fn cost_of(&self, quantity: i64) -> Option<i64> {
+        if !self.costs_credits() {
+            return Some(0);
+        }
         if let Some(each) = self.credit_cost {
             return each.checked_mul(quantity);
         }
@@ -141,6 +153,9 @@ impl Feature {
 
     /// Units that so many credits buy in one charge; `None` when they buy any number.
     pub fn units_for(&self, credits: i64) -> Option<i64> {
+        if !self.costs_credits() {
+            return None;
+        }
         let mut left = credits.max(0);
         if let Some(each) = self.credit_cost {
             return left.checked_div(each);

@@ -1,5 +1,6 @@
-//! What refunds and disputes take back of the credits that their payment bought. A function of what is known, as all
-//! settling is: a claim that was too high is given back.
+//! What is claimed back of the credits that a payment bought: by refunds and disputes, and by other changes of the plan
+//! within the same period, which made some of them superfluous. A function of what is known, as all settling is: a claim
+//! that was too high is given back.
 
 use super::billing::{Billing, InvoiceRecord};
 use super::catalog::{Catalog, ClawbackPolicy, PriceKey};
@@ -7,28 +8,51 @@ use super::credit::{Credits, Lot, LotSource};
 use super::draft::{Context, Draft};
 use super::event::{CreditsClawedBack, CreditsReinstated, Event};
 use super::payment::Payment;
+use super::plan_change::Dues;
 
-/// Takes back what refunds and disputes ask, and returns what failed refunds and won disputes give back.
-pub fn settle_claims(draft: &mut Draft<'_>, context: Context<'_>) {
+/// Takes back what refunds, disputes and plan changes ask, and returns what failed refunds, won disputes and late news of
+/// plan changes give back.
+pub fn settle_claims(draft: &mut Draft<'_>, context: Context<'_>, dues: &Dues) {
     let Some(billing) = &draft.account.billing else {
         return;
     };
     let lots = draft.account.credits.lots.iter().chain(billing.closed_lots.values());
     let mut due: Vec<Event> = Vec::new();
-    for lot in lots {
-        let Some(purchase) = purchase_of(lot, billing) else {
-            continue;
-        };
-        let claim = claim_on(lot, &purchase);
-        if claim > lot.claimed_back {
-            let policy = clawback_of(lot, billing, &draft.account.credits, context.catalog);
-            due.push(claw_back(lot, claim - lot.claimed_back, policy, purchase.payment_id));
-        } else if claim < lot.claimed_back {
-            due.push(reinstate(lot, claim, purchase.payment_id));
+    for lot in lots.filter(|lot| lot.bought_by.is_some()) {
+        let claim = Claim::on(lot, billing, dues);
+        let total = claim.excess + claim.refunded;
+        let is_debt =
+            |lot: &Lot| clawback_of(lot, billing, &draft.account.credits, context.catalog) == ClawbackPolicy::Debt;
+        if total > lot.claimed_back {
+            due.push(claw_back(lot, &claim, is_debt(lot)));
+        } else if total < lot.claimed_back || lot.owed > claim.refunded {
+            due.push(reinstate(lot, &claim));
         }
     }
     for event in due {
         draft.emit(event);
+    }
+}
+
+/// What is asked back of a lot.
+struct Claim {
+    /// What other changes of the plan made superfluous. Of this nothing is ever owed.
+    excess: i64,
+    /// What went back with the money, of the rest.
+    refunded: i64,
+    cause: String,
+}
+
+impl Claim {
+    fn on(lot: &Lot, billing: &Billing, dues: &Dues) -> Self {
+        let excess = dues.excess(&lot.cause, lot.granted);
+        let purchase = purchase_of(lot, billing);
+        let refunded = purchase.as_ref().map_or(0, |purchase| refunded_of(lot.granted - excess, purchase));
+        let cause = match purchase.filter(|_| refunded > 0 || lot.owed > 0 || excess == 0) {
+            Some(purchase) => format!("payment:{}", purchase.payment_id),
+            None => format!("plan_change:{}", lot.subscription.as_deref().unwrap_or_default()),
+        };
+        Self { excess, refunded, cause }
     }
 }
 
@@ -73,8 +97,8 @@ fn purchase_of<'a>(lot: &Lot, billing: &'a Billing) -> Option<Purchase<'a>> {
     Some(Purchase { payment_id, payment, price })
 }
 
-/// The share of a lot that went back with the money: pro rata, rounded down until all has gone back.
-fn claim_on(lot: &Lot, purchase: &Purchase<'_>) -> i64 {
+/// The share of some credits that went back with the money: pro rata, rounded down until all has gone back.
+fn refunded_of(credits: i64, purchase: &Purchase<'_>) -> i64 {
     let payment = purchase.payment;
     // A refund or dispute may be all that is heard of a payment: not every endpoint is sent the payments themselves.
     let known = payment.amount_received().max(payment.amount());
@@ -83,35 +107,39 @@ fn claim_on(lot: &Lot, purchase: &Purchase<'_>) -> i64 {
     if paid <= 0 || back <= 0 {
         return 0;
     }
-    let share = i128::from(lot.granted) * i128::from(back.min(paid)) / i128::from(paid);
-    i64::try_from(share).unwrap_or(lot.granted)
+    let share = i128::from(credits) * i128::from(back.min(paid)) / i128::from(paid);
+    i64::try_from(share).unwrap_or(credits)
 }
 
-fn claw_back(lot: &Lot, claimed: i64, policy: ClawbackPolicy, payment: &str) -> Event {
+fn claw_back(lot: &Lot, claim: &Claim, is_debt: bool) -> Event {
+    let claimed = claim.excess + claim.refunded - lot.claimed_back;
     // Of what expired nothing can be taken, but nothing is owed for it either: it was never used. Counting it as taken
     // back, and first, makes the end the same whether the refund or the expiry was heard of first.
     let from_expired = claimed.min(lot.expired);
     // What is held counts as spent for now; if it returns, it is taken then (see `hold`).
     let clawed_back = (claimed - from_expired).min(lot.spendable());
-    let debt = if policy == ClawbackPolicy::Debt { claimed - clawed_back - from_expired } else { 0 };
+    let gone = claimed - clawed_back - from_expired;
+    let debt = if is_debt { gone.min((claim.refunded - lot.owed).max(0)) } else { 0 };
     Event::CreditsClawedBack(CreditsClawedBack {
         lot: lot.id,
         claimed,
         clawed_back,
         from_expired,
         debt,
-        cause: format!("payment:{payment}"),
+        cause: claim.cause.clone(),
     })
 }
 
-fn reinstate(lot: &Lot, claim: i64, payment: &str) -> Event {
-    let claimed = lot.claimed_back - claim;
-    let reinstated = (lot.clawed_back - claim).clamp(0, claimed);
+fn reinstate(lot: &Lot, claim: &Claim) -> Event {
+    let total = claim.excess + claim.refunded;
+    let claimed = (lot.claimed_back - total).max(0);
+    let reinstated = (lot.clawed_back - total).clamp(0, claimed);
+    let forgiven = (claimed - reinstated).max(lot.owed - claim.refunded);
     Event::CreditsReinstated(CreditsReinstated {
         lot: lot.id,
         claimed,
         reinstated,
-        debt: lot.owed.min(claimed - reinstated),
-        cause: format!("payment:{payment}"),
+        debt: lot.owed.min(forgiven),
+        cause: claim.cause.clone(),
     })
 }

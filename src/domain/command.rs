@@ -11,13 +11,18 @@ use super::credit::{Credits, Lot, LotSource};
 use super::draft::{Context, Draft};
 use super::event::{
     AccountAbsorbed, AccountMerged, AccountOpened, CatalogApplied, ChargeRejected, CreditsDebited, CreditsGranted,
-    CustomerLinked, Event,
+    CustomerLinked, Event, UsageRecorded,
 };
 use super::hold::{self, Hold, HoldRecord, HoldStatus, Used};
 use super::ids::AccountId;
+use super::limits::admit;
+use super::overrides::{
+    Override, decide_override, decide_override_removal, decide_reinstatement, decide_suspension, refuse_suspended,
+};
 use super::rejection::Rejection;
-use super::settle::{settle_all, settle_clock};
+use super::settle::{settle_all, settle_clock, settle_idle};
 use super::stripe_object::StripeObject;
+use super::usage::{RecordUsage, decide_usage};
 
 /// Most credits one command may move; far from overflow even when summed.
 pub const MAX_AMOUNT: i64 = 1_000_000_000_000;
@@ -58,7 +63,21 @@ pub enum Command {
     },
     /// End a hold, or let it last until another time.
     OfHold(OfHold),
-    /// Record what the clock has made due.
+    /// Take in that a feature was used.
+    RecordUsage(RecordUsage),
+    /// Let something else than the plan decide over a feature.
+    SetOverride {
+        feature: String,
+        set: Override,
+    },
+    RemoveOverride {
+        feature: String,
+    },
+    Suspend {
+        reason: Option<String>,
+    },
+    Reinstate,
+    /// Record what the clock has made due, but for the free plan's month, which waits for a spender.
     Settle,
     ApplyCatalog {
         digest: String,
@@ -113,6 +132,7 @@ pub enum Outcome {
         record: HoldRecord,
         available: i64,
     },
+    UsageRecorded(UsageRecorded),
 }
 
 impl Command {
@@ -120,12 +140,12 @@ impl Command {
     pub fn needs_billing(&self) -> bool {
         match self {
             Command::Open { .. } | Command::Observe { .. } | Command::Absorb { .. } | Command::MergeInto { .. } => true,
-            Command::Grant(_)
-            | Command::Debit { .. }
-            | Command::Hold { .. }
-            | Command::OfHold(_)
-            | Command::Settle
-            | Command::ApplyCatalog { .. } => false,
+            // A use at a stated time may be of a day that has left the hot part.
+            Command::RecordUsage(record) => record.at.is_some(),
+            Command::SetOverride { .. } | Command::RemoveOverride { .. } => false,
+            Command::Suspend { .. } | Command::Reinstate => false,
+            Command::Grant(_) | Command::Debit { .. } | Command::Hold { .. } | Command::OfHold(_) => false,
+            Command::Settle | Command::ApplyCatalog { .. } => false,
         }
     }
 }
@@ -184,8 +204,13 @@ pub fn decide(draft: &mut Draft<'_>, command: &Command, context: Context<'_>) ->
                 HoldAct::Extend { expires_at } => hold::extend(draft, hold, *expires_at, context),
             }
         }
+        Command::RecordUsage(record) => decide_usage(draft, record, context),
+        Command::SetOverride { feature, set } => decide_override(draft, feature, set, context),
+        Command::RemoveOverride { feature } => decide_override_removal(draft, feature, context),
+        Command::Suspend { reason } => decide_suspension(draft, reason.as_ref(), context),
+        Command::Reinstate => decide_reinstatement(draft, context),
         Command::Settle => {
-            settle_clock(draft, context);
+            settle_idle(draft, context);
             Ok(Outcome::Done)
         }
         Command::ApplyCatalog { digest, catalog } => {
@@ -259,14 +284,31 @@ fn decide_debit(
     context: Context<'_>,
 ) -> Result<Outcome, Rejection> {
     require_known(draft)?;
+    refuse_suspended(draft)?;
     let Priced { amount, feature, quantity } = charge.price(draft, context)?;
     settle_clock(draft, context);
-    let Cover { lots, debt, overage, unlimited } = draft.account.credits.cover(amount, feature.as_deref(), context)?;
-    let available = draft.account.credits.available_at(context.now);
-    let left = if unlimited { available } else { available - (amount - overage) };
+    let credits = &draft.account.credits;
+    let counted = match (&feature, quantity) {
+        (Some(feature), Some(quantity)) => Some(admit(credits, feature, quantity, context)?),
+        _ => None,
+    };
+    let Cover { lots, debt, overage, unlimited } = credits.cover(amount, feature.as_deref(), context)?;
+    let before = credits.available_at(context.now);
+    let available = if unlimited { before } else { before - (amount - overage) };
     let catalog = Some(context.catalog_version());
-    let debited =
-        CreditsDebited { debit, amount, feature, quantity, lots, debt, overage, available: left, unlimited, catalog };
+    let debited = CreditsDebited {
+        debit,
+        amount,
+        feature,
+        quantity,
+        lots,
+        debt,
+        overage,
+        available,
+        counted,
+        unlimited,
+        catalog,
+    };
     draft.emit(Event::CreditsDebited(debited.clone()));
     Ok(Outcome::Debited(debited))
 }
@@ -279,6 +321,7 @@ fn decide_hold(
     context: Context<'_>,
 ) -> Result<Outcome, Rejection> {
     require_known(draft)?;
+    refuse_suspended(draft)?;
     let priced = charge.price(draft, context)?;
     settle_clock(draft, context);
     hold::place(draft, hold, priced, expires_at, context)
@@ -301,7 +344,7 @@ fn record_rejection(
     })
 }
 
-fn require_known(draft: &Draft<'_>) -> Result<(), Rejection> {
+pub(super) fn require_known(draft: &Draft<'_>) -> Result<(), Rejection> {
     if draft.account.is_unknown() {
         return Err(Rejection::AccountNotFound { account: draft.account.id.to_string() });
     }

@@ -10,6 +10,8 @@ use serde_with::skip_serializing_none;
 use super::catalog::PLAN_CREDITS_PRIORITY;
 use super::hold::Hold;
 use super::ids::{AccountId, LotId, lot_id_of};
+use super::overrides::{Override, Suspension};
+use super::usage::Usage;
 
 /// Where a lot came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +111,23 @@ impl Lot {
         self.granted - self.remaining - self.clawed_back - self.expired
     }
 
+    /// A refill that its subscription did not live to see, although that was heard of later. Nobody could use it, and who
+    /// heard of the end in time never granted it.
+    pub fn never_began(&self) -> bool {
+        self.is_refill() && self.spent() == 0 && self.expires_at.is_some_and(|at| at <= self.effective_at)
+    }
+
+    /// A later month of a longer period.
+    fn is_refill(&self) -> bool {
+        self.source == LotSource::Plan && self.cause.contains('#')
+    }
+
+    /// Once it begins, at most so many credits of its subscription's earlier lots are kept. A refill of which nothing is
+    /// left to give, because another period has taken its place, begins nothing.
+    pub fn cap_on_earlier(&self) -> Option<i64> {
+        self.keeps_earlier.filter(|_| !self.is_refill() || self.claimed_back < self.granted)
+    }
+
     /// Takes in what another stream did to the same lot: both granted it, and each may have spent of it.
     pub fn merge(&mut self, other: &Self) {
         let left = (self.granted - self.spent() - other.spent()).max(0);
@@ -123,6 +142,20 @@ impl Lot {
     }
 }
 
+/// Months of a yearly plan, and the next two.
+const CAPS: usize = 14;
+
+/// That a lot caps what is kept of its subscription's earlier ones.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cap {
+    pub subscription: String,
+    pub begins: DateTime<Utc>,
+    pub lot: LotId,
+    /// `None` while the lot has come to nothing, and caps nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<i64>,
+}
+
 /// A paid invoice line that grants credits over its period: at once, and month by month when the period is longer.
 #[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -131,10 +164,19 @@ pub struct Allowance {
     pub cause: String,
     pub invoice: String,
     pub subscription: Option<String>,
+    /// The subscription's item, for a whole period.
+    pub item: Option<String>,
     pub period_start: DateTime<Utc>,
     pub period_end: DateTime<Utc>,
+    /// The end of the period that was billed; `period_end` is earlier if the subscription ended before.
+    pub billed_until: Option<DateTime<Utc>>,
+    /// From then on the item's next period, which began early, is refilled instead.
+    pub refills_until: Option<DateTime<Utc>>,
     /// What was paid for: one part for a whole period; for a proration, what was added and what was given up.
     pub parts: Vec<AllowancePart>,
+    /// The period began before the one before it was over, and the same invoice gives the rest of that back.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub begins_early: bool,
     /// The period is a free trial: the plan's trial policy says how much.
     #[serde(default, skip_serializing_if = "is_false")]
     pub trial: bool,
@@ -171,6 +213,7 @@ pub struct Access {
     pub status: String,
     /// Price id, lookup key and quantity of each item.
     pub items: Vec<AccessItem>,
+    pub period_start: Option<i64>,
     pub period_end: Option<i64>,
     /// Unix second of the failed payment that has not been made good.
     pub past_due_since: Option<i64>,
@@ -179,6 +222,13 @@ pub struct Access {
     pub paused: bool,
     #[serde(default)]
     pub created: i64,
+}
+
+impl Access {
+    /// Collection is paused, or the trial ended without a way to pay.
+    pub fn is_paused(&self) -> bool {
+        self.paused || self.status == "paused"
+    }
 }
 
 #[skip_serializing_none]
@@ -211,10 +261,9 @@ pub struct Credits {
     /// it by its lookup key alone.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub lookup_keys: BTreeMap<String, String>,
-    /// By subscription, when its newest lots of a capped rollover begin, and how much of earlier ones they let be kept.
-    /// Such a lot may be used up, and gone from here, before the earlier ones are.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub caps: BTreeMap<String, BTreeMap<DateTime<Utc>, i64>>,
+    /// What caps the lots before them, newest last: such a lot may be used up, and gone from here, before they are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub caps: Vec<Cap>,
     /// Open holds, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub holds: Vec<Hold>,
@@ -224,6 +273,13 @@ pub struct Credits {
     /// Credits spent beyond the lots that are to be billed, over all time.
     #[serde(skip_serializing_if = "is_zero")]
     pub overage: i64,
+    /// What was used of features, as far as their limits' windows may still ask for it.
+    #[serde(skip_serializing_if = "Usage::is_unused")]
+    pub usage: Usage,
+    /// By feature.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub overrides: BTreeMap<String, Override>,
+    pub suspension: Option<Suspension>,
     /// The account that took this stream over.
     pub merged_into: Option<AccountId>,
 }
@@ -277,6 +333,16 @@ impl Credits {
         draws
     }
 
+    /// Takes an allowance in, or learns that a known one is refilled no longer than that.
+    pub fn arm(&mut self, allowance: &Allowance) {
+        if let Some(known) = self.allowances.iter_mut().find(|known| known.cause == allowance.cause) {
+            known.refills_until = allowance.refills_until;
+            return;
+        }
+        let place = self.allowances.partition_point(|known| known.cause < allowance.cause);
+        self.allowances.insert(place, allowance.clone());
+    }
+
     /// Learns a price's lookup key. Of several that a price had, the same one is kept whatever came first.
     pub fn learn_lookup_key(&mut self, price: &str, key: &str) {
         if !self.knows_lookup_key(price, key) {
@@ -288,14 +354,62 @@ impl Credits {
         }
     }
 
-    /// Remembers from when on a subscription's earlier lots are capped. Two are enough, whatever came first: the one in
-    /// force, and one that was paid for before it begins.
-    pub fn learn_cap(&mut self, subscription: &str, begins: DateTime<Utc>, cap: i64) {
-        let caps = self.caps.entry(subscription.to_owned()).or_default();
-        caps.insert(begins, cap);
-        if caps.len() > 2 {
-            caps.pop_first();
+    /// Learns what a lot caps, or that it does not any more. Of each subscription so many are kept as may begin, or come to
+    /// nothing, within a year.
+    pub fn learn_cap(&mut self, lot: &Lot) {
+        let (Some(subscription), Some(_)) = (&lot.subscription, lot.keeps_earlier) else { return };
+        if lot.never_began() {
+            return self.caps.retain(|known| known.lot != lot.id);
         }
+        self.take_in_cap(Cap {
+            subscription: subscription.clone(),
+            begins: lot.effective_at,
+            lot: lot.id,
+            kept: lot.cap_on_earlier(),
+        });
+    }
+
+    pub fn take_in_cap(&mut self, cap: Cap) {
+        let key = |cap: &Cap| (cap.begins, cap.lot);
+        match self.caps.binary_search_by_key(&key(&cap), key) {
+            Ok(at) => self.caps[at] = cap,
+            Err(at) => {
+                let of_subscription = |known: &Cap| known.subscription == cap.subscription;
+                let is_full = self.caps.iter().filter(|known| of_subscription(known)).count() >= CAPS;
+                let oldest = self.caps.iter().position(of_subscription);
+                self.caps.insert(at, cap);
+                if let Some(oldest) = oldest.filter(|_| is_full) {
+                    self.caps.remove(oldest.min(at));
+                }
+            }
+        }
+    }
+
+    /// Credits beyond the caps in force: of each subscription's lots before the newest that caps them, what is not kept.
+    pub fn beyond_caps(&self, now: DateTime<Utc>) -> Vec<Draw> {
+        let mut newest: BTreeMap<&str, (&Cap, i64)> = BTreeMap::new();
+        for cap in self.caps.iter().filter(|cap| cap.begins <= now) {
+            if let Some(kept) = cap.kept {
+                newest.insert(&cap.subscription, (cap, kept));
+            }
+        }
+        let mut beyond = Vec::new();
+        for (subscription, (cap, mut kept)) in newest {
+            let earlier = self.lots.iter().filter(|lot| {
+                lot.subscription.as_deref() == Some(subscription)
+                    && lot.source == LotSource::Plan
+                    && lot.effective_at < cap.begins
+                    && !lot.is_expired_at(now)
+            });
+            for lot in earlier {
+                let carried = lot.spendable().min(kept);
+                kept -= carried;
+                if lot.spendable() > carried {
+                    beyond.push(Draw { lot: lot.id, amount: lot.spendable() - carried });
+                }
+            }
+        }
+        beyond
     }
 
     /// Learning it would change nothing.

@@ -11,8 +11,10 @@ use super::charge::{Charge, Cover};
 use super::credit::{Allowance, Credits, Draw, Lot, is_zero};
 use super::hold::Hold;
 use super::ids::{AccountId, LotId};
+use super::overrides::{Override, Suspension};
 use super::rejection::Rejection;
 use super::stripe_object::StripeObject;
+use super::usage::{Counted, UsageAction};
 
 /// An account was created by a caller.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -133,6 +135,8 @@ pub struct CreditsDebited {
     pub overage: i64,
     /// What could be spent afterwards.
     pub available: i64,
+    /// Where the use of the feature counts. `None` for a debit by amount, and for those before uses were counted.
+    pub counted: Option<Counted>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unlimited: bool,
     /// Catalog in force: the beginning of its digest.
@@ -166,6 +170,8 @@ pub struct HoldCaptured {
     pub quantity: Option<i64>,
     #[serde(flatten)]
     pub cover: Cover,
+    /// Where the use of the feature counts.
+    pub counted: Option<Counted>,
     /// Credits given back; negative, when more were taken than were set aside.
     pub released: i64,
     /// Catalog in force: the beginning of its digest.
@@ -201,6 +207,51 @@ pub struct ChargeRejected {
     pub catalog: String,
 }
 
+/// A caller stated that a feature was used.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UsageRecorded {
+    pub feature: String,
+    pub action: UsageAction,
+    pub quantity: i64,
+    /// By how much the day's total changed.
+    pub added: i64,
+    /// In UTC, such as `2026-01-15`.
+    pub day: String,
+    /// What was used of the feature on that day, with this.
+    pub day_total: i64,
+    pub counted: Counted,
+}
+
+/// An account may use a feature in another way than its plan says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OverrideSet {
+    pub feature: String,
+    #[serde(flatten)]
+    pub set: Override,
+}
+
+/// What the plan says of a feature holds again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OverrideRemoved {
+    pub feature: String,
+    /// It was over already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub expired: bool,
+}
+
+/// An account may do nothing until it is reinstated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AccountSuspended {
+    #[serde(flatten)]
+    pub suspension: Suspension,
+}
+
+/// A suspension ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AccountReinstated {
+    pub at: DateTime<Utc>,
+}
+
 /// A catalog came into force. Recorded in the system's own stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CatalogApplied {
@@ -230,6 +281,11 @@ pub enum Event {
     HoldReleased(HoldReleased),
     HoldExpired(HoldExpired),
     ChargeRejected(ChargeRejected),
+    UsageRecorded(UsageRecorded),
+    OverrideSet(OverrideSet),
+    OverrideRemoved(OverrideRemoved),
+    AccountSuspended(AccountSuspended),
+    AccountReinstated(AccountReinstated),
     CatalogApplied(Box<CatalogApplied>),
 }
 
@@ -270,6 +326,11 @@ impl Event {
             Event::HoldReleased(_) => "hold_released",
             Event::HoldExpired(_) => "hold_expired",
             Event::ChargeRejected(_) => "charge_rejected",
+            Event::UsageRecorded(_) => "usage_recorded",
+            Event::OverrideSet(_) => "override_set",
+            Event::OverrideRemoved(_) => "override_removed",
+            Event::AccountSuspended(_) => "account_suspended",
+            Event::AccountReinstated(_) => "account_reinstated",
             Event::CatalogApplied(_) => "catalog_applied",
         }
     }
@@ -296,6 +357,11 @@ impl Event {
             Event::HoldReleased(payload) => serde_json::to_string(payload),
             Event::HoldExpired(payload) => serde_json::to_string(payload),
             Event::ChargeRejected(payload) => serde_json::to_string(payload),
+            Event::UsageRecorded(payload) => serde_json::to_string(payload),
+            Event::OverrideSet(payload) => serde_json::to_string(payload),
+            Event::OverrideRemoved(payload) => serde_json::to_string(payload),
+            Event::AccountSuspended(payload) => serde_json::to_string(payload),
+            Event::AccountReinstated(payload) => serde_json::to_string(payload),
             Event::CatalogApplied(payload) => serde_json::to_string(payload),
         }
     }
@@ -329,6 +395,7 @@ impl Event {
             "hold_extended" => read!(Event::HoldExtended),
             "charge_rejected" => read!(Event::ChargeRejected),
             "credits_granted" => read!(Event::CreditsGranted),
+            "usage_recorded" => read!(Event::UsageRecorded),
             "account_opened" => read!(Event::AccountOpened),
             "customer_linked" => read!(Event::CustomerLinked),
             "account_absorbed" => read!(Event::AccountAbsorbed),
@@ -339,6 +406,10 @@ impl Event {
             "credits_expired" => read!(Event::CreditsExpired),
             "credits_clawed_back" => read!(Event::CreditsClawedBack),
             "credits_reinstated" => read!(Event::CreditsReinstated),
+            "override_set" => read!(Event::OverrideSet),
+            "override_removed" => read!(Event::OverrideRemoved),
+            "account_suspended" => read!(Event::AccountSuspended),
+            "account_reinstated" => read!(Event::AccountReinstated),
             "catalog_applied" => read!(Event::CatalogApplied),
             name if name.ends_with("_observed") => read!(Event::StripeObserved),
             name => Err(EventError::UnknownName { name: name.to_owned() }),

@@ -14,6 +14,7 @@ use super::command::Outcome;
 use super::credit::{Credits, Draw};
 use super::draft::{Context, Draft};
 use super::event::{CreditsClawedBack, Event, HoldCaptured, HoldExpired, HoldExtended, HoldPlaced, HoldReleased};
+use super::limits::{admit, counted_now};
 use super::rejection::Rejection;
 use super::settle::{expire_lots, settle_clock};
 
@@ -73,7 +74,10 @@ impl Used {
             Used::All => Ok((hold.amount, hold.quantity)),
             Used::Amount(amount) => {
                 require_amount("amount", amount)?;
-                Ok((amount, None))
+                // Units are what is counted, so it counts as many as so many credits buy.
+                let feature = hold.feature.as_ref().and_then(|feature| context.catalog.feature(feature));
+                let units = feature.map(|feature| feature.units_for(amount).or(hold.quantity));
+                Ok((amount, units.flatten()))
             }
             Used::Quantity(quantity) => {
                 require_amount("quantity", quantity)?;
@@ -99,7 +103,7 @@ impl Credits {
     }
 }
 
-/// Sets credits aside.
+/// Sets credits aside. What a feature's limits leave must be enough; it counts towards them when it is captured.
 pub fn place(
     draft: &mut Draft<'_>,
     id: Uuid,
@@ -108,6 +112,9 @@ pub fn place(
     context: Context<'_>,
 ) -> Result<Outcome, Rejection> {
     require_expiry(expires_at, context.now)?;
+    if let (Some(feature), Some(quantity)) = (&feature, quantity) {
+        admit(&draft.account.credits, feature, quantity, context)?;
+    }
     let cover = draft.account.credits.cover(amount, feature.as_deref(), context)?;
     let hold = Hold { id, amount, feature, quantity, cover, created_at: context.now, expires_at };
     let held = hold.clone();
@@ -121,6 +128,7 @@ pub fn capture(draft: &mut Draft<'_>, hold: Hold, used: Used, context: Context<'
     let cover = capture_cover(draft, &hold, amount, context)?;
     let released = hold.cover.taken() - cover.taken();
     let feature = hold.feature.clone();
+    let counted = feature.as_ref().map(|_| counted_now(&draft.account.credits, context));
     let catalog = context.catalog_version();
     draft.emit(Event::HoldCaptured(HoldCaptured {
         hold: hold.id,
@@ -128,6 +136,7 @@ pub fn capture(draft: &mut Draft<'_>, hold: Hold, used: Used, context: Context<'
         feature,
         quantity,
         cover,
+        counted,
         released,
         catalog,
     }));

@@ -1,6 +1,7 @@
 //! The rules: pure functions of state, command, catalog and a given time.
 
 pub mod account;
+pub mod allowance;
 pub mod billing;
 pub mod catalog;
 pub mod charge;
@@ -11,11 +12,16 @@ pub mod draft;
 pub mod event;
 pub mod hold;
 pub mod ids;
+pub mod limits;
 pub mod money;
+pub mod overrides;
 pub mod payment;
+pub mod plan_change;
 pub mod rejection;
+pub mod replay;
 pub mod settle;
 pub mod standing;
 pub mod stripe_object;
 pub mod stripe_payment;
 pub mod tracked;
+pub mod usage;

@@ -1,7 +1,10 @@
 //! Typed refusals of commands.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use super::catalog::Per;
 
 /// Why a command was refused. Frozen with its idempotency key, so it must read back as it was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -13,12 +16,29 @@ pub enum Rejection {
     AccountNotFound { account: String },
     #[error("the catalog has no feature {feature}")]
     UnknownFeature { feature: String },
-    #[error("feature {feature} costs no credits; debit an amount, or give it a credit_cost in the catalog")]
-    FeatureWithoutCost { feature: String },
+    #[error(
+        "feature {feature} is not metered, so there is nothing to count; check it, or make it metered in the catalog"
+    )]
+    FeatureNotMetered { feature: String },
     #[error("the plan {plan} does not include {feature}")]
     FeatureNotInPlan { feature: String, plan: String },
+    #[error("an override of this account denies {feature}")]
+    OverrideDenied { feature: String },
+    #[error(
+        "{feature} is limited to {limit} per {}, {used} are used, and the count begins anew at {}; then use a new key",
+        per.as_str(), resets_at.format("%FT%TZ")
+    )]
+    LimitExceeded { feature: String, limit: i64, per: Per, used: i64, resets_at: DateTime<Utc> },
+    #[error("the account has been suspended since {}; its credits are kept", since.format("%FT%TZ"))]
+    AccountSuspended { since: DateTime<Utc> },
+    #[error("an account has at most {max} overrides; remove one first")]
+    TooManyOverrides { max: usize },
     #[error("{field} must be from 1 to {max}")]
     OutOfRange { field: String, max: i64 },
+    #[error("quantity must be from {min} to {max}")]
+    QuantityOutOfRange { min: i64, max: i64 },
+    #[error("{field} must be from {} to {}", earliest.format("%FT%TZ"), latest.format("%FT%TZ"))]
+    TimeOutOfRange { field: String, earliest: DateTime<Utc>, latest: DateTime<Utc> },
     #[error("expires_at must lie after effective_at and in the future")]
     AlreadyExpired,
     #[error("no hold is called {hold}")]
@@ -43,11 +63,18 @@ impl Rejection {
     /// Whether it lies in the account, not in the request: another plan, or more credits, and it would have passed.
     pub fn lies_in_account(&self) -> bool {
         match self {
-            Self::InsufficientCredits { .. } | Self::FeatureNotInPlan { .. } => true,
+            Self::InsufficientCredits { .. }
+            | Self::FeatureNotInPlan { .. }
+            | Self::OverrideDenied { .. }
+            | Self::LimitExceeded { .. }
+            | Self::AccountSuspended { .. } => true,
             Self::AccountNotFound { .. }
             | Self::UnknownFeature { .. }
-            | Self::FeatureWithoutCost { .. }
+            | Self::FeatureNotMetered { .. }
+            | Self::TooManyOverrides { .. }
             | Self::OutOfRange { .. }
+            | Self::QuantityOutOfRange { .. }
+            | Self::TimeOutOfRange { .. }
             | Self::AlreadyExpired
             | Self::HoldNotFound { .. }
             | Self::HoldCaptured { .. }

@@ -3,8 +3,10 @@
 use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::catalog::{Catalog, CreditAllowance, Overage, Plan, PriceKey};
+use super::catalog::{Catalog, CreditAllowance, Overage, Per, Plan, PriceKey, WhilePaused};
 use super::credit::{Access, Credits};
+use super::limits::{LimitNow, limits_at, period_of, tightest};
+use super::overrides::{Override, ruling};
 
 /// The plan in force, and the subscription behind it.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +19,22 @@ pub struct Standing<'a> {
     pub in_grace: bool,
 }
 
+/// How an account stands with its subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountState {
+    Active,
+    Trialing,
+    /// A payment failed, and the plan's days of grace are running.
+    InGrace,
+    /// The subscription is paused, whether or not its features go on.
+    Paused,
+    /// Suspended by a caller: nothing is allowed.
+    Suspended,
+    /// No subscription decides: the default plan does.
+    Free,
+}
+
 /// Why a feature may or may not be used. The codes are stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -27,13 +45,21 @@ pub enum Reason {
     Unlimited,
     /// Included; a payment failed, and the days of grace are running.
     InGrace,
+    /// An override allows it.
+    Override,
+    /// An override denies it.
+    OverrideDenied,
+    /// The account is suspended.
+    Suspended,
+    /// A paused subscription would include it.
+    Paused,
     /// The catalog knows no such feature.
     UnknownFeature,
     /// The plan does not include it.
     NotInPlan,
     /// A payment failed, and the days of grace are over.
     PaymentOverdue,
-    /// More was asked than the plan's limit.
+    /// More was asked than the limit, or than is left of it in its window.
     LimitExceeded,
     /// The plan includes it, and lets it go beyond the credits there are.
     Overage,
@@ -48,13 +74,31 @@ pub struct Entitlement {
     pub reason: Reason,
     pub feature: String,
     pub plan: Option<String>,
-    /// Units that the credits still buy; `None` when credits do not bound it.
+    pub state: AccountState,
+    /// Units that the credits still buy and the limits still allow; `None` when neither bounds it.
     pub remaining: Option<i64>,
+    /// The limit; of several, the one that allows least now.
     pub limit: Option<i64>,
+    /// The window that `limit` is for; `None` for features that are not metered.
+    pub per: Option<Per>,
+    /// When that window ends.
+    pub resets_at: Option<DateTime<Utc>>,
     pub unlimited: bool,
     /// Such as the models a tier may use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<String>,
+    /// Every limit, from the shortest window to the longest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitNow>,
+    #[serde(rename = "override")]
+    pub overridden: Option<OverrideSeen>,
+}
+
+/// The override that decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverrideSeen {
+    pub expires_at: Option<DateTime<Utc>>,
+    pub reason: Option<String>,
 }
 
 impl<'a> Standing<'a> {
@@ -70,7 +114,10 @@ impl<'a> Standing<'a> {
 
     fn through(access: &'a Access, catalog: &'a Catalog, now: DateTime<Utc>) -> Option<Self> {
         let plan = plan_of(access, catalog);
-        let open = matches!(access.status.as_str(), "active" | "trialing" | "past_due");
+        if access.is_paused() && plan.is_none_or(|plan| plan.while_paused == WhilePaused::Stop) {
+            return None;
+        }
+        let open = matches!(access.status.as_str(), "active" | "trialing" | "past_due" | "paused");
         let in_grace = open && access.past_due_since.is_some();
         let grace_over = access.past_due_since.is_some_and(|since| {
             let days = plan.map_or(0, |plan| plan.grace_days);
@@ -79,6 +126,21 @@ impl<'a> Standing<'a> {
             end.is_some_and(|end| now >= end)
         });
         (open && !grace_over).then_some(Self { plan, subscription: Some(access), in_grace })
+    }
+
+    /// How the account stands, of whose credits this is the standing.
+    pub fn state(&self, credits: &Credits) -> AccountState {
+        if credits.suspension.is_some() {
+            return AccountState::Suspended;
+        }
+        match self.subscription {
+            Some(_) if self.in_grace => AccountState::InGrace,
+            Some(access) if access.is_paused() => AccountState::Paused,
+            Some(access) if access.status == "trialing" => AccountState::Trialing,
+            Some(_) => AccountState::Active,
+            None if credits.access.iter().any(Access::is_paused) => AccountState::Paused,
+            None => AccountState::Free,
+        }
     }
 
     pub fn is_unlimited(&self) -> bool {
@@ -110,48 +172,70 @@ pub fn check(credits: &Credits, catalog: &Catalog, feature: &str, quantity: i64,
         reason: Reason::NotInPlan,
         feature: feature.to_owned(),
         plan: standing.plan.map(|plan| plan.id.clone()),
+        state: standing.state(credits),
         remaining: None,
         limit: None,
+        per: None,
+        resets_at: None,
         unlimited: standing.is_unlimited(),
         values: Vec::new(),
+        limits: Vec::new(),
+        overridden: None,
     };
     let Some(declared) = catalog.feature(feature) else {
         answer.reason = Reason::UnknownFeature;
         return answer;
     };
-    let Some(grant) = standing.plan.and_then(|plan| plan.features.get(feature)) else {
-        if is_overdue(credits, catalog, feature) {
-            answer.reason = Reason::PaymentOverdue;
-        }
+    let ruling = ruling(credits, standing.plan, feature, now);
+    answer.overridden = ruling.by.map(OverrideSeen::of);
+    if answer.state == AccountState::Suspended {
+        answer.reason = Reason::Suspended;
+        return answer;
+    }
+    let Some(grant) = ruling.grant else {
+        answer.reason = match ruling.by {
+            Some(_) => Reason::OverrideDenied,
+            None => missing(credits, catalog, feature),
+        };
         return answer;
     };
-    answer.limit = grant.limit;
+    answer.limits = limits_at(credits, &grant.windows, feature, period_of(credits, &standing, now), now);
+    let tightest = tightest(&answer.limits);
+    answer.limit = grant.limit.or(tightest.map(|limit| limit.limit));
+    answer.per = tightest.map(|limit| limit.per);
+    answer.resets_at = tightest.map(|limit| limit.resets_at);
+    answer.remaining = tightest.map(|limit| limit.remaining);
     answer.values = grant.values.clone();
-    answer.reason = if standing.in_grace { Reason::InGrace } else { Reason::Included };
+    answer.reason = match ruling.by {
+        Some(_) => Reason::Override,
+        None if standing.in_grace => Reason::InGrace,
+        None => Reason::Included,
+    };
     answer.allowed = true;
-    if grant.limit.is_some_and(|limit| quantity > limit) {
+    if grant.limit.or(answer.remaining).is_some_and(|limit| quantity > limit) {
         answer.allowed = false;
         answer.reason = Reason::LimitExceeded;
     }
     if declared.costs_credits() {
         if answer.unlimited {
-            if answer.allowed && !standing.in_grace {
+            if answer.reason == Reason::Included && answer.limits.is_empty() {
                 answer.reason = Reason::Unlimited;
             }
         } else {
             let available = credits.available_at(now);
-            answer.remaining = declared.units_for(available);
-            let beyond = match standing.overage(Some(feature)) {
-                Overage::Deny => Some(0),
-                Overage::Limit(limit) => Some(limit),
-                Overage::Unlimited => None,
+            let units = declared.units_for(available);
+            answer.remaining = answer.remaining.into_iter().chain(units).min();
+            let most = match standing.overage(Some(feature)) {
+                Overage::Deny => available,
+                Overage::Limit(limit) => available.saturating_add(limit),
+                Overage::Unlimited => i64::MAX,
             };
-            let cost = declared.cost_of(quantity);
-            let is_covered = cost.is_some_and(|cost| beyond.is_none_or(|more| cost <= available.saturating_add(more)));
-            if !is_covered {
+            // What is free takes nothing, whatever is owed.
+            let cost = declared.cost_of(quantity).unwrap_or(i64::MAX);
+            if answer.allowed && cost > most.max(0) {
                 answer.allowed = false;
                 answer.reason = Reason::InsufficientCredits;
-            } else if answer.allowed && cost.is_some_and(|cost| cost > available) && !standing.in_grace {
+            } else if answer.reason == Reason::Included && cost > available.max(0) {
                 answer.reason = Reason::Overage;
             }
         }
@@ -159,10 +243,21 @@ pub fn check(credits: &Credits, catalog: &Catalog, feature: &str, quantity: i64,
     answer
 }
 
-/// A subscription would include the feature, had it been paid for.
-fn is_overdue(credits: &Credits, catalog: &Catalog, feature: &str) -> bool {
-    credits.access.iter().any(|access| {
-        let unpaid = access.past_due_since.is_some() || access.status == "unpaid";
-        unpaid && plan_of(access, catalog).is_some_and(|plan| plan.features.contains_key(feature))
-    })
+impl OverrideSeen {
+    fn of(known: &Override) -> Self {
+        Self { expires_at: known.expires_at, reason: known.reason.clone() }
+    }
+}
+
+/// Why the plan in force lacks a feature: a subscription would include it, were it not paused or unpaid.
+fn missing(credits: &Credits, catalog: &Catalog, feature: &str) -> Reason {
+    let has = |access: &Access| plan_of(access, catalog).is_some_and(|plan| plan.features.contains_key(feature));
+    let is_unpaid = |access: &Access| access.past_due_since.is_some() || access.status == "unpaid";
+    if credits.access.iter().any(|access| is_unpaid(access) && has(access)) {
+        Reason::PaymentOverdue
+    } else if credits.access.iter().any(|access| access.is_paused() && has(access)) {
+        Reason::Paused
+    } else {
+        Reason::NotInPlan
+    }
 }

@@ -99,6 +99,8 @@ async fn account_view(state: &State, name: &AccountId, min_position: i64) -> Res
         "email": profile.email,
         "metadata": profile.metadata.unwrap_or_else(|| json!({})),
         "plan": standing.plan.map(|plan| &plan.id),
+        "state": standing.state(&account.credits),
+        "suspension": account.credits.suspension,
         "opened_at": account.credits.opened_at,
         "position": account.position,
     }))

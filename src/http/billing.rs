@@ -9,13 +9,14 @@ use serde::de::DeserializeOwned;
 
 use super::page::{Cursor, Page, PageQuery};
 use super::problem::ApiError;
+use super::reading::as_of;
 use super::request::{account_id, number};
 use super::server::State;
 use super::views::{CreditPurchaseView, InvoiceView, PaymentMethodView, PaymentView, SubscriptionView};
+use crate::app::history::Past;
 use crate::app::reads::AccountNow;
 use crate::domain::billing::{CheckoutRecord, InvoiceRecord, Kind};
 use crate::domain::payment::Payment;
-use crate::domain::standing::Standing;
 use crate::domain::stripe_object::{PaymentMethod, Subscription, SubscriptionSchedule};
 use crate::domain::tracked::Tracked;
 use crate::store::error::StoreError;
@@ -25,6 +26,10 @@ use crate::store::read::{self, StoredObject};
 const ALL: i64 = 1_000;
 
 pub async fn account(state: &State, path: &str, query: &PageQuery) -> Result<AccountNow, ApiError> {
+    if query.as_of.is_some() {
+        let problem = "this list has no past; the feed of events has".to_owned();
+        return Err(ApiError::InvalidParameter { field: "as_of".to_owned(), problem });
+    }
     let min_position = number(query.min_position.as_deref(), "min_position", 0, 0, i64::MAX)?;
     Ok(state.service.account_now(&account_id(path)?, min_position).await?)
 }
@@ -78,12 +83,48 @@ async fn subscriptions(
     Ok((subscriptions.collect::<Result<_, _>>()?, schedules.collect::<Result<_, _>>()?))
 }
 
+fn subscriptions_then(past: &Past) -> (Vec<Subscription>, Vec<SubscriptionSchedule>) {
+    let Some(billing) = &past.account.billing else { return (Vec::new(), Vec::new()) };
+    let subscriptions = billing.subscriptions.values().map(|tracked| (*tracked.current).clone());
+    let schedules = billing.subscription_schedules.values().map(|tracked| (*tracked.current).clone());
+    (subscriptions.collect(), schedules.collect())
+}
+
+/// A moment of an account's past, if that is what was asked for.
+pub async fn past(state: &State, path: &str, query: &PageQuery) -> Result<Option<Past>, ApiError> {
+    let name = account_id(path)?;
+    match as_of(query.as_of.as_deref(), state.service.clock.now())? {
+        None => Ok(None),
+        Some(moment) => Ok(Some(state.service.past(&name, moment).await?)),
+    }
+}
+
+/// Cuts a page out of rows that are all at hand, newest first.
+pub fn page_of<T>(mut rows: Vec<(Cursor, T)>, query: &PageQuery) -> Result<Page<T>, ApiError> {
+    let key = |cursor: &Cursor| (cursor.at_us, cursor.id.clone());
+    rows.sort_by_key(|(cursor, _)| std::cmp::Reverse(key(cursor)));
+    if let Some(after) = query.cursor()? {
+        rows.retain(|(cursor, _)| key(cursor) < key(&after));
+    }
+    Ok(Page::of(rows, query.limit()?))
+}
+
 /// All subscriptions an account has had, newest first.
 pub async fn list_subscriptions(
     path: web::Path<String>,
     query: web::Query<PageQuery>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
+    if let Some(past) = past(&state, &path, &query).await? {
+        let (subscriptions, schedules) = subscriptions_then(&past);
+        let catalog = &past.catalog.catalog;
+        let rows = subscriptions.iter().map(|subscription| {
+            let at_us = subscription.created.unwrap_or(0).saturating_mul(1_000_000);
+            let cursor = Cursor { at_us, id: subscription.id.clone() };
+            (cursor, SubscriptionView::of(subscription, &schedules, catalog))
+        });
+        return Ok(HttpResponse::Ok().json(page_of(rows.collect(), &query)?));
+    }
     let account = account(&state, &path, &query).await?;
     let (_, schedules) = subscriptions(&state, &account).await?;
     let catalog = state.service.catalog.current();
@@ -100,16 +141,24 @@ pub async fn get_subscription(
     query: web::Query<PageQuery>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
-    let account = account(&state, &path, &query).await?;
-    let (subscriptions, schedules) = subscriptions(&state, &account).await?;
-    let catalog = state.service.catalog.current();
-    let standing = Standing::of(&account.credits, &catalog.catalog, state.service.clock.now());
+    let (account, subscriptions, schedules) = match past(&state, &path, &query).await? {
+        Some(past) => {
+            let (subscriptions, schedules) = subscriptions_then(&past);
+            (AccountNow::from(past), subscriptions, schedules)
+        }
+        None => {
+            let account = account(&state, &path, &query).await?;
+            let (subscriptions, schedules) = subscriptions(&state, &account).await?;
+            (account, subscriptions, schedules)
+        }
+    };
+    let standing = account.standing();
     let deciding = standing.subscription.map(|access| access.subscription.as_str());
     let chosen = subscriptions.iter().max_by_key(|subscription| {
         (Some(subscription.id.as_str()) == deciding, !subscription.has_ended(), subscription.created)
     });
     let not_found = || ApiError::NotFound { what: "subscription of account", id: account.id.to_string() };
-    let view = SubscriptionView::of(chosen.ok_or_else(not_found)?, &schedules, &catalog.catalog);
+    let view = SubscriptionView::of(chosen.ok_or_else(not_found)?, &schedules, &account.catalog.catalog);
     Ok(HttpResponse::Ok().json(view))
 }
 

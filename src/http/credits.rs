@@ -6,37 +6,34 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::debits::created;
-use super::page::PageQuery;
 use super::problem::ApiError;
-use super::request::{MAX_JSON_BYTES, account_id, idempotency_key, number, parse_json, read_body};
+use super::reading::{AsOf, ReadQuery};
+use super::request::{MAX_JSON_BYTES, account_id, idempotency_key, parse_json, read_body, reason};
 use super::server::State;
 use super::views::LotView;
 use crate::domain::catalog::DEFAULT_PACK_PRIORITY;
 use crate::domain::command::{Command, Grant, Outcome};
 use crate::domain::credit::LotSource;
-use crate::domain::standing::Standing;
 use crate::store::error::StoreError;
 
 /// What may be spent, and out of which lots.
 pub async fn get(
     path: web::Path<String>,
-    query: web::Query<PageQuery>,
+    query: web::Query<ReadQuery>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
-    let min_position = number(query.min_position.as_deref(), "min_position", 0, 0, i64::MAX)?;
-    let account = state.service.account_now(&account_id(&path)?, min_position).await?;
-    let now = state.service.clock.now();
-    let catalog = state.service.catalog.current();
-    let unlimited = Standing::of(&account.credits, &catalog.catalog, now).is_unlimited();
+    let account = state.service.account(&account_id(&path)?, query.read(state.service.clock.now())?).await?;
+    let now = account.at;
     let lots: Vec<LotView> =
         account.credits.lots.iter().filter(|lot| lot.held > 0 || !lot.is_expired_at(now)).map(LotView::of).collect();
     Ok(HttpResponse::Ok().json(json!({
         "available": account.credits.available_at(now),
         "held": account.credits.held(),
         "debt": account.credits.debt,
-        "unlimited": unlimited,
+        "unlimited": account.standing().is_unlimited(),
         "lots": lots,
         "position": account.position,
+        "as_of": AsOf::of(&account),
     })))
 }
 
@@ -61,9 +58,6 @@ fn default_priority() -> i32 {
     DEFAULT_PACK_PRIORITY
 }
 
-/// Longest reason of a grant. It goes into the log, so it must not name a person.
-const MAX_REASON: usize = 500;
-
 /// Gives credits by hand.
 pub async fn grant(
     request: HttpRequest,
@@ -79,10 +73,6 @@ pub async fn grant(
         let problem = "must be manual or promotion; plans and packs grant by themselves".to_owned();
         return Err(ApiError::InvalidParameter { field: "source".to_owned(), problem });
     }
-    if body.reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON || reason.contains('\0')) {
-        let problem = format!("must have at most {MAX_REASON} bytes, and no U+0000");
-        return Err(ApiError::InvalidParameter { field: "reason".to_owned(), problem });
-    }
     let grant = Grant {
         grant: state.service.new_id(),
         amount: body.amount,
@@ -90,7 +80,7 @@ pub async fn grant(
         priority: body.priority,
         effective_at: body.effective_at,
         expires_at: body.expires_at,
-        reason: body.reason,
+        reason: reason(body.reason)?,
     };
     let account = state.service.resolve(&account).await?;
     let answer = state.service.execute(account, Command::Grant(grant), Some(key)).await?;

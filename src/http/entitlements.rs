@@ -1,15 +1,19 @@
 //! "May this account do this?" Authorises no spending: only a debit does.
 
 use actix_web::{HttpResponse, web};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use futures_util::future::join_all;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::problem::ApiError;
+use super::problem::{ApiError, Problem};
+use super::reading::{AsOf, Data, as_of, consistency, min_position};
 use super::request::{MAX_JSON_BYTES, account_id, number, parse_json, read_body};
 use super::server::State;
-use crate::app::reads::AccountNow;
+use crate::app::reads::{AccountNow, Consistency, Read};
+use crate::app::receipt::{Check, Receipt};
 use crate::domain::command::MAX_AMOUNT;
-use crate::domain::standing::check;
+use crate::domain::rejection::Rejection;
+use crate::domain::standing::{Entitlement, check};
 
 /// Checks in one batch.
 const MAX_CHECKS: usize = 1_000;
@@ -18,6 +22,8 @@ const MAX_CHECKS: usize = 1_000;
 pub struct CheckQuery {
     quantity: Option<String>,
     min_position: Option<String>,
+    consistency: Option<String>,
+    as_of: Option<String>,
 }
 
 impl CheckQuery {
@@ -25,23 +31,46 @@ impl CheckQuery {
         number(self.quantity.as_deref(), "quantity", 1, 1, MAX_AMOUNT)
     }
 
-    fn min_position(&self) -> Result<i64, ApiError> {
-        number(self.min_position.as_deref(), "min_position", 0, 0, i64::MAX)
+    async fn account(&self, state: &State, name: &str) -> Result<AccountNow, ApiError> {
+        let min_position = min_position(self.min_position.as_deref())?;
+        let consistency = consistency(self.consistency.as_deref())?;
+        let as_of = match &self.as_of {
+            None => None,
+            Some(moment) => as_of(Some(moment), state.service.clock.now())?,
+        };
+        Ok(state.service.account(&account_id(name)?, Read { min_position, consistency, as_of }).await?)
     }
 }
 
-fn answer(state: &State, account: &AccountNow, feature: &str, quantity: i64) -> Result<Value, ApiError> {
-    let catalog = state.service.catalog.current();
-    let now = state.service.clock.now();
-    let entitlement = check(&account.credits, &catalog.catalog, feature, quantity, now);
-    let mut view = serde_json::to_value(entitlement).map_err(|_| ApiError::Internal)?;
-    view["as_of"] = json!({
-        "partition": account.partition_id,
-        "position": account.position,
-        "at": now,
-        "age_ms": u64::try_from(account.read_at.elapsed().as_millis()).unwrap_or(u64::MAX),
+/// An answer to a check.
+#[derive(Debug, Serialize)]
+struct CheckView {
+    #[serde(flatten)]
+    entitlement: Entitlement,
+    receipt: String,
+    as_of: AsOf,
+}
+
+fn answer(account: &AccountNow, feature: &str, quantity: i64) -> CheckView {
+    let entitlement = check(&account.credits, &account.catalog.catalog, feature, quantity, account.at);
+    let receipt = Receipt::Check(Check {
+        account: account.id.clone(),
+        version: account.version,
+        at_us: account.at.timestamp_micros(),
+        feature: feature.to_owned(),
+        quantity,
+        catalog: account.catalog.version().to_owned(),
+        allowed: entitlement.allowed,
     });
-    Ok(view)
+    CheckView { entitlement, receipt: receipt.to_string(), as_of: AsOf::of(account) }
+}
+
+/// An answer for a feature that has to be in the catalog.
+fn answer_known(account: &AccountNow, feature: &str, quantity: i64) -> Result<CheckView, ApiError> {
+    if account.catalog.catalog.feature(feature).is_none() {
+        return Err(ApiError::from(Rejection::UnknownFeature { feature: feature.to_owned() }));
+    }
+    Ok(answer(account, feature, quantity))
 }
 
 /// One feature.
@@ -52,11 +81,8 @@ pub async fn get(
 ) -> Result<HttpResponse, ApiError> {
     let (account, feature) = path.into_inner();
     let quantity = query.quantity()?;
-    let account = state.service.account_now(&account_id(&account)?, query.min_position()?).await?;
-    if state.service.catalog.current().catalog.feature(&feature).is_none() {
-        return Err(ApiError::from(crate::domain::rejection::Rejection::UnknownFeature { feature }));
-    }
-    Ok(HttpResponse::Ok().json(answer(&state, &account, &feature, quantity)?))
+    let account = query.account(&state, &account).await?;
+    Ok(HttpResponse::Ok().json(answer_known(&account, &feature, quantity)?))
 }
 
 /// Every feature of the catalog.
@@ -65,18 +91,16 @@ pub async fn list(
     query: web::Query<CheckQuery>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
-    let account = state.service.account_now(&account_id(&path)?, query.min_position()?).await?;
-    let catalog = state.service.catalog.current();
-    let features = catalog.catalog.features.iter();
-    let answers: Vec<Value> =
-        features.map(|feature| answer(&state, &account, &feature.id, 1)).collect::<Result<_, _>>()?;
-    Ok(HttpResponse::Ok().json(json!({"data": answers})))
+    let account = query.account(&state, &path).await?;
+    let features = account.catalog.catalog.features.iter();
+    let answers: Vec<CheckView> = features.map(|feature| answer(&account, &feature.id, 1)).collect();
+    Ok(HttpResponse::Ok().json(Data { data: answers }))
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PostChecks {
-    checks: Vec<PostCheck>,
+    checks: Vec<Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -88,6 +112,15 @@ struct PostCheck {
     quantity: i64,
     #[serde(default)]
     min_position: i64,
+    consistency: Option<String>,
+}
+
+/// What became of one check of a batch.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Checked {
+    Answered { status: u16, entitlement: CheckView },
+    Refused { status: u16, problem: Problem },
 }
 
 fn one() -> i64 {
@@ -102,27 +135,27 @@ pub async fn check_batch(state: web::Data<State>, payload: web::Payload) -> Resu
         let problem = format!("must hold 1 to {MAX_CHECKS} checks");
         return Err(ApiError::InvalidParameter { field: "checks".to_owned(), problem });
     }
-    let mut answers = Vec::with_capacity(body.checks.len());
-    for check in body.checks {
-        answers.push(match one_check(&state, check).await {
-            Ok(answer) => json!({"status": 200, "entitlement": answer}),
-            Err(error) => {
-                let problem = error.problem();
-                json!({"status": problem.status, "problem": problem})
-            }
-        });
-    }
-    Ok(HttpResponse::Ok().json(json!({"data": answers})))
+    // All at once: those that are not in memory share a query.
+    let answers = join_all(body.checks.into_iter().map(|row| one_check(&state, row))).await;
+    let answers: Vec<Checked> = answers.into_iter().map(|answer| answer.unwrap_or_else(refused)).collect();
+    Ok(HttpResponse::Ok().json(Data { data: answers }))
 }
 
-async fn one_check(state: &State, check: PostCheck) -> Result<Value, ApiError> {
+fn refused(error: ApiError) -> Checked {
+    let problem = error.problem();
+    Checked::Refused { status: problem.status, problem }
+}
+
+async fn one_check(state: &State, row: Value) -> Result<Checked, ApiError> {
+    let check: PostCheck = serde_json::from_value(row).map_err(|error| ApiError::InvalidBody(error.to_string()))?;
     if !(1..=MAX_AMOUNT).contains(&check.quantity) {
         let problem = format!("must be a whole number from 1 to {MAX_AMOUNT}");
         return Err(ApiError::InvalidParameter { field: "quantity".to_owned(), problem });
     }
-    let account = state.service.account_now(&account_id(&check.account)?, check.min_position).await?;
-    if state.service.catalog.current().catalog.feature(&check.feature).is_none() {
-        return Err(ApiError::from(crate::domain::rejection::Rejection::UnknownFeature { feature: check.feature }));
-    }
-    answer(state, &account, &check.feature, check.quantity)
+    let consistency: Consistency = consistency(check.consistency.as_deref())?;
+    let name = account_id(&check.account)?;
+    let read = Read { min_position: check.min_position, consistency, as_of: None };
+    let account = state.service.account(&name, read).await?;
+    let entitlement = answer_known(&account, &check.feature, check.quantity)?;
+    Ok(Checked::Answered { status: 200, entitlement })
 }

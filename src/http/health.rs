@@ -31,6 +31,7 @@ pub async fn metrics(state: web::Data<State>) -> Result<HttpResponse, ApiError> 
     {
         service.metrics.parked.set(parked);
     }
+    service.measure_memory();
     let encoder = TextEncoder::new();
     let mut body = Vec::new();
     encoder.encode(&service.metrics.registry.gather(), &mut body).map_err(|_| ApiError::Internal)?;

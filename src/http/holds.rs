@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::billing;
 use super::debits::{PostCharge, answered, created};
-use super::page::PageQuery;
+use super::page::{Cursor, PageQuery};
 use super::problem::ApiError;
 use super::request::{MAX_JSON_BYTES, account_id, idempotency_key, parse_json, read_body};
 use super::server::State;
@@ -163,6 +163,13 @@ pub async fn list(
     query: web::Query<PageQuery>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
+    if let Some(past) = billing::past(&state, &path, &query).await? {
+        let rows = past.changes.holds.into_values().flatten().map(|record| {
+            let at_us = record.hold.created_at.timestamp().saturating_mul(1_000_000);
+            (Cursor { at_us, id: record.hold.id.to_string() }, HoldView::of(&record, past.at))
+        });
+        return Ok(HttpResponse::Ok().json(billing::page_of(rows.collect(), &query)?));
+    }
     let now = state.service.clock.now();
     let account = billing::account(&state, &path, &query).await?;
     let page = billing::list(&state, &account, Kind::Hold, &query, |object| {

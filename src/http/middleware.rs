@@ -1,31 +1,36 @@
 //! What surrounds every request: an id and a net under panics; at a route, the right to ask, metrics and a log line.
 
+use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
 use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
-use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, ResponseError, web};
 use futures_util::FutureExt;
+use prometheus::{Histogram, IntCounter};
 use uuid::Uuid;
 
 use super::auth::Scope;
 use super::problem::ApiError;
 use super::server::State;
+use crate::app::metrics::Metrics;
 
 tokio::task_local! {
-    static REQUEST_ID: String;
+    static REQUEST_ID: HeaderValue;
 }
 
 const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Id of the request being answered.
 pub fn request_id() -> String {
-    REQUEST_ID.try_with(Clone::clone).unwrap_or_else(|_| "none".to_owned())
+    let text = |id: &HeaderValue| id.to_str().map(str::to_owned).ok();
+    REQUEST_ID.try_with(text).ok().flatten().unwrap_or_else(|| "none".to_owned())
 }
 
 /// Gives a request its id.
@@ -33,16 +38,17 @@ pub async fn surround(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let id = incoming_id(&request).unwrap_or_else(|| Uuid::new_v4().to_string());
+    // Kept as the header will carry it: copies share it.
+    let id = incoming_id(&request).unwrap_or_else(new_id);
     let mut response = REQUEST_ID.scope(id.clone(), next.call(request)).await?.map_into_boxed_body();
-    mark(response.headers_mut(), &id);
+    response.headers_mut().insert(REQUEST_ID_HEADER, id);
     Ok(response)
 }
 
-fn mark(headers: &mut HeaderMap, id: &str) {
-    if let Ok(value) = HeaderValue::from_str(id) {
-        headers.insert(REQUEST_ID_HEADER, value);
-    }
+fn new_id() -> HeaderValue {
+    let mut text = Uuid::encode_buffer();
+    let text = Uuid::new_v4().hyphenated().encode_lower(&mut text);
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("none"))
 }
 
 /// Answers a request of a known route: if its key may, counted and timed under the route's pattern, and also when the
@@ -51,14 +57,14 @@ fn mark(headers: &mut HeaderMap, id: &str) {
 /// The pattern is given, not asked of the router, which would match all of its patterns once more.
 pub async fn at_route(
     route: &'static str,
-    scopes: Vec<(Method, Option<Scope>)>,
+    local: Rc<Local>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let started = Instant::now();
     let method = request.method().clone();
     let state = request.app_data::<web::Data<State>>().cloned();
-    let scope = scopes.iter().find(|(known, _)| *known == method).and_then(|(_, scope)| *scope);
+    let scope = local.scopes.iter().find(|(known, _)| *known == method).and_then(|(_, scope)| *scope);
     let permitted = match (&state, scope) {
         (Some(state), Some(scope)) => state.auth.permit(&state.service, request.headers(), scope).await,
         _ => Ok(()),
@@ -73,24 +79,31 @@ pub async fn at_route(
     let Ok(response) = answering else {
         tracing::error!(request_id = request_id(), route, "a handler panicked");
         let mut response = ApiError::Internal.error_response();
-        mark(response.headers_mut(), &request_id());
-        count(state.as_ref(), route, &method, response.status(), started);
+        if let Ok(id) = REQUEST_ID.try_with(Clone::clone) {
+            response.headers_mut().insert(REQUEST_ID_HEADER, id);
+        }
+        count(state.as_ref(), route, &local, &method, response.status(), started);
         // The panic took the request with it, so there is nothing to put the response together with.
         return Err(InternalError::from_response("a handler panicked", response).into());
     };
     let response = response?;
-    count(state.as_ref(), route, &method, response.status(), started);
+    count(state.as_ref(), route, &local, &method, response.status(), started);
     Ok(response)
 }
 
 /// Counts an answer, and logs a line for it. A line for each success would cost more than the success itself; metrics
 /// count those.
-fn count(state: Option<&web::Data<State>>, route: &'static str, method: &Method, status: StatusCode, started: Instant) {
+fn count(
+    state: Option<&web::Data<State>>,
+    route: &'static str,
+    local: &Local,
+    method: &Method,
+    status: StatusCode,
+    started: Instant,
+) {
     let seconds = started.elapsed().as_secs_f64();
     if let Some(state) = state {
-        let metrics = &state.service.metrics;
-        metrics.http_requests.with_label_values(&[route, method.as_str(), status.as_str()]).inc();
-        metrics.http_seconds.with_label_values(&[route, method.as_str()]).observe(seconds);
+        local.observe(&state.service.metrics, route, method, status, seconds);
     }
     let (method, status_code) = (method.as_str(), status.as_u16());
     if status.is_client_error() {
@@ -100,9 +113,50 @@ fn count(state: Option<&web::Data<State>>, route: &'static str, method: &Method,
     }
 }
 
+/// What a route has in each thread that serves it.
+#[derive(Debug)]
+pub struct Local {
+    scopes: Vec<(Method, Option<Scope>)>,
+    /// Looking a series up by its labels costs more than counting, and a route has few.
+    series: RefCell<Vec<Series>>,
+}
+
+#[derive(Debug)]
+struct Series {
+    method: Method,
+    status: StatusCode,
+    requests: IntCounter,
+    seconds: Histogram,
+}
+
+impl Local {
+    pub fn new(scopes: Vec<(Method, Option<Scope>)>) -> Rc<Self> {
+        Rc::new(Self { scopes, series: RefCell::default() })
+    }
+
+    fn observe(&self, metrics: &Metrics, route: &str, method: &Method, status: StatusCode, seconds: f64) {
+        let requests = || metrics.http_requests.with_label_values(&[route, method.as_str(), status.as_str()]);
+        let timed = || metrics.http_seconds.with_label_values(&[route, method.as_str()]);
+        // Anybody can make methods up.
+        if !self.scopes.iter().any(|(known, _)| known == method) {
+            requests().inc();
+            timed().observe(seconds);
+            return;
+        }
+        let mut series = self.series.borrow_mut();
+        let known = series.iter().position(|series| series.status == status && series.method == *method);
+        let at = known.unwrap_or_else(|| {
+            series.push(Series { method: method.clone(), status, requests: requests(), seconds: timed() });
+            series.len() - 1
+        });
+        series[at].requests.inc();
+        series[at].seconds.observe(seconds);
+    }
+}
+
 /// A caller's own id is taken over if it cannot spoil a log line.
-fn incoming_id(request: &ServiceRequest) -> Option<String> {
-    let id = request.headers().get(REQUEST_ID_HEADER)?.to_str().ok()?;
-    let plain = id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':'));
-    (plain && (1..=128).contains(&id.len())).then(|| id.to_owned())
+fn incoming_id(request: &ServiceRequest) -> Option<HeaderValue> {
+    let id = request.headers().get(REQUEST_ID_HEADER)?;
+    let plain = id.as_bytes().iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.' | b':'));
+    (plain && (1..=128).contains(&id.len())).then(|| id.clone())
 }

@@ -11,6 +11,8 @@ pub struct PageQuery {
     pub limit: Option<String>,
     pub cursor: Option<String>,
     pub min_position: Option<String>,
+    /// A moment of the past, where a list has one.
+    pub as_of: Option<String>,
 }
 
 /// Rows in a page unless asked otherwise, and at most.

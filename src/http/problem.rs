@@ -119,12 +119,20 @@ fn rejection_kind(rejection: &Rejection) -> (StatusCode, &'static str, &'static 
         Rejection::InsufficientCredits { .. } => (S::PAYMENT_REQUIRED, "insufficient_credits", "Too little credit"),
         Rejection::AccountNotFound { .. } => (S::NOT_FOUND, "account_not_found", "No such account"),
         Rejection::UnknownFeature { .. } => (S::NOT_FOUND, "unknown_feature", "No such feature"),
-        Rejection::FeatureWithoutCost { .. } => {
-            (S::UNPROCESSABLE_ENTITY, "feature_without_cost", "The feature costs no credits")
+        Rejection::FeatureNotMetered { .. } => {
+            (S::UNPROCESSABLE_ENTITY, "feature_not_metered", "The feature is not metered")
         }
         Rejection::FeatureNotInPlan { .. } => {
             (S::FORBIDDEN, "feature_not_in_plan", "The plan does not include the feature")
         }
+        Rejection::OverrideDenied { .. } => (S::FORBIDDEN, "override_denied", "An override denies the feature"),
+        Rejection::LimitExceeded { .. } => (S::FORBIDDEN, "limit_exceeded", "The limit is used up"),
+        Rejection::AccountSuspended { .. } => (S::FORBIDDEN, "account_suspended", "The account is suspended"),
+        Rejection::TooManyOverrides { .. } => {
+            (S::UNPROCESSABLE_ENTITY, "too_many_overrides", "The account has too many overrides")
+        }
+        Rejection::QuantityOutOfRange { .. } => (S::BAD_REQUEST, "out_of_range", "A number is out of range"),
+        Rejection::TimeOutOfRange { .. } => (S::BAD_REQUEST, "time_out_of_range", "A time is out of range"),
         Rejection::OutOfRange { .. } => (S::BAD_REQUEST, "out_of_range", "A number is out of range"),
         Rejection::AlreadyExpired => (S::BAD_REQUEST, "already_expired", "The credits would have expired"),
         Rejection::HoldNotFound { .. } => (S::NOT_FOUND, "hold_not_found", "No such hold"),
@@ -146,6 +154,7 @@ fn rejection_kind(rejection: &Rejection) -> (StatusCode, &'static str, &'static 
 /// Every code there is; `openapi.yaml` must know them all.
 pub const CODES: &[&str] = &[
     "account_not_found",
+    "account_suspended",
     "already_expired",
     "body_incomplete",
     "body_too_large",
@@ -154,7 +163,7 @@ pub const CODES: &[&str] = &[
     "customer_linked_elsewhere",
     "database_unavailable",
     "feature_not_in_plan",
-    "feature_without_cost",
+    "feature_not_metered",
     "forbidden",
     "hold_captured",
     "hold_expired",
@@ -169,12 +178,14 @@ pub const CODES: &[&str] = &[
     "internal",
     "invalid_body",
     "invalid_parameter",
+    "limit_exceeded",
     "method_not_allowed",
     "no_such_route",
     "not_found",
     "out_of_range",
     "outcome_unknown",
     "overloaded",
+    "override_denied",
     "position_not_reached",
     "receipt_not_found",
     "signature_malformed",
@@ -184,6 +195,8 @@ pub const CODES: &[&str] = &[
     "signature_too_old",
     "stopping",
     "stripe_not_configured",
+    "time_out_of_range",
+    "too_many_overrides",
     "unauthorized",
     "unknown_feature",
 ];
@@ -237,6 +250,10 @@ impl ApiError {
         let mut response = HttpResponse::build(self.status_code());
         if self.status_code() == StatusCode::SERVICE_UNAVAILABLE {
             response.insert_header((RETRY_AFTER, "1"));
+        }
+        if let Self::App(AppError::Rejected(Rejection::LimitExceeded { resets_at, .. })) = self {
+            // As a date, so that a replay of the refusal says the same.
+            response.insert_header((RETRY_AFTER, resets_at.format("%a, %d %b %Y %H:%M:%S GMT").to_string()));
         }
         if self.status_code() == StatusCode::UNAUTHORIZED {
             response.insert_header((WWW_AUTHENTICATE, "Bearer"));

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::problem::ApiError;
 use crate::app::work::Key;
 use crate::domain::ids::AccountId;
+use crate::domain::overrides::MAX_REASON;
 use crate::stripe::translate::SYSTEM_ACCOUNT;
 
 /// Largest JSON body.
@@ -79,6 +80,15 @@ pub fn plain_id<'a>(id: &'a str, field: &str) -> Result<&'a str, ApiError> {
         return Err(ApiError::InvalidParameter { field: field.to_owned(), problem });
     }
     Ok(id)
+}
+
+/// A reason that goes into the log, which is kept for ever.
+pub fn reason(reason: Option<String>) -> Result<Option<String>, ApiError> {
+    if reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON || reason.contains('\0')) {
+        let problem = format!("must have at most {MAX_REASON} bytes, and no U+0000");
+        return Err(ApiError::InvalidParameter { field: "reason".to_owned(), problem });
+    }
+    Ok(reason)
 }
 
 /// A query parameter that must be a whole number within bounds.

@@ -1,16 +1,18 @@
 //! The route table: every route there is, and the scope each one needs.
 
+use std::rc::Rc;
+
 use actix_web::http::Method;
 use actix_web::http::header::{ALLOW, HeaderValue};
 use actix_web::middleware::from_fn;
 use actix_web::{HttpResponse, ResponseError, Route, web};
 
 use super::auth::Scope;
-use super::middleware::at_route;
+use super::middleware::{Local, at_route};
 use super::problem::ApiError;
 use super::{
-    accounts, admin, billing, credits, debits, docs, entitlements, events, health, holds, plans, receipts, statement,
-    webhooks,
+    accounts, admin, billing, credits, debits, docs, entitlements, events, health, holds, overrides, plans, receipts,
+    statement, usage, webhooks,
 };
 
 /// A route.
@@ -66,6 +68,13 @@ impl RouteTable {
             POST "/v1/holds/{hold}/release" Some(Spend) => holds::release,
             POST "/v1/holds/{hold}/extend" Some(Spend) => holds::extend,
             GET "/v1/receipts/{receipt}" Some(Read) => receipts::get,
+            POST "/v1/accounts/{account}/usage" Some(Spend) => usage::record,
+            GET "/v1/accounts/{account}/usage" Some(Read) => usage::statistics,
+            GET "/v1/accounts/{account}/overrides" Some(Read) => overrides::list,
+            PUT "/v1/accounts/{account}/overrides/{feature}" Some(Bill) => overrides::put,
+            DELETE "/v1/accounts/{account}/overrides/{feature}" Some(Bill) => overrides::remove,
+            PUT "/v1/accounts/{account}/suspension" Some(Bill) => overrides::suspend,
+            DELETE "/v1/accounts/{account}/suspension" Some(Bill) => overrides::reinstate,
             POST "/v1/debits/batch" Some(Spend) => debits::batch,
             GET "/v1/plans" Some(Read) => plans::list,
             GET "/v1/plans/{plan}" Some(Read) => plans::get,
@@ -112,11 +121,13 @@ impl RouteTable {
             allowed.sort_unstable();
             let allowed = allowed.join(", ");
             let other_methods = web::to(move || method_not_allowed(allowed.clone()));
-            let guarded = from_fn(move |request, next| at_route(path, scopes.clone(), request, next));
+            let local = Local::new(scopes);
+            let guarded = from_fn(move |request, next| at_route(path, Rc::clone(&local), request, next));
             app.service(resource.default_service(other_methods).wrap(guarded));
         }
         let unmatched = web::to(|| async { ApiError::NoSuchRoute.error_response() });
-        let counted = from_fn(|request, next| at_route("unmatched", Vec::new(), request, next));
+        let local = Local::new(Vec::new());
+        let counted = from_fn(move |request, next| at_route("unmatched", Rc::clone(&local), request, next));
         app.service(web::resource("/{path:.*}").default_service(unmatched).wrap(counted));
     }
 }

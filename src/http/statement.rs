@@ -101,12 +101,13 @@ fn entry(event: &Event, at: DateTime<Utc>, position: i64) -> Option<Entry> {
     };
     let billed = |overage: i64| (overage > 0).then_some(overage);
     Some(match event {
+        // Of what a plan change would give, some may have been given already.
         Event::CreditsGranted(granted) => Entry {
             cause: Some(granted.lot.cause.clone()),
             effective_at: Some(granted.lot.effective_at),
             expires_at: granted.lot.expires_at,
             reason: granted.reason.clone(),
-            ..blank("grant", granted.lot.granted, granted.lot.id.to_string())
+            ..blank("grant", granted.lot.granted - granted.lot.clawed_back, granted.lot.id.to_string())
         },
         Event::CreditsDebited(debited) => {
             let amount = if debited.unlimited { 0 } else { debited.amount - debited.overage };

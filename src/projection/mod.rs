@@ -1,6 +1,6 @@
 //! From accounts and their changes to the rows that readers see. Pure, and the same for live writes and a rebuild.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use serde::Serialize;
 
 use crate::domain::account::{Account, Changes};
@@ -54,6 +54,10 @@ pub fn object_rows(account: &Account, changes: &Changes) -> Result<Vec<ObjectRow
                 let lot = changes.closed_lots.values().find(|lot| lot.id.to_string() == *id);
                 let state = lot.map(serde_json::to_string).transpose()?;
                 (lot.map_or(0, |lot| lot.effective_at.timestamp()), state)
+            }
+            (Kind::UsageDay, None) => {
+                let day = changes.usage_days.get(id);
+                (start_of(id), day.map(serde_json::to_string).transpose()?)
             }
             (_, Some(billing)) => object_state(billing, *kind, id)?,
             (_, None) => (0, None),
@@ -117,7 +121,14 @@ fn object_state(billing: &Billing, kind: Kind, id: &str) -> Result<(i64, Option<
         Kind::CatalogObject => found(billing.catalog_objects.get(id), |object| Some(object.observed_at)),
         Kind::ClosedLot => found(billing.closed_lots.get(id), |lot| Some(lot.effective_at.timestamp())),
         Kind::Hold => Ok((0, None)),
+        Kind::UsageDay => found(billing.usage_days.get(id), |_| Some(start_of(id))),
     }
+}
+
+/// Unix second in which a day begins.
+fn start_of(day: &str) -> i64 {
+    let day = day.parse::<NaiveDate>().unwrap_or_default();
+    day.and_time(NaiveTime::MIN).and_utc().timestamp()
 }
 
 /// The Stripe ids that lead to the account in whose stream `event` stands as number `version`.

@@ -3,7 +3,7 @@
 use tokio_postgres::error::SqlState;
 
 /// A failed use of the store.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// No connection, or it broke, or the server is going away: try again later.
     #[error("the database is not available: {0}")]

@@ -63,7 +63,7 @@ pub async fn accounts(client: &impl GenericClient, ids: &[&str]) -> Result<Vec<A
     rows.iter().map(account).collect()
 }
 
-fn account(row: &Row) -> Result<Account, StoreError> {
+pub(super) fn account(row: &Row) -> Result<Account, StoreError> {
     let credits: Credits = serde_json::from_str(row.get(3))?;
     Ok(Account { id: account_id(row.get(0))?, version: row.get(1), position: row.get(2), credits, billing: None })
 }
@@ -113,6 +113,7 @@ pub fn insert_object(billing: &mut Billing, kind: Kind, id: String, state: &str)
         Kind::ClosedLot => into!(closed_lots),
         // Not a part of `Billing`, and not read with it.
         Kind::Hold => {}
+        Kind::UsageDay => into!(usage_days),
     }
     Ok(())
 }

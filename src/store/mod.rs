@@ -5,6 +5,7 @@ pub mod chain;
 pub mod connect;
 pub mod error;
 pub mod fill;
+pub mod follow;
 pub mod inbox;
 pub mod keys;
 pub mod load;

@@ -1,10 +1,11 @@
 //! Reading the read models.
 
 use chrono::{DateTime, Utc};
-use tokio_postgres::GenericClient;
+use tokio_postgres::types::Type;
+use tokio_postgres::{GenericClient, Row};
 
 use super::error::StoreError;
-use super::load::account_id;
+use super::load::{account, account_id};
 use super::log::{COLUMNS, StoredEvent, stored};
 use crate::domain::account::Account;
 use crate::domain::hold::HoldRecord;
@@ -32,6 +33,59 @@ pub async fn balance(client: &impl GenericClient, account: &str) -> Result<Optio
     let (id, version, position) = (account_id(row.get(0))?, row.get(1), row.get(3));
     let account = Account { id, version, position, credits, billing: None };
     Ok(Some(Balance { account, partition_id: row.get(4), position: row.get(5) }))
+}
+
+/// The hot part of accounts, in the order of their ids: those after `after`, at most `limit`.
+pub async fn balances_after(client: &impl GenericClient, after: &str, limit: i64) -> Result<Vec<Account>, StoreError> {
+    let rows = client
+        .query(
+            "/* balances_after */ select account_id, version, position, state::text from balances
+             where account_id > $1 order by account_id limit $2",
+            &[&after, &limit],
+        )
+        .await?;
+    rows.iter().map(account).collect()
+}
+
+/// What one statement saw of an account.
+#[derive(Debug)]
+pub struct Seen {
+    pub id: AccountId,
+    pub partition_id: i16,
+    /// How far the partition was.
+    pub position: i64,
+    /// `None` for an account that nothing is known of. A row that cannot be read must not hide the others.
+    pub account: Result<Option<Account>, StoreError>,
+}
+
+/// Reads the balances of many accounts, each given with its partition. Like those of [`load`](super::load), the statement
+/// is sent when it is first polled.
+pub async fn balances(client: &impl GenericClient, ids: &[&str], partitions: &[i16]) -> Result<Vec<Seen>, StoreError> {
+    // Laterally, behind an offset: row by row through the key, whatever the statistics say.
+    let rows = client
+        .query_typed(
+            "/* balances */ select q.account_id, h.partition_id, h.position, b.version, b.position, b.state
+             from unnest($1::text[], $2::smallint[]) as q (account_id, partition_id)
+             join heads h on h.partition_id = q.partition_id
+             left join lateral (
+                 select version, position, state::text as state from balances
+                 where balances.account_id = q.account_id offset 0) b on true",
+            &[(&ids, Type::TEXT_ARRAY), (&partitions, Type::INT2_ARRAY)],
+        )
+        .await?;
+    rows.iter().map(seen).collect()
+}
+
+fn seen(row: &Row) -> Result<Seen, StoreError> {
+    let id = account_id(row.get(0))?;
+    let account = match row.get::<_, Option<&str>>(5) {
+        None => Ok(None),
+        Some(state) => serde_json::from_str(state).map_err(StoreError::from).map(|credits| {
+            let (id, version, position) = (id.clone(), row.get(3), row.get(4));
+            Some(Account { id, version, position, credits, billing: None })
+        }),
+    };
+    Ok(Seen { id, partition_id: row.get(1), position: row.get(2), account })
 }
 
 /// A row of `billing_objects`.
@@ -72,6 +126,25 @@ pub async fn objects(
                 .await?
         }
     };
+    let objects = rows.iter().map(|row| StoredObject { sort_at: row.get(0), id: row.get(1), state: row.get(2) });
+    Ok(objects.collect())
+}
+
+/// An account's objects of a kind whose ids lie between two, both included.
+pub async fn objects_between(
+    client: &impl GenericClient,
+    account: &str,
+    kind: &str,
+    from: &str,
+    to: &str,
+) -> Result<Vec<StoredObject>, StoreError> {
+    let rows = client
+        .query(
+            "/* objects_between */ select sort_at, object_id, state::text from billing_objects
+             where account_id = $1 and kind = $2 and object_id between $3 and $4",
+            &[&account, &kind, &from, &to],
+        )
+        .await?;
     let objects = rows.iter().map(|row| StoredObject { sort_at: row.get(0), id: row.get(1), state: row.get(2) });
     Ok(objects.collect())
 }

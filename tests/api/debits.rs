@@ -168,7 +168,7 @@ async fn features_are_priced_by_the_catalog() {
     assert_eq!(debit(json!({"feature": "generation"})).await.expect(201)["quantity"], 1);
     app.put_account("user_1", json!({"stripe_customer_id": "cus_1"})).await.expect(200);
     app.deliver_all(&sign_up("cus_1", PRO, START)).await;
-    debit(json!({"feature": "export", "quantity": 1})).await.problem(422, "feature_without_cost");
+    debit(json!({"feature": "export", "quantity": 1})).await.problem(422, "feature_not_metered");
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ async fn while_the_database_is_away_stripe_is_told_to_come_again_and_then_it_is_
     assert!(refused.header("retry-after").is_some());
     refused.problem(503, "database_unavailable");
     app.debit("user_1", "key-1", json!({"amount": 5})).await.problem(503, "database_unavailable");
-    app.get("/v1/accounts/user_1/credits").await.problem(503, "database_unavailable");
+    app.get("/v1/accounts/user_1/credits?consistency=strong").await.problem(503, "database_unavailable");
     app.call(reqwest::Method::GET, "/v1/plans").key("unknown").send().await.problem(503, "database_unavailable");
     let not_ready = app.get("/readyz").await;
     assert!(not_ready.header("retry-after").is_some());

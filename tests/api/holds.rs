@@ -69,6 +69,7 @@ async fn a_capture_spends_what_was_used_and_gives_back_the_rest() {
     let captured = act(&app, &held, "capture", json!({"amount": 4})).await.expect(200);
     assert_eq!((&captured["captured"], &captured["available"]), (&json!(4), &json!(6)));
     assert_eq!(credits(&app).await, (6, 0));
+    app.clock.advance(Duration::seconds(1));
     let whole = hold(&app, json!({"feature": "generation", "quantity": 5})).await;
     let captured = app.call(Method::POST, &format!("/v1/holds/{}/capture", whole["id"].as_str().expect("an id")));
     let captured = captured.idempotency_key("whole").send().await.expect(200);
@@ -271,4 +272,25 @@ async fn a_hold_keeps_no_credits_from_a_refund() {
     act(&app, &held, "release", json!({})).await.expect(200);
     assert_eq!(credits(&app).await, (FREE_CREDITS, 0), "the pack's went back with the money");
     statement(&app).await;
+}
+
+#[tokio::test]
+async fn a_capture_counts_towards_the_features_limits_and_a_hold_that_they_do_not_leave_is_refused() {
+    let limited = "features = { generation = { limit = 5, per = \"day\", overage = \"unlimited\" } }";
+    let catalog = SELLER.replacen("features = { generation = true }", limited, 1);
+    let app = TestApp::with(Setup { catalog, ..Setup::default() }).await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    let place = async |quantity: i64| {
+        let body = json!({"feature": "generation", "quantity": quantity});
+        app.post("/v1/accounts/user_1/credits/holds", body).await
+    };
+    place(6).await.problem(403, "limit_exceeded");
+    let held = place(4).await.expect(201);
+    act(&app, &held, "capture", json!({"amount": 3})).await.expect(200);
+    let usage = app.get("/v1/accounts/user_1/usage").await.expect(200);
+    assert_eq!(usage["features"][0]["used"], 3, "{usage}");
+    place(3).await.problem(403, "limit_exceeded");
+    place(2).await.expect(201);
+    app.call(Method::PUT, "/v1/accounts/user_1/suspension").json(json!({})).send().await.expect(200);
+    place(1).await.problem(403, "account_suspended");
 }

@@ -77,7 +77,7 @@ async fn data_that_cannot_be_read_are_a_500_without_the_databases_words() {
     app.put_account("user_1", json!({})).await.expect(201);
     let spoil = "update balances set state = '{\"lots\": \"spoilt\"}' where account_id = 'user_1'";
     app.database().await.execute(spoil, &[]).await.expect("spoilt");
-    let body = app.get("/v1/accounts/user_1/credits").await.problem(500, "internal");
+    let body = app.get("/v1/accounts/user_1/credits?consistency=strong").await.problem(500, "internal");
     assert!(!body["detail"].as_str().expect("a detail").contains("spoilt"));
 }
 

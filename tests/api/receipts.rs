@@ -95,10 +95,34 @@ async fn what_is_no_receipt_is_a_404() {
         "nonsense",
         "0-999",
         "999-1",
-        "check-00",
+        "check.1.2",
         "01a1fdf1-7c44-7b0e-b1c1-4f2a7d3e9c55",
         "5f0c6a52-7f3c-4b8e-9a52-2f6f4a0d9f11",
     ] {
         app.get(&format!("/v1/receipts/{receipt}")).await.problem(404, "receipt_not_found");
+    }
+}
+
+#[tokio::test]
+async fn a_check_is_explained_although_it_left_no_trace() {
+    let app = TestApp::start().await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    app.debit("user_1", "key-1", json!({"amount": 4})).await.expect(201);
+    let check = async |feature: &str, quantity: i64| {
+        let path = format!("/v1/accounts/user_1/entitlements/{feature}?quantity={quantity}");
+        app.get(&path).await.expect(200)["receipt"].clone()
+    };
+    let (allowed, refused) = (check("generation", 6).await, check("generation", 7).await);
+    let not_in_plan = check("export", 1).await;
+    app.grant("user_1", 50).await.expect(201);
+    app.apply_catalog(&SELLER.replacen("credit_cost = 1\n", "credit_cost = 9\n", 1)).await;
+    app.clock.advance(Duration::days(40));
+    for (receipt, is_allowed, reason) in
+        [(allowed, true, "included"), (refused, false, "insufficient_credits"), (not_in_plan, false, "not_in_plan")]
+    {
+        let explained = explain(&app, &receipt).await;
+        assert_eq!((&explained["kind"], &explained["agrees"]), (&json!("check"), &json!(true)), "{explained}");
+        assert_eq!((&explained["allowed"], &explained["reason"]), (&json!(is_allowed), &json!(reason)));
+        assert_eq!(explained["available_before"], 6);
     }
 }

@@ -12,6 +12,8 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use reqwest::Method;
 use serde_json::{Value, json};
+use subledger::domain::command::Command;
+use subledger::domain::ids::AccountId;
 
 use crate::support::*;
 use reference::{Charge, Used};
@@ -76,9 +78,14 @@ impl Player {
             Action::Release { hold } => self.act(*hold, "release", json!({})).await,
             Action::Extend { hold, ends } => self.act(*hold, "extend", json!({"expires_at": rfc3339(*ends)})).await,
             Action::Settle => {
-                // Refused, and yet what the clock has made due is recorded.
-                let body = json!({"amount": 1, "expires_at": rfc3339(play.at)});
-                self.post(&credits("holds"), body).await.problem(400, "hold_expiry_out_of_range");
+                let account = AccountId::new("user_1").expect("a valid id");
+                self.app
+                    .service
+                    .execute(account, Command::Settle, None)
+                    .await
+                    .expect("settled")
+                    .result
+                    .expect("never refused");
                 return Ok(None);
             }
             Action::Stripe(events) => {

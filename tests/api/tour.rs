@@ -52,6 +52,16 @@ async fn live_a_little(app: &TestApp) {
         app.get(&format!("/v1/holds/{hold}")).await.expect(200);
         app.post(&format!("/v1/holds/{hold}/{act}"), body).await.expect(200);
     }
+    let override_path = "/v1/accounts/user_1/overrides/generation";
+    let terms = json!({"limit": 1_000, "per": "day", "expires_at": rfc3339(day(30)), "reason": "launch week"});
+    app.call(Method::PUT, override_path).json(terms).send().await.expect(200);
+    app.get("/v1/accounts/user_1/overrides").await.expect(200);
+    app.post("/v1/accounts/user_1/usage", json!({"feature": "generation", "quantity": 100})).await.expect(201);
+    app.get("/v1/accounts/user_1/usage").await.expect(200);
+    app.call(Method::DELETE, override_path).send().await.expect(200);
+    let suspension = "/v1/accounts/user_1/suspension";
+    app.call(Method::PUT, suspension).json(json!({"reason": "terms of use"})).send().await.expect(200);
+    app.call(Method::DELETE, suspension).send().await.expect(200);
     let debits = json!({"debits": [
         {"account": "user_1", "idempotency_key": "render-8813", "feature": "generation", "quantity": 2},
         {"account": "user_9", "idempotency_key": "render-8814", "amount": 5},

@@ -11,6 +11,8 @@ mod linking;
 mod mixed_shapes;
 mod oracle;
 mod orders;
+mod plan_changes;
 mod router;
 mod rules;
+mod subscription;
 mod types;

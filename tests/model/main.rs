@@ -114,9 +114,9 @@ fn what_once_went_wrong_ends_as_the_reference_says() {
         ],
         // A capped plan's next month was paid for early, and its beginning went by unseen while a free month still ran.
         vec![
-            Step::Settle,
+            Step::Debit(Charge::Amount(1)),
             Step::WaitForChange { just_before: false },
-            Step::Settle,
+            Step::Debit(Charge::Amount(1)),
             Step::Subscribe { price: 0, seats: 1 },
             Step::Renew { price: None, days_late: -2 },
             Step::WaitForChange { just_before: false },

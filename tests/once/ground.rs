@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, mpsc};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use subledger::app::service::{Lanes, Service, ServiceSettings, StripeSettings};
@@ -122,6 +123,19 @@ pub fn clock_at(second: i64) -> Arc<ManualClock> {
     Arc::new(ManualClock::new(DateTime::<Utc>::from_timestamp(second, 0).expect("a time")))
 }
 
+/// What a replica keeps in memory for reading, and how old it may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    pub bytes: usize,
+    pub staleness: Duration,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { bytes: 256 << 20, staleness: Duration::from_millis(250) }
+    }
+}
+
 /// A service with its HTTP server.
 pub struct Replica {
     pub service: Arc<Service>,
@@ -133,15 +147,20 @@ pub struct Replica {
 
 impl Replica {
     pub async fn start(url: &str, clock: Arc<dyn Clock>) -> Self {
-        Self::new(url, clock, 4_096).await
+        Self::new(url, clock, 4_096, Memory::default()).await
     }
 
     /// With room for few commands.
     pub async fn with_queue(url: &str, queue_length: usize) -> Self {
-        Self::new(url, Arc::new(SystemClock), queue_length).await
+        Self::new(url, Arc::new(SystemClock), queue_length, Memory::default()).await
     }
 
-    async fn new(url: &str, clock: Arc<dyn Clock>, queue_length: usize) -> Self {
+    /// With other memory for reading.
+    pub async fn with_memory(url: &str, memory: Memory) -> Self {
+        Self::new(url, Arc::new(SystemClock), 4_096, memory).await
+    }
+
+    async fn new(url: &str, clock: Arc<dyn Clock>, queue_length: usize, memory: Memory) -> Self {
         let database = Database::parse(url).expect("an address");
         let settings = ServiceSettings {
             database,
@@ -151,6 +170,8 @@ impl Replica {
             pool_size: 8,
             queue_length,
             cached_accounts: 100_000,
+            cache_bytes: memory.bytes,
+            staleness: memory.staleness,
             stripe: StripeSettings {
                 webhook_secrets: vec![SECRET.to_owned()],
                 livemode: false,

@@ -14,5 +14,6 @@ mod load;
 mod orders;
 mod program;
 mod proxy;
+mod replicas;
 mod story;
 mod twins;

@@ -175,7 +175,7 @@ async fn check(ground: &Ground, replica: &Replica, story: &Story, now: DateTime<
         let got = answers_like(&wanted, route, &reply.json()["data"]);
         assert_eq!(got, wanted[route], "GET {route} of {name}: {hint}");
     }
-    let reply = caller.get(&format!("/v1/accounts/{name}/credits")).await;
+    let reply = caller.get(&format!("/v1/accounts/{name}/credits?consistency=strong")).await;
     assert_eq!(reply.json()["available"], want.credits.available_at(now), "GET credits: {hint}");
 }
 

@@ -44,7 +44,7 @@ impl Crowd {
     }
 
     async fn available(&self, account: &str) -> i64 {
-        let credits = self.callers[0].get(&format!("/v1/accounts/{account}/credits")).await.json();
+        let credits = self.callers[0].get(&format!("/v1/accounts/{account}/credits?consistency=strong")).await.json();
         credits["available"].as_i64().expect("a number")
     }
 

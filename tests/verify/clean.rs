@@ -11,6 +11,8 @@ async fn work_verifies_and_rebuilds(partitions: i16, seed: u64) {
     let report = ledger.assert_clean().await;
     assert!(report.events > 1_000 && report.billing_objects > 50 && report.stripe_links > 30, "{report:?}");
     assert_eq!(report.anchors.len(), partitions as usize);
+    let days: i64 = ledger.one("select count(*) from billing_objects where kind = 'usage_day'").await;
+    assert!(days > 100, "only {days} days of usage have left the hot part");
 
     let before = ledger.rows().await;
     let rebuilt = rebuild(&ledger.database, std::sync::Arc::new(|_, _| {})).await.expect("rebuilt");

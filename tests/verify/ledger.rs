@@ -189,6 +189,8 @@ async fn start(database: &Database, partitions: i16, clock: Arc<ManualClock>) ->
         pool_size: 4,
         queue_length: 10_000,
         cached_accounts: 100_000,
+        cache_bytes: 256 << 20,
+        staleness: std::time::Duration::from_millis(250),
         stripe: StripeSettings { account_metadata_keys: vec!["user_id".to_owned()], ..StripeSettings::default() },
     };
     Service::start(settings).await.expect("a service")

@@ -11,5 +11,6 @@ mod work;
 mod clean;
 mod links;
 mod rebuilding;
+mod simulating;
 mod tampering;
 mod upcasting;

@@ -60,12 +60,60 @@ pub async fn spend(ledger: &Ledger, seed: u64) {
         ledger.grant_until(name, 25, Some(now + Duration::hours(20)), None).await;
     }))
     .await;
+    use_features(ledger, &names).await;
     for round in 0..6 {
         let debits = names.iter().enumerate().map(|(n, name)| ledger.debit(name, 10 + (n as i64 % 7) * 9));
         futures_util::future::join_all(debits).await;
         if round % 2 == 1 {
             ledger.pass(Duration::hours(13));
         }
+    }
+}
+
+/// Features used over some days, now and in hindsight, under overrides and suspensions.
+async fn use_features(ledger: &Ledger, names: &[String]) {
+    use subledger::domain::catalog::{Per, WindowLimit};
+    use subledger::domain::charge::Charge;
+    use subledger::domain::overrides::{Override, OverrideEffect};
+    use subledger::domain::usage::{RecordUsage, UsageAction};
+
+    let feature = || "generation".to_owned();
+    let now = || subledger::clock::Clock::now(&*ledger.clock);
+    for day in 0..4i64 {
+        let uses = names.iter().enumerate().flat_map(|(n, name)| {
+            let quantity = 1 + n as i64 % 3;
+            let at = now() - Duration::hours(20 * (n as i64 % 4));
+            let action = if n % 3 == 0 { UsageAction::Set } else { UsageAction::Increment };
+            let window = WindowLimit { limit: 5, per: if n % 2 == 0 { Per::Day } else { Per::Period } };
+            let effect = if n % 7 == 0 { OverrideEffect::Denied } else { OverrideEffect::Window(Some(window)) };
+            let expires_at = Some(now() + Duration::hours(n as i64));
+            let set = Override { effect, expires_at, reason: Some("a test".to_owned()) };
+            let mut commands = vec![
+                Command::Debit {
+                    debit: uuid::Uuid::new_v4(),
+                    charge: Charge::Feature { feature: feature(), quantity },
+                },
+                Command::RecordUsage(RecordUsage { feature: feature(), quantity, action, at: Some(at) }),
+                Command::RecordUsage(RecordUsage { feature: feature(), quantity, action, at: None }),
+            ];
+            match (n as i64 + day) % 5 {
+                0 => commands.push(Command::SetOverride { feature: feature(), set }),
+                1 => commands.push(Command::RemoveOverride { feature: feature() }),
+                2 => commands.push(Command::Suspend { reason: None }),
+                3 => commands.push(Command::Reinstate),
+                _ => {}
+            }
+            commands.into_iter().map(move |command| (name, command))
+        });
+        let uses = uses.map(|(name, command)| ledger.service.execute(account(name), command, None));
+        for answer in futures_util::future::join_all(uses).await {
+            answer.expect("answered");
+        }
+        ledger.pass(Duration::hours(17));
+    }
+    let reinstated = names.iter().map(|name| ledger.service.execute(account(name), Command::Reinstate, None));
+    for answer in futures_util::future::join_all(reinstated).await {
+        answer.expect("answered").result.expect("accepted");
     }
 }
 

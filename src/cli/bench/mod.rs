@@ -1,5 +1,6 @@
 //! `subledger bench`: subjects and yardsticks in one run, alternating, medians, settings printed.
 
+mod checks;
 mod load;
 mod report;
 mod subject;
@@ -46,7 +47,7 @@ pub struct Arguments {
     /// Partitions of the ledger
     #[arg(long, default_value_t = subledger::config::DEFAULT_PARTITIONS)]
     partitions: i16,
-    /// Only these parts: lanes, http, growth, rebuild
+    /// Only these parts: lanes, http, checks, growth, rebuild
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Where to write the report; absent: only print it
@@ -134,6 +135,9 @@ async fn measure(arguments: &Arguments) -> Result<Report, BenchError> {
     }
     if wants("http") {
         bench.http().await?;
+    }
+    if wants("checks") {
+        bench.checks().await?;
     }
     if wants("growth") {
         bench.growth(Keys::Timed).await?;

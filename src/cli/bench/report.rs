@@ -23,7 +23,14 @@ struct Row {
     rate: f64,
     yardstick: String,
     yardstick_rate: f64,
-    target: Option<f64>,
+    target: Option<Target>,
+    unit: &'static str,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Target {
+    AtLeast(f64),
+    AtMost(f64),
 }
 
 /// The middle one.
@@ -61,7 +68,15 @@ impl Report {
 
     pub fn row(&mut self, subject: &str, rate: f64, yardstick: &str, yardstick_rate: f64, target: Option<f64>) {
         let (subject, yardstick) = (subject.to_owned(), yardstick.to_owned());
-        self.rows.push(Row { subject, rate, yardstick, yardstick_rate, target });
+        let target = target.map(Target::AtLeast);
+        self.rows.push(Row { subject, rate, yardstick, yardstick_rate, target, unit: "/s" });
+    }
+
+    /// Milliseconds, the fewer the better.
+    pub fn latency(&mut self, subject: &str, ms: f64, yardstick: &str, yardstick_ms: f64, at_most: f64) {
+        let (subject, yardstick) = (subject.to_owned(), yardstick.to_owned());
+        let target = Some(Target::AtMost(at_most));
+        self.rows.push(Row { subject, rate: ms, yardstick, yardstick_rate: yardstick_ms, target, unit: " ms" });
     }
 
     pub fn note(&mut self, note: String) {
@@ -101,11 +116,15 @@ impl fmt::Display for Report {
             let ratio = row.rate / row.yardstick_rate;
             let target = match row.target {
                 None => "–".to_owned(),
-                Some(target) if ratio >= target => format!("≥ {target}: met"),
-                Some(target) => format!("≥ {target}: **missed**"),
+                Some(Target::AtLeast(target)) if ratio >= target => format!("≥ {target}: met"),
+                Some(Target::AtLeast(target)) => format!("≥ {target}: **missed**"),
+                Some(Target::AtMost(target)) if ratio <= target => format!("≤ {target}: met"),
+                Some(Target::AtMost(target)) => format!("≤ {target}: **missed**"),
             };
-            let Row { subject, rate, yardstick, yardstick_rate, .. } = row;
-            writeln!(f, "| {subject} | {rate:.0}/s | {yardstick} | {yardstick_rate:.0}/s | {ratio:.2} | {target} |")?;
+            let Row { subject, rate, yardstick, yardstick_rate, unit, .. } = row;
+            let digits = if *unit == "/s" { 0 } else { 2 };
+            let (rate, yardstick_rate) = (format!("{rate:.digits$}{unit}"), format!("{yardstick_rate:.digits$}{unit}"));
+            writeln!(f, "| {subject} | {rate} | {yardstick} | {yardstick_rate} | {ratio:.2} | {target} |")?;
         }
         writeln!(f)?;
         for note in &self.notes {

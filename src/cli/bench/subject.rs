@@ -31,7 +31,7 @@ const INVOICE_PAID: &str = include_str!("invoice_paid.json");
 /// Credits of each account: more than any run can spend.
 const CREDITS: i64 = 1_000_000_000;
 
-fn account_name(n: u64) -> String {
+pub fn account_name(n: u64) -> String {
     format!("bench_{n:07}")
 }
 
@@ -43,7 +43,7 @@ fn account(n: u64) -> AccountId {
 }
 
 /// A scrambled walk over the accounts: neighbours in time are strangers.
-fn scramble(n: u64, accounts: u64) -> u64 {
+pub fn scramble(n: u64, accounts: u64) -> u64 {
     let mut z = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -64,6 +64,8 @@ pub async fn start_lanes(
         pool_size: 4,
         queue_length: 8_192,
         cached_accounts: 200_000,
+        cache_bytes: 256 << 20,
+        staleness: Duration::from_millis(250),
         stripe: StripeSettings::default(),
     };
     Ok(Service::start(settings).await?)
@@ -204,6 +206,15 @@ impl Server {
         Ok(server)
     }
 
+    /// Memory that the process holds, as the system counts it.
+    pub fn resident_bytes(&self) -> Result<u64, BenchError> {
+        let id = self.child.id().ok_or_else(|| BenchError::Subject("the service has ended".to_owned()))?;
+        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()).and_then(|number| number.parse::<u64>().ok());
+        kib.map(|kib| kib * 1_024).ok_or_else(|| BenchError::Subject("the system does not say".to_owned()))
+    }
+
     async fn wait(&self) -> Result<(), BenchError> {
         for _ in 0..600 {
             if tokio::net::TcpStream::connect(self.address).await.is_ok() {
@@ -247,7 +258,7 @@ pub async fn debits_over_http(
     checked(load::run(address, in_flight, time, 201, make).await?)
 }
 
-/// Entitlement checks over HTTP.
+/// Requests to the bare handler.
 pub async fn bare_requests(address: SocketAddr, in_flight: usize, time: Duration) -> Result<Outcome, BenchError> {
     let request = load::request("GET", "/", "", b"");
     checked(load::run(address, in_flight, time, 200, Arc::new(move |_| Some(request.clone()))).await?)
@@ -289,7 +300,7 @@ pub async fn check_applied(database: &Database) -> Result<(), BenchError> {
     Ok(())
 }
 
-fn checked(outcome: Outcome) -> Result<Outcome, BenchError> {
+pub fn checked(outcome: Outcome) -> Result<Outcome, BenchError> {
     if outcome.unexpected > 0 {
         return Err(BenchError::Subject(format!("{} requests were not answered as expected", outcome.unexpected)));
     }

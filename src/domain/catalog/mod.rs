@@ -11,8 +11,10 @@ mod reader;
 mod tests;
 mod validate;
 mod validate_prices;
+mod window;
 
 pub use errors::{CatalogError, CatalogErrors};
+pub use window::{Per, WindowLimit};
 
 use crate::domain::money::Currency;
 use serde::{Deserialize, Serialize};
@@ -66,8 +68,14 @@ pub struct Plan {
     /// For how many days paid features go on after a failed payment.
     #[serde(default)]
     pub grace_days: u32,
+    /// What becomes of the plan's features while its subscription is paused.
+    #[serde(default, skip_serializing_if = "WhilePaused::is_default")]
+    pub while_paused: WhilePaused,
     #[serde(default)]
     pub clawback: ClawbackPolicy,
+    /// What an upgrade to the plan grants in the middle of a period.
+    #[serde(default, skip_serializing_if = "PlanChange::is_default")]
+    pub plan_change: PlanChange,
     /// Whether the subscription's quantity multiplies the credits.
     #[serde(default = "yes")]
     pub per_seat: bool,
@@ -157,6 +165,43 @@ impl Overage {
     }
 }
 
+/// What becomes of a plan's features while its subscription is paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhilePaused {
+    /// They stop, and the account is on the default plan.
+    #[default]
+    Stop,
+    /// They go on.
+    Keep,
+}
+
+impl WhilePaused {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What an upgrade grants for the rest of the period it falls in (on a yearly price: of the month). From the next one on the
+/// plan's own credits are granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlanChange {
+    /// The share of the difference between the plans that is paid for.
+    #[default]
+    Prorated,
+    /// The whole difference.
+    Full,
+    /// Nothing.
+    None,
+}
+
+impl PlanChange {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// One way to pay for a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanPrice {
@@ -199,6 +244,9 @@ pub struct FeatureGrant {
     /// For features that cost credits, in place of the plan's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overage: Option<Overage>,
+    /// For features of kind `metered`: how many within each window; none: as many as one likes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<WindowLimit>,
 }
 
 /// Something a plan may entitle to.
@@ -307,7 +355,9 @@ static BUILT_IN_FREE_PLAN: LazyLock<Plan> = LazyLock::new(|| Plan {
     rollover: Rollover::None,
     trial: TrialPolicy::default(),
     grace_days: 0,
+    while_paused: WhilePaused::Stop,
     clawback: ClawbackPolicy::WriteOff,
+    plan_change: PlanChange::Prorated,
     per_seat: true,
     overage: Overage::Deny,
     features: BTreeMap::new(),
@@ -392,6 +442,8 @@ impl Catalog {
     fn sort(&mut self) {
         self.plans.sort_by(|a, b| (a.rank, &a.id).cmp(&(b.rank, &b.id)));
         self.plans.iter_mut().for_each(|plan| plan.prices.sort_by(|a, b| a.id.cmp(&b.id)));
+        let grants = self.plans.iter_mut().flat_map(|plan| plan.features.values_mut());
+        grants.for_each(|grant| grant.windows.sort_by_key(|window| window.per));
         self.credit_packs.sort_by(|a, b| (a.credits, &a.id).cmp(&(b.credits, &b.id)));
         self.credit_packs.iter_mut().for_each(|pack| pack.prices.sort_by(|a, b| a.id.cmp(&b.id)));
         self.features.sort_by(|a, b| a.id.cmp(&b.id));

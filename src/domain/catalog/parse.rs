@@ -4,11 +4,12 @@
 //! once, each with its line. A value that cannot be read is replaced by a stand-in, so that reading goes on; the
 //! stand-in never leaves this folder, because a reported problem makes the whole result an error.
 
-use super::errors::{self, CatalogErrors, quoted};
+use super::errors::{self, CatalogErrors, path, quoted};
 use super::reader::{Field, Reader, Section};
 use super::{
     Catalog, ClawbackPolicy, CostTier, CreditAllowance, CreditPack, DEFAULT_PACK_PRIORITY, Feature, FeatureGrant,
-    FeatureKind, Interval, Overage, PackPrice, Plan, PlanPrice, Rollover, TrialCredits, TrialPolicy, validate,
+    FeatureKind, Interval, Overage, PackPrice, Per, Plan, PlanChange, PlanPrice, Rollover, TrialCredits, TrialPolicy,
+    WhilePaused, WindowLimit, validate,
 };
 use crate::domain::money::Currency;
 use std::collections::BTreeMap;
@@ -78,7 +79,9 @@ impl Reader {
                 "rollover",
                 "trial",
                 "grace_days",
+                "while_paused",
                 "clawback",
+                "plan_change",
                 "per_seat",
                 "overage",
                 "features",
@@ -95,7 +98,12 @@ impl Reader {
             rollover: self.field(section, "rollover").map(|field| self.rollover(&field)).unwrap_or_default(),
             trial: self.section(section, "trial").map(|trial| self.trial(&trial)).unwrap_or_default(),
             grace_days: self.optional_integer(section, "grace_days").unwrap_or(0),
+            while_paused: self.field(section, "while_paused").and_then(|f| self.while_paused(&f)).unwrap_or_default(),
             clawback: self.field(section, "clawback").and_then(|field| self.clawback(&field)).unwrap_or_default(),
+            plan_change: self
+                .field(section, "plan_change")
+                .and_then(|field| self.plan_change(&field))
+                .unwrap_or_default(),
             per_seat: self.optional_boolean(section, "per_seat").unwrap_or(true),
             overage: self.field(section, "overage").map(|field| self.overage(&field)).unwrap_or_default(),
             features: self.section(section, "features").map(|grants| self.grants(&grants)).unwrap_or_default(),
@@ -257,8 +265,17 @@ impl Reader {
         self.one_of(field, &[("write_off", ClawbackPolicy::WriteOff), ("debt", ClawbackPolicy::Debt)])
     }
 
-    /// What a plan says about features: `true`, `false`, `5`, `"unlimited"`, `["a", "b"]`, or a table of
-    /// `limit` and `values`.
+    fn while_paused(&mut self, field: &Field<'_>) -> Option<WhilePaused> {
+        self.one_of(field, &[("stop", WhilePaused::Stop), ("keep", WhilePaused::Keep)])
+    }
+
+    fn plan_change(&mut self, field: &Field<'_>) -> Option<PlanChange> {
+        let words = [("prorated", PlanChange::Prorated), ("full", PlanChange::Full), ("none", PlanChange::None)];
+        self.one_of(field, &words)
+    }
+
+    /// What a plan says about features: `true`, `false`, `5`, `"unlimited"`, `["a", "b"]`, a table of `limit` and
+    /// `values`, or, for a metered one, a table of `limit` and `per` or a list of such tables.
     fn grants(&mut self, section: &Section<'_>) -> BTreeMap<String, FeatureGrant> {
         let mut grants = BTreeMap::new();
         for (id, field) in self.fields(section) {
@@ -291,22 +308,75 @@ impl Reader {
             DeValue::Boolean(true) => Some(FeatureGrant::default()),
             DeValue::String(word) if is_limit && word == "unlimited" => Some(FeatureGrant::default()),
             DeValue::Integer(_) => Some(FeatureGrant { limit: self.integer(field), ..FeatureGrant::default() }),
+            DeValue::Array(_) if self.is_metered(feature) => {
+                Some(FeatureGrant { windows: self.windows(field), ..FeatureGrant::default() })
+            }
+            DeValue::Table(table) if self.is_metered(feature) => {
+                let section = Section { path: field.path.clone(), table };
+                self.refuse_unknown_names(&section, &["limit", "per", "limits", "overage"]);
+                let overage = self.field(&section, "overage").map(|field| self.overage(&field));
+                let names = ["limit", "per"].into_iter();
+                let has_window = names.filter(|name| self.field(&section, name).is_some()).count() > 0;
+                let windows = match self.field(&section, "limits") {
+                    Some(limits) => self.windows(&limits),
+                    None if has_window || overage.is_none() => self.window_of(&section).into_iter().collect(),
+                    None => Vec::new(),
+                };
+                Some(FeatureGrant { windows, overage, ..FeatureGrant::default() })
+            }
             DeValue::Array(_) => Some(FeatureGrant { values: self.texts(field), ..FeatureGrant::default() }),
             DeValue::Table(table) => {
                 let section = Section { path: field.path.clone(), table };
-                self.refuse_unknown_names(&section, &["limit", "values", "overage"]);
+                self.refuse_unknown_names(&section, &["limit", "values"]);
                 let values = self.field(&section, "values").map(|values| self.texts(&values)).unwrap_or_default();
                 let limit = match is_limit {
                     true => self.required_integer(&section, "limit", "5"),
                     false => self.optional_integer(&section, "limit"),
                 };
-                let overage = self.field(&section, "overage").map(|field| self.overage(&field));
-                Some(FeatureGrant { limit, values, overage })
+                Some(FeatureGrant { limit, values, ..FeatureGrant::default() })
             }
             other => {
                 self.unfit(field, other, "true, false, a number such as 5, or a list such as [\"a\", \"b\"]");
                 None
             }
         }
+    }
+
+    fn is_metered(&self, feature: &str) -> bool {
+        self.feature_kinds.get(feature) == Some(&FeatureKind::Metered)
+    }
+
+    /// One limit within a window, or a list of them.
+    fn windows(&mut self, field: &Field<'_>) -> Vec<WindowLimit> {
+        let items: Vec<Field<'_>> = match field.value {
+            DeValue::Array(items) => {
+                let at = |n: usize| path(&field.path, &n.to_string());
+                items.iter().enumerate().map(|(n, item)| Field { path: at(n), value: item.get_ref() }).collect()
+            }
+            other => vec![Field { path: field.path.clone(), value: other }],
+        };
+        if items.is_empty() {
+            self.problem(
+                &field.path,
+                "is an empty list (write true, or limits such as [{ limit = 100, per = \"day\" }])",
+            );
+        }
+        items.iter().filter_map(|item| self.window(item)).collect()
+    }
+
+    fn window(&mut self, field: &Field<'_>) -> Option<WindowLimit> {
+        let DeValue::Table(table) = field.value else {
+            self.unfit(field, field.value, "a limit with its window, such as { limit = 100, per = \"day\" }");
+            return None;
+        };
+        let section = Section { path: field.path.clone(), table };
+        self.refuse_unknown_names(&section, &["limit", "per"]);
+        self.window_of(&section)
+    }
+
+    fn window_of(&mut self, section: &Section<'_>) -> Option<WindowLimit> {
+        let limit = self.required_integer(section, "limit", "100");
+        let per = self.required(section, "per", "\"day\"").and_then(|per| self.one_of(&per, &Per::ALL));
+        Some(WindowLimit { limit: limit?, per: per? })
     }
 }

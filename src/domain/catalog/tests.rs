@@ -90,6 +90,20 @@ fn json_without_newer_fields_is_read_with_their_defaults() {
     assert_eq!(serde_json::from_str::<Catalog>(&unknown_field).unwrap(), catalog);
 }
 
+#[test]
+fn a_metered_feature_is_limited_within_one_window_or_several() {
+    let windows_of = |grant: &str| {
+        let text = SMALL.replace("images = true", &format!("images = {grant}"));
+        let catalog = Catalog::from_toml(&text).expect("valid");
+        catalog.plan("pro").expect("a plan").features["images"].windows.clone()
+    };
+    let (minute, month) = (WindowLimit { limit: 10, per: Per::Minute }, WindowLimit { limit: 1_000, per: Per::Month });
+    assert_eq!(windows_of("true"), []);
+    assert_eq!(windows_of(r#"{ limit = 10, per = "minute" }"#), [minute]);
+    let several = r#"[{ limit = 1_000, per = "month" }, { limit = 10, per = "minute" }]"#;
+    assert_eq!(windows_of(several), [minute, month], "from the shortest to the longest");
+}
+
 /// Recorded catalogs are told apart by their digest, so it must never change for what is recorded already.
 #[test]
 fn the_digest_of_a_recorded_catalog_never_changes() {

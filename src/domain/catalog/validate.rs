@@ -2,8 +2,8 @@
 
 use super::errors::{Problem, nearest, path, quoted};
 use super::{
-    Catalog, CostTier, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Overage, Plan, Rollover,
-    TrialCredits,
+    Catalog, CostTier, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Overage, Plan, PlanChange,
+    Rollover, TrialCredits, WindowLimit,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -134,6 +134,15 @@ impl Rules<'_> {
             );
         }
         self.overage(&path(&at, "overage"), plan.overage);
+        if plan.plan_change != PlanChange::default()
+            && !grants_credits
+            && !self.unreadable.contains(&path(&at, "credits"))
+        {
+            self.problem(
+                &path(&at, "plan_change"),
+                "there are no credits for an upgrade to add (state a number of credits, or leave plan_change out)",
+            );
+        }
         let trial = path(&at, "trial");
         self.within(&path(&trial, "days"), plan.trial.days.into(), 0, MAX_TRIAL_DAYS);
         if let TrialCredits::Amount(credits) = plan.trial.credits {
@@ -231,6 +240,10 @@ impl Rules<'_> {
             let known = self.catalog.features.iter().map(|feature| feature.id.as_str());
             return self.problem(at, undeclared_feature(feature, known));
         };
+        if !grant.windows.is_empty() && declared.kind != FeatureKind::Metered {
+            self.problem(at, "is not metered, so it has no limit within a window (leave `per` out)");
+        }
+        self.windows(at, &grant.windows);
         let has_values = !grant.values.is_empty();
         if let Some(overage) = grant.overage {
             self.overage(&path(at, "overage"), overage);
@@ -244,7 +257,10 @@ impl Rules<'_> {
             (FeatureKind::Limit, Some(limit), false) => self.within(at, limit, 0, i64::MAX),
             (FeatureKind::Boolean, ..) => self.problem(at, "is a boolean feature (write true or false)"),
             (FeatureKind::Metered, ..) => {
-                self.problem(at, "is a metered feature, limited by the plan's credits alone (write true or false)");
+                self.problem(
+                    at,
+                    "is a metered feature (write true, false, or a limit with its window: { limit = 100, per = \"day\" })",
+                );
             }
             (FeatureKind::Limit, ..) => self.problem(at, "is a limit (write a number such as 5, or \"unlimited\")"),
             (FeatureKind::List, ..) => self.problem(at, "is a list (write its values, such as [\"a\", \"b\"])"),
@@ -254,6 +270,16 @@ impl Rules<'_> {
             self.text(at, value, MAX_NAME_CHARS, &[]);
             if !met.insert(value) {
                 self.problem(at, format!("{} stands in the list twice (remove one)", quoted(value)));
+            }
+        }
+    }
+
+    fn windows(&mut self, at: &str, windows: &[WindowLimit]) {
+        let mut met = BTreeSet::new();
+        for WindowLimit { limit, per } in windows {
+            self.within(at, *limit, 1, MAX_CREDITS);
+            if !met.insert(per) {
+                self.problem(at, format!("has two limits per {} (remove one)", per.as_str()));
             }
         }
     }

@@ -112,6 +112,8 @@ impl TestApp {
             pool_size: 4,
             queue_length: setup.queue_length,
             cached_accounts: 4_096,
+            cache_bytes: 256 << 20,
+            staleness: std::time::Duration::from_millis(250),
             stripe: StripeSettings {
                 webhook_secrets: setup.webhook_secrets.clone(),
                 livemode: setup.livemode,
@@ -354,7 +356,12 @@ impl Running {
 
 /// Tells a story on a ledger of one partition, then on one of 64: neither may matter.
 pub async fn on_both(story: impl AsyncFn(TestApp)) {
+    on_both_with(Setup::default(), story).await;
+}
+
+/// The same, with a setup of the story's own.
+pub async fn on_both_with(setup: Setup, story: impl AsyncFn(TestApp)) {
     for partitions in [1, 64] {
-        story(TestApp::with(Setup { partitions, ..Setup::default() }).await).await;
+        story(TestApp::with(Setup { partitions, ..setup.clone() }).await).await;
     }
 }

@@ -59,9 +59,10 @@ fn lots_add_up(account: &str, log: &[Event], balance: &Credits) {
     for event in log {
         match event {
             Event::CreditsGranted(granted) => {
-                let repaid = debt.min(granted.lot.granted);
+                let due = granted.lot.granted - granted.lot.clawed_back;
+                let repaid = debt.min(due);
                 debt -= repaid;
-                let before = left.insert(granted.lot.id, granted.lot.granted - repaid);
+                let before = left.insert(granted.lot.id, due - repaid);
                 assert_eq!(before, None, "{account}: {} was granted twice", granted.lot.cause);
             }
             Event::CreditsDebited(debited) => {

@@ -11,5 +11,5 @@ pub mod logs;
 pub mod stripe;
 
 pub use answer::Answer;
-pub use app::{ADMIN_KEY, SELLER, Setup, TestApp, WEBHOOK_SECRET, on_both};
+pub use app::{ADMIN_KEY, SELLER, Setup, TestApp, WEBHOOK_SECRET, on_both, on_both_with};
 pub use clock::{START, day, rfc3339};

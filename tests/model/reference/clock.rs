@@ -4,6 +4,13 @@ use super::super::prices::Rollover;
 use super::{Allowance, HoldState, Kind, Ledger, Lot, months_after};
 
 impl Ledger {
+    /// What is recorded of an account that nobody asks about: the free month waits for a spender.
+    pub fn settle_idle(&mut self, now: i64) {
+        self.end_holds(now);
+        self.refill(now);
+        self.expire(now);
+    }
+
     /// All that is due when somebody wants to spend.
     pub fn settle(&mut self, now: i64) {
         self.end_holds(now);

@@ -46,6 +46,7 @@ pub enum Step {
         hold: usize,
         minutes: i64,
     },
+    /// The sweep comes by.
     Settle,
     Subscribe {
         price: usize,
@@ -286,7 +287,7 @@ impl Script {
     }
 
     pub fn settle(&mut self) -> Play {
-        self.ledger.settle(self.now);
+        self.ledger.settle_idle(self.now);
         Play { at: self.now, action: Action::Settle, expected: Ok(None) }
     }
 

@@ -1,0 +1,130 @@
+//! Limits within windows of time: which window it is, how far it is used up, and whether a debit fits into what is left.
+
+use chrono::{DateTime, Datelike, Months, NaiveTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::catalog::{Per, WindowLimit};
+use super::credit::Credits;
+use super::draft::Context;
+use super::overrides::ruling;
+use super::rejection::Rejection;
+use super::settle::month_around;
+use super::standing::Standing;
+use super::usage::Counted;
+
+/// A billing period, in Unix seconds: `end` is the first that is not in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Period {
+    pub start: i64,
+    pub end: i64,
+}
+
+/// A limit, and how far it is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitNow {
+    pub limit: i64,
+    pub per: Per,
+    pub used: i64,
+    /// Never below zero, however much was recorded.
+    pub remaining: i64,
+    pub resets_at: DateTime<Utc>,
+}
+
+fn start_of_month(at: i64) -> DateTime<Utc> {
+    let day = DateTime::from_timestamp(at, 0).unwrap_or_default().date_naive();
+    day.with_day(1).unwrap_or(day).and_time(NaiveTime::MIN).and_utc()
+}
+
+/// First second of the window that holds `at`, and the first one after it.
+fn window_around(per: Per, at: i64, period: Period) -> Period {
+    let of_length = |length: i64| {
+        let start = at - at.rem_euclid(length);
+        Period { start, end: start + length }
+    };
+    match per {
+        Per::Minute => of_length(60),
+        Per::Hour => of_length(3_600),
+        Per::Day => of_length(86_400),
+        Per::Month => {
+            let start = start_of_month(at);
+            let end = start.checked_add_months(Months::new(1)).unwrap_or(start);
+            Period { start: start.timestamp(), end: end.timestamp() }
+        }
+        Per::Period => period,
+    }
+}
+
+/// Whether one window of this length holds both.
+pub(super) fn same_window(per: Per, a: i64, b: i64) -> bool {
+    let no_period = Period { start: 0, end: 0 };
+    window_around(per, a, no_period).start == window_around(per, b, no_period).start
+}
+
+/// The billing period of the deciding subscription; on the default plan, the account's own month.
+pub fn period_of(credits: &Credits, standing: &Standing<'_>, now: DateTime<Utc>) -> Period {
+    if let Some(access) = standing.subscription
+        && let (Some(start), Some(end)) = (access.period_start, access.period_end)
+    {
+        return Period { start, end };
+    }
+    let anchor = credits.opened_at.map(|opened| credits.free_since.map_or(opened, |since| since.max(opened)));
+    match anchor.and_then(|anchor| month_around(anchor, now)) {
+        Some((start, end)) => Period { start: start.timestamp(), end: end.timestamp() },
+        None => window_around(Per::Month, now.timestamp(), Period { start: 0, end: 0 }),
+    }
+}
+
+/// How far each of a feature's limits is used up at `now`.
+pub fn limits_at(
+    credits: &Credits,
+    windows: &[WindowLimit],
+    feature: &str,
+    period: Period,
+    now: DateTime<Utc>,
+) -> Vec<LimitNow> {
+    let at = now.timestamp().max(credits.usage.at);
+    let limit_now = |window: &WindowLimit| {
+        let used = credits.usage.used(feature, window.per, at, period.start);
+        let end = window_around(window.per, at, period).end;
+        LimitNow {
+            limit: window.limit,
+            per: window.per,
+            used,
+            remaining: window.limit.saturating_sub(used).max(0),
+            resets_at: DateTime::from_timestamp(end, 0).unwrap_or(now),
+        }
+    };
+    windows.iter().map(limit_now).collect()
+}
+
+/// The limit that allows least; of several, the one that does so longest.
+pub fn tightest(limits: &[LimitNow]) -> Option<&LimitNow> {
+    limits.iter().min_by_key(|limit| (limit.remaining, std::cmp::Reverse(limit.resets_at)))
+}
+
+/// Whether the limits of a feature let a debit through. Gives the moment that the use counts at.
+pub fn admit(credits: &Credits, feature: &str, quantity: i64, context: Context<'_>) -> Result<Counted, Rejection> {
+    let standing = Standing::of(credits, context.catalog, context.now);
+    let period = period_of(credits, &standing, context.now);
+    let grant = ruling(credits, standing.plan, feature, context.now).grant;
+    let windows = grant.as_ref().map_or(&[][..], |grant| &grant.windows);
+    let limits = limits_at(credits, windows, feature, period, context.now);
+    let exceeded = limits.iter().filter(|limit| quantity > limit.remaining).max_by_key(|limit| limit.resets_at);
+    match exceeded {
+        Some(&LimitNow { limit, per, used, resets_at, .. }) => {
+            Err(Rejection::LimitExceeded { feature: feature.to_owned(), limit, per, used, resets_at })
+        }
+        None => Ok(counted_in(credits, period, context.now)),
+    }
+}
+
+/// The moment that a use counts at which no limit can stop any more.
+pub fn counted_now(credits: &Credits, context: Context<'_>) -> Counted {
+    let standing = Standing::of(credits, context.catalog, context.now);
+    counted_in(credits, period_of(credits, &standing, context.now), context.now)
+}
+
+/// Replicas' clocks differ; a use counts no earlier than those before it.
+fn counted_in(credits: &Credits, period: Period, now: DateTime<Utc>) -> Counted {
+    Counted { at: now.timestamp().max(credits.usage.at), period_start: period.start }
+}

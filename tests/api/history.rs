@@ -1,0 +1,89 @@
+//! `?as_of=`: an account as it stood at a time or a position.
+
+use chrono::Duration;
+use serde_json::{Value, json};
+
+use crate::support::stripe::*;
+use crate::support::*;
+
+async fn credits(app: &TestApp, as_of: &str) -> Value {
+    app.get(&format!("/v1/accounts/user_1/credits?as_of={as_of}")).await.expect(200)
+}
+
+#[tokio::test]
+async fn balances_lots_and_holds_are_told_of_any_moment_that_has_been() {
+    on_both(async |app: TestApp| {
+        app.put_account("user_1", json!({})).await.expect(201);
+        app.clock.advance(Duration::seconds(10));
+        let debit = app.debit("user_1", "key-1", json!({"amount": 3})).await.expect(201);
+        app.clock.advance(Duration::seconds(10));
+        let hold = json!({"amount": 2, "expires_at": rfc3339(START + 50)});
+        let held = app.post("/v1/accounts/user_1/credits/holds", hold).await.expect(201);
+        app.clock.advance(Duration::seconds(10));
+        let release = format!("/v1/holds/{}/release", held["id"].as_str().expect("an id"));
+        let released = app.post(&release, json!({})).await.expect(200);
+        app.clock.advance(Duration::days(40));
+        app.debit("user_1", "key-2", json!({"amount": 10})).await.expect(201);
+        let expected = [(5, 10, 0), (10, 7, 0), (15, 7, 0), (20, 5, 2), (29, 5, 2), (30, 7, 0)];
+        for (seconds, available, held) in expected {
+            let then = credits(&app, &rfc3339(START + seconds)).await;
+            assert_eq!((&then["available"], &then["held"]), (&json!(available), &json!(held)), "after {seconds} s");
+            assert_eq!(then["as_of"]["at"], rfc3339(START + seconds));
+        }
+        // What the clock had made due by then counts, although nothing had recorded it.
+        assert_eq!(credits(&app, &rfc3339(day(31) - 1)).await["available"], 7);
+        assert_eq!(credits(&app, &rfc3339(day(31))).await["available"], 10);
+        assert_eq!(credits(&app, &rfc3339(day(40) + 30)).await["available"], 0);
+        for (position, available) in [(&debit["position"], 7), (&held["position"], 5), (&released["position"], 7)] {
+            assert_eq!(credits(&app, &position.to_string()).await["available"], available, "at {position}");
+        }
+        let holds = async |seconds: i64| {
+            let path = format!("/v1/accounts/user_1/credits/holds?as_of={}", rfc3339(START + seconds));
+            let page = app.get(&path).await.expect(200);
+            page["data"].as_array().expect("holds").iter().map(|hold| hold["status"].clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(holds(15).await, Vec::<Value>::new());
+        assert_eq!((holds(25).await, holds(35).await), (vec![json!("open")], vec![json!("released")]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn entitlements_and_subscriptions_are_told_under_the_catalog_of_then() {
+    let app = TestApp::start().await;
+    app.put_account("user_1", json!({"stripe_customer_id": "cus_1"})).await.expect(201);
+    app.clock.advance(Duration::seconds(10));
+    app.deliver_all(&sign_up("cus_1", PRO, START)).await;
+    app.clock.advance(Duration::seconds(10));
+    app.apply_catalog(&SELLER.replacen("credit_cost = 1\n", "credit_cost = 5\n", 1)).await;
+    app.clock.advance(Duration::seconds(10));
+    let check = async |seconds: i64| {
+        let at = rfc3339(START + seconds);
+        let answer = app.get(&format!("/v1/accounts/user_1/entitlements/generation?as_of={at}")).await.expect(200);
+        (answer["plan"].clone(), answer["remaining"].clone())
+    };
+    assert_eq!(check(5).await, (json!("free"), json!(10)));
+    assert_eq!(check(15).await, (json!("pro"), json!(500)));
+    assert_eq!(check(25).await, (json!("pro"), json!(100)));
+    let path = |seconds: i64| format!("/v1/accounts/user_1/subscription?as_of={}", rfc3339(START + seconds));
+    app.get(&path(5)).await.problem(404, "not_found");
+    assert_eq!(app.get(&path(15)).await.expect(200)["plan"], "pro");
+    let all = app.get(&format!("/v1/accounts/user_1/subscriptions?as_of={}", rfc3339(START + 15))).await.expect(200);
+    assert_eq!(all["data"].as_array().map(Vec::len), Some(1));
+    let listed = app.get(&format!("/v1/accounts/user_1/entitlements?as_of={}", rfc3339(START + 5))).await.expect(200);
+    assert!(listed["data"].as_array().expect("features").iter().all(|answer| answer["plan"] == "free"));
+}
+
+#[tokio::test]
+async fn moments_that_are_none_are_refused() {
+    let app = TestApp::start().await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    let path = |as_of: &str| format!("/v1/accounts/user_1/credits?as_of={as_of}");
+    for as_of in ["yesterday", "-1", "1.5", "2026-01-15", &rfc3339(START + 1)] {
+        app.get(&path(as_of)).await.problem(400, "invalid_parameter");
+    }
+    app.get(&path(&rfc3339(START - 1))).await.problem(404, "account_not_found");
+    app.get(&path("0")).await.problem(404, "account_not_found");
+    app.get(&path("999")).await.problem(409, "position_not_reached");
+    app.get("/v1/accounts/user_1/invoices?as_of=1").await.problem(400, "invalid_parameter");
+}
