@@ -300,7 +300,11 @@ fn reasons(credits: &Credits, event: &Event, context: Context<'_>) -> Vec<String
 
 fn taken(lots: &[Draw], debt: i64, overage: i64) -> String {
     let drawn: i64 = lots.iter().map(|draw| draw.amount).sum();
-    let mut text = format!("so {drawn} came out of {} lots, in burn order", lots.len());
+    let mut text = match lots {
+        [] => "so nothing came out of lots".to_owned(),
+        [_] => format!("so {drawn} came out of one lot, the first in burn order"),
+        lots => format!("so {drawn} came out of {} lots, in burn order", lots.len()),
+    };
     if debt > 0 {
         text.push_str(&format!(", and {debt} are owed"));
     }

@@ -24,6 +24,7 @@ use crate::store::error::StoreError;
 use crate::store::log;
 use crate::store::scan::{Scan, Scanned};
 use crate::store::snapshot::Snapshot;
+use crate::stripe::translate::SYSTEM_ACCOUNT;
 
 /// What to simulate.
 #[derive(Debug, Clone)]
@@ -215,7 +216,8 @@ impl Life {
     }
 
     fn end(mut self, question: &Question, simulation: &mut Simulation) {
-        let Some(mut drafted) = self.drafted.take() else { return };
+        let is_nobody = self.real.id.as_str() == SYSTEM_ACCOUNT || self.real.credits.merged_into.is_some();
+        let Some(mut drafted) = self.drafted.take().filter(|_| !is_nobody) else { return };
         simulation.accounts += 1;
         let (real, draft) = (context(&question.current, question.now), context(&question.draft, question.now));
         let (made, _) = act(&mut self.real, &Command::Settle, real);

@@ -63,7 +63,7 @@ impl Visitor {
             let status = self.deliver(&event).await?;
             println!("  {story:48} {:36} {status}", event["type"].as_str().unwrap_or_default());
         }
-        let debit = self.debit().await?;
+        let (debit, receipt) = self.debit().await?;
         println!("  {:48} {:36} {debit}", "it makes three images", "POST …/credits/debits");
         let account = format!("/v1/accounts/{ACCOUNT}");
         println!("\nWhat came of it:\n");
@@ -71,6 +71,8 @@ impl Visitor {
         self.show(&format!("{account}/credits"), &["available", "unlimited", "lots"]).await?;
         let feature = format!("{account}/entitlements/image_generation");
         self.show(&feature, &["allowed", "reason", "plan", "remaining", "as_of"]).await?;
+        println!("Why the debit was as it was:\n");
+        self.show(&format!("/v1/receipts/{receipt}"), &["because", "agrees"]).await?;
         self.say_what_to_try();
         Ok(())
     }
@@ -93,14 +95,16 @@ impl Visitor {
         Ok(said(&answer.json().await?, "status"))
     }
 
-    async fn debit(&self) -> Result<String, reqwest::Error> {
+    /// What became of it, and its receipt.
+    async fn debit(&self) -> Result<(String, String), reqwest::Error> {
         let url = format!("{}/v1/accounts/{ACCOUNT}/credits/debits", self.base);
         let request = self.authorised(self.http.post(url)).header("Idempotency-Key", "demo-images-1");
         let body = json!({"feature": "image_generation", "quantity": 3});
         let answer = request.json(&body).send().await?;
         let replayed = answer.headers().contains_key("idempotent-replayed");
         let status = answer.status().as_u16();
-        Ok(if replayed { format!("{status}, as before") } else { status.to_string() })
+        let receipt = said(&answer.json().await?, "receipt");
+        Ok((if replayed { format!("{status}, as before") } else { status.to_string() }, receipt))
     }
 
     async fn show(&self, path: &str, fields: &[&str]) -> Result<(), reqwest::Error> {
@@ -129,6 +133,9 @@ impl Visitor {
   curl -s {key}{base}/v1/accounts/{ACCOUNT}/credits/entries
   curl -s {key}{base}/v1/accounts/{ACCOUNT}/credits/debits -H 'Idempotency-Key: mine-1' \\
        -H 'Content-Type: application/json' -d '{{\"feature\":\"image_generation\",\"quantity\":5}}'
+  curl -s {key}{base}/v1/accounts/{ACCOUNT}/credits/holds -H 'Idempotency-Key: mine-2' \\
+       -H 'Content-Type: application/json' -d '{{\"feature\":\"image_generation\",\"quantity\":20}}'
+  curl -s {key}{base}/v1/accounts/{ACCOUNT}/usage
   curl -s {key}{base}/v1/plans
   curl -s {base}/metrics | grep subledger_stripe_events_total
 

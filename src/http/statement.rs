@@ -68,16 +68,19 @@ pub async fn list(
     let mut balance: i64 = cursor.id.parse().map_err(|_| Cursor::invalid())?;
     let client = state.service.connection().await?;
     let stored = log::of_account(&**client, account.id.as_str(), cursor.at_us, ENTRY_TYPES, limit + 1).await?;
-    let mut rows = Vec::with_capacity(stored.len());
-    for stored in stored {
+    let has_more = stored.len() as i64 > limit;
+    let mut page = Page { data: Vec::with_capacity(stored.len()), has_more, next_cursor: None };
+    for stored in stored.into_iter().take(usize::try_from(limit).unwrap_or(usize::MAX)) {
         let event = Event::read(&stored.event_type, stored.type_version, &stored.payload);
         let event = event.map_err(|error| AppError::Store(StoreError::Corrupt(error.to_string())))?;
         if let Some(entry) = entry(&event, stored.at, stored.position) {
             balance = balance.saturating_add(entry.amount);
-            rows.push((Cursor { at_us: stored.version, id: balance.to_string() }, Entry { balance, ..entry }));
+            page.data.push(Entry { balance, ..entry });
         }
+        let cursor = Cursor { at_us: stored.version, id: balance.to_string() };
+        page.next_cursor = has_more.then(|| cursor.encode());
     }
-    Ok(HttpResponse::Ok().json(Page::of(rows, limit)))
+    Ok(HttpResponse::Ok().json(page))
 }
 
 fn entry(event: &Event, at: DateTime<Utc>, position: i64) -> Option<Entry> {
@@ -157,6 +160,7 @@ fn entry(event: &Event, at: DateTime<Utc>, position: i64) -> Option<Entry> {
             hold: Some(expired.hold),
             ..blank("hold_expiry", expired.amount, format!("hold_expiry_{position}"))
         },
+        Event::AccountAbsorbed(absorbed) if absorbed.balance_change == 0 => return None,
         Event::AccountAbsorbed(absorbed) => {
             let amount = absorbed.balance_change;
             let cause = Some(format!("account:{}", absorbed.from));
