@@ -4,7 +4,7 @@ SUBLEDGER := $(TARGET)/release/subledger
 DATA := $(or $(SUBLEDGER_DATA_DIR),.subledger)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-long bench lint clean-data toolchain postgres
+.PHONY: help build run test test-long mutants bench lint clean-data toolchain postgres
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ test: toolchain postgres ## run all tests
 
 test-long: toolchain postgres ## run all tests, those marked as long (#[ignore]) too, optimised
 	cargo test --release --all-targets -- --include-ignored
+
+mutants: toolchain postgres ## break the rules one by one (tests/mutants), and see that the tests notice
+	scripts/mutants.sh
 
 bench: build postgres ## run the benchmarks beside their yardsticks
 	$(SUBLEDGER) bench --output BENCHMARKS.md

@@ -204,6 +204,7 @@ impl Account {
         ours.allowances.sort_by(|a, b| a.cause.cmp(&b.cause));
         let learnt = theirs.lookup_keys.into_iter().chain(ours.lookup_keys.clone());
         learnt.for_each(|(price, key)| ours.learn_lookup_key(&price, &key));
+        theirs.caps.into_iter().for_each(|cap| ours.take_in_cap(cap));
         for (feature, theirs) in theirs.overrides {
             ours.overrides.entry(feature).or_insert(theirs);
         }
@@ -235,6 +236,7 @@ impl Account {
             changes.closed_lots.remove(&lot.id);
             changes.touched.insert((Kind::ClosedLot, lot.id.to_string()));
         }
+        self.credits.learn_cap(&lot);
         self.credits.insert_lot(lot);
         self.close_empty_lots(changes);
     }
@@ -273,10 +275,15 @@ impl Account {
     }
 
     fn end_subscription_credits(&mut self, ended: &SubscriptionCreditsEnded, changes: &mut Changes) {
+        let ends = |lot: &Lot| {
+            let of_subscription = lot.subscription.as_deref() == Some(ended.subscription.as_str());
+            let of_free_plan = lot.source == LotSource::FreePlan && ended.restarts_free_plan;
+            (of_subscription || of_free_plan) && lot.expires_at.is_none_or(|known| known > ended.at)
+        };
         if let Some(billing) = &mut self.billing {
-            let closed = billing.closed_lots.values_mut();
-            for lot in closed.filter(|lot| lot.subscription.as_deref() == Some(ended.subscription.as_str())) {
-                lot.expires_at = Some(lot.expires_at.map_or(ended.at, |known| known.min(ended.at)));
+            for lot in billing.closed_lots.values_mut().filter(|lot| ends(lot)) {
+                lot.expires_at = Some(ended.at);
+                self.credits.learn_cap(lot);
                 changes.touched.insert((Kind::ClosedLot, lot.id.to_string()));
                 changes.closed_lots.insert(lot.id, lot.clone());
             }
@@ -285,14 +292,11 @@ impl Account {
         }
         let credits = &mut self.credits;
         let mut lots = std::mem::take(&mut credits.lots);
-        for lot in &mut lots {
-            let of_subscription = lot.subscription.as_deref() == Some(ended.subscription.as_str());
-            let of_free_plan = lot.source == LotSource::FreePlan && ended.restarts_free_plan;
-            if of_subscription || of_free_plan {
-                lot.expires_at = Some(lot.expires_at.map_or(ended.at, |known| known.min(ended.at)));
-            }
+        for lot in lots.iter_mut().filter(|lot| ends(lot)) {
+            lot.expires_at = Some(ended.at);
         }
         for lot in lots {
+            credits.learn_cap(&lot);
             credits.insert_lot(lot);
         }
         for allowance in &mut credits.allowances {
@@ -328,6 +332,7 @@ impl Account {
         if let Some(progress) = &granted.allowance {
             self.advance(progress);
         }
+        self.credits.learn_cap(&lot);
         self.credits.insert_lot(lot);
         self.close_empty_lots(changes);
     }
@@ -378,10 +383,13 @@ impl Account {
     fn change_lot(&mut self, id: LotId, changes: &mut Changes, change: impl FnOnce(&mut Lot)) {
         if let Some(lot) = self.credits.lot_mut(id) {
             change(lot);
+            let lot = lot.clone();
+            self.credits.learn_cap(&lot);
         } else if let Some(billing) = &mut self.billing
             && let Some(lot) = billing.closed_lots.get_mut(&id.to_string())
         {
             change(lot);
+            self.credits.learn_cap(lot);
             changes.touched.insert((Kind::ClosedLot, id.to_string()));
             changes.closed_lots.insert(id, lot.clone());
         }

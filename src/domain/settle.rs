@@ -3,8 +3,6 @@
 //! Every rule here is a function of the *set* of known facts, and marks what it has done in the account, so that
 //! settling after each fact gives the same end as settling once after all of them, in any order.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, Months, TimeDelta, Utc};
 
 use super::account::{Account, Changes};
@@ -92,6 +90,8 @@ pub fn is_clock_due(credits: &Credits, context: Context<'_>) -> bool {
         || credits.free_until.is_none_or(|until| until <= context.now)
         || credits.lots.iter().any(|lot| lot.is_expired_at(context.now))
         || credits.holds.iter().any(|hold| hold.is_expired_at(context.now))
+        // One that was paid for in advance may begin by now.
+        || !credits.beyond_caps(context.now).is_empty()
 }
 
 /// Arms what paid invoices give and has not been armed yet. Gives all allowances of subscriptions that were changed within
@@ -258,33 +258,7 @@ fn due_windows(allowance: &Allowance, context: Context<'_>) -> Vec<(Option<Lot>,
 /// With a capped rollover, what is left of a subscription's earlier lots beyond the cap expires as the next one begins,
 /// whichever of them was heard of first.
 fn cap_rollover(draft: &mut Draft<'_>, now: DateTime<Utc>) {
-    let credits = &draft.account.credits;
-    let closed = draft.account.billing.iter().flat_map(|billing| billing.closed_lots.values());
-    let begun = |lot: &&Lot| lot.cap_on_earlier().is_some() && lot.effective_at <= now;
-    let mut newest: BTreeMap<&Option<String>, &Lot> = BTreeMap::new();
-    for lot in credits.lots.iter().chain(closed).filter(begun) {
-        let known = newest.entry(&lot.subscription).or_insert(lot);
-        if lot.effective_at > known.effective_at {
-            *known = lot;
-        }
-    }
-    let mut lots = Vec::new();
-    for (subscription, next) in newest {
-        let mut kept = next.keeps_earlier.unwrap_or(0);
-        let earlier = credits.lots.iter().filter(|lot| {
-            lot.subscription == *subscription
-                && lot.source == LotSource::Plan
-                && lot.effective_at < next.effective_at
-                && !lot.is_expired_at(now)
-        });
-        for lot in earlier {
-            let carried = lot.spendable().min(kept);
-            kept -= carried;
-            if lot.spendable() > carried {
-                lots.push(Draw { lot: lot.id, amount: lot.spendable() - carried });
-            }
-        }
-    }
+    let lots = draft.account.credits.beyond_caps(now);
     if !lots.is_empty() {
         draft.emit(Event::CreditsExpired(CreditsExpired { lots }));
     }

@@ -18,6 +18,7 @@ mod plan_changes;
 mod plans;
 mod problems;
 mod receipts;
+mod scripts;
 mod support;
 mod sweeping;
 mod tour;

@@ -1,11 +1,10 @@
 //! The service is killed, told to stop, or loses its Postgres, all under load: what was acknowledged is in the log once,
 //! and nothing else is but what nobody was told of, once at most.
 
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -15,65 +14,12 @@ use subledger::embedded_postgres::{Durability, EmbeddedPostgres};
 use tokio::task::JoinHandle;
 
 use super::client::Caller;
-use super::ground::{CATALOG, Ground, Replica, SECRET, folder};
+use super::ground::{Ground, Replica, folder};
 use super::load::{ACCOUNTS, Books, audit, work};
+use super::program::{Program, free_address};
 use super::support::shuffle::Random;
 
 const CLIENTS: usize = 8;
-
-/// The program itself, serving.
-struct Program(Child);
-
-impl Program {
-    fn start(url: &str, address: SocketAddr) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_subledger"))
-            .arg("serve")
-            .env("DATABASE_URL", url)
-            .env("SUBLEDGER_LISTEN", address.to_string())
-            .env("SUBLEDGER_CATALOG", CATALOG)
-            .env("STRIPE_WEBHOOK_SECRETS", SECRET)
-            .env("SUBLEDGER_ACCOUNT_METADATA_KEYS", "user_id")
-            .env("RUST_LOG", "error")
-            .stdout(Stdio::null())
-            .spawn();
-        Self(child.expect("the program runs"))
-    }
-
-    async fn ready(&mut self, address: SocketAddr) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while reqwest::get(format!("http://{address}/readyz")).await.is_err() {
-            assert!(self.0.try_wait().expect("a child").is_none(), "the program ended");
-            assert!(Instant::now() < deadline, "not ready");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    fn kill(&mut self) {
-        self.0.kill().expect("killed");
-        self.0.wait().expect("gone");
-    }
-
-    /// Tells it to stop, and waits for its exit code.
-    async fn terminate(&mut self) -> Option<i32> {
-        let pid = Pid::from_raw(self.0.id().try_into().expect("a pid"));
-        kill(pid, Signal::SIGTERM).expect("told");
-        let deadline = Instant::now() + Duration::from_secs(40);
-        loop {
-            if let Some(status) = self.0.try_wait().expect("a child") {
-                return status.code();
-            }
-            assert!(Instant::now() < deadline, "it does not stop");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// Clients at work.
 struct Load {
@@ -107,10 +53,6 @@ async fn open_accounts(address: SocketAddr) {
     for n in 0..ACCOUNTS {
         assert_eq!(caller.put_account(&format!("user_{n}"), &json!({})).await.expect("opened").status, 201);
     }
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,12 +6,13 @@ mod support;
 mod client;
 mod crash;
 mod cuts;
+mod drain;
 mod edges;
 mod ground;
-
 mod lanes;
 mod load;
 mod orders;
+mod program;
 mod proxy;
 mod replicas;
 mod story;

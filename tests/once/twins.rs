@@ -198,6 +198,23 @@ async fn sixty_four_clients_spend_a_thousand_credits_and_not_one_more() {
     crowd.end("drained").await;
 }
 
+/// Nothing of its own is in the way of what the other replica wrote: only the head tells that it decided on old news.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_that_writes_no_event_rests_on_what_the_other_replica_did_before() {
+    let crowd = Crowd::new(2, 2).await;
+    let [one, other] = &crowd.callers[..] else { panic!("two callers") };
+    for n in 0..10 {
+        let (account, key) = (format!("user_{n}"), format!("too early {n}"));
+        let early = other.debit(&account, &key, 1).await.expect("an answer");
+        assert_eq!((early.status, early.code().as_str()), (404, "account_not_found"), "round {n}");
+        assert_eq!(one.put_account(&account, &json!({})).await.expect("an answer").status, 201);
+        let debit = other.debit(&account, &format!("in time {n}"), 1).await.expect("an answer");
+        assert_eq!(debit.status, 201, "round {n}: {debit:?}");
+        assert_eq!(other.debit(&account, &key, 1).await.expect("an answer").status, 404, "round {n}: for ever");
+    }
+    crowd.end("old news").await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_link_from_one_replica_races_with_the_customers_events_on_the_other() {
     let crowd = Crowd::new(2, 16).await;

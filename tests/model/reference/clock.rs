@@ -1,0 +1,140 @@
+//! What the clock does: holds end, allowances and the free plan's month are granted, lots expire.
+
+use super::super::prices::Rollover;
+use super::{Allowance, HoldState, Kind, Ledger, Lot, months_after};
+
+impl Ledger {
+    /// What is recorded of an account that nobody asks about: the free month waits for a spender.
+    pub fn settle_idle(&mut self, now: i64) {
+        self.end_holds(now);
+        self.refill(now);
+        self.expire(now);
+    }
+
+    /// All that is due when somebody wants to spend.
+    pub fn settle(&mut self, now: i64) {
+        self.end_holds(now);
+        self.refill(now);
+        self.grant_free_month(now);
+        self.expire(now);
+    }
+
+    pub(super) fn end_holds(&mut self, now: i64) {
+        for at in 0..self.holds.len() {
+            if self.holds[at].state == HoldState::Open && self.holds[at].ends <= now {
+                self.end_hold(at, HoldState::Expired);
+                self.take_in_returned(at, now);
+            }
+        }
+    }
+
+    pub(super) fn end_hold(&mut self, at: usize, state: HoldState) {
+        self.holds[at].state = state;
+        for (lot, amount) in self.holds[at].cover.lots.clone() {
+            self.lots[lot].held -= amount;
+        }
+    }
+
+    /// A refund that found credits held takes them when they return; expiry does, too.
+    pub(super) fn take_in_returned(&mut self, hold: usize, now: i64) {
+        for (lot, _) in self.holds[hold].cover.lots.clone() {
+            let lot = &mut self.lots[lot];
+            let taken = (lot.claimed - lot.taken_back - lot.owed).min(lot.free()).max(0);
+            lot.taken_back += taken;
+            lot.remaining -= taken;
+        }
+        self.expire(now);
+    }
+
+    pub(super) fn refill(&mut self, now: i64) {
+        for at in 0..self.allowances.len() {
+            loop {
+                let Allowance { start, end, windows, is_monthly, .. } = self.allowances[at];
+                let (begins, ends) = match is_monthly {
+                    true => (months_after(start, windows), months_after(start, windows + 1).min(end)),
+                    false => (start, end),
+                };
+                let is_over = windows > 0 && (!is_monthly || begins >= end);
+                if is_over || (windows > 0 && begins > now) {
+                    break;
+                }
+                self.allowances[at].windows += 1;
+                let allowance = self.allowances[at].clone();
+                // A month that passed while nobody looked gives nothing, unless it would have been kept.
+                let is_lost = windows > 0 && ends <= now && allowance.rollover == Rollover::None;
+                if is_lost || allowance.credits <= 0 {
+                    continue;
+                }
+                let suffix = if windows == 0 { String::new() } else { format!("#{windows}") };
+                self.add(Lot {
+                    ends: match allowance.rollover {
+                        Rollover::None => Some(ends),
+                        Rollover::Cap(_) => Some(months_after(ends, 1)),
+                        Rollover::All => None,
+                    },
+                    subscription: Some(allowance.subscription),
+                    purchase: Some(allowance.purchase),
+                    keeps_earlier: match allowance.rollover {
+                        Rollover::Cap(cap) if !allowance.is_proration => Some(cap),
+                        _ => None,
+                    },
+                    ..Lot::new(Kind::Plan, allowance.cause + &suffix, allowance.credits, begins)
+                });
+            }
+        }
+    }
+
+    /// The free plan's month, counted from the day the account was opened, or the last paid subscription ended.
+    fn grant_free_month(&mut self, now: i64) {
+        if self.plan.is_some() || self.free_until.is_some_and(|until| now < until) {
+            return;
+        }
+        let anchor = self.free_since.unwrap_or(self.opened);
+        let mut month = 0;
+        while months_after(anchor, month + 1) <= now {
+            month += 1;
+        }
+        let (start, end) = (months_after(anchor, month), months_after(anchor, month + 1));
+        self.free_until = Some(end);
+        let cause = format!("free_plan:user_1/{start}");
+        self.add(Lot { ends: Some(end), ..Lot::new(Kind::Free, cause, 20, start) });
+    }
+
+    /// A new lot makes good what is owed, then may be spent.
+    pub(super) fn add(&mut self, mut lot: Lot) {
+        let repaid = self.debt.min(lot.remaining);
+        self.debt -= repaid;
+        lot.remaining -= repaid;
+        lot.repaid = repaid;
+        lot.id = (self.id_of)(&lot.cause);
+        self.lots.push(lot);
+    }
+
+    pub(super) fn expire(&mut self, now: i64) {
+        for at in 0..self.lots.len() {
+            if self.lots[at].has_ended(now) {
+                self.expire_some(at, self.lots[at].free());
+            }
+        }
+        // Of a capped plan's lots, all but the newest together keep so much.
+        let subscriptions: Vec<String> = self.lots.iter().filter_map(|lot| lot.subscription.clone()).collect();
+        for subscription in subscriptions {
+            let belongs = |lot: &Lot| lot.subscription.as_ref() == Some(&subscription);
+            let capping = |lot: &&Lot| belongs(lot) && lot.keeps_earlier.is_some() && lot.begins <= now;
+            let Some(newest) = self.lots.iter().filter(capping).max_by_key(|lot| lot.begins).cloned() else { continue };
+            let mut kept = newest.keeps_earlier.expect("a cap");
+            for at in self.burn_order() {
+                if belongs(&self.lots[at]) && self.lots[at].begins < newest.begins {
+                    let carried = self.lots[at].free().min(kept);
+                    kept -= carried;
+                    self.expire_some(at, self.lots[at].free() - carried);
+                }
+            }
+        }
+    }
+
+    fn expire_some(&mut self, at: usize, amount: i64) {
+        self.lots[at].remaining -= amount;
+        self.lots[at].expired += amount;
+    }
+}

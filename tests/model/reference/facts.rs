@@ -1,0 +1,105 @@
+//! What Stripe tells: subscriptions, purchases, refunds and disputes.
+
+use super::super::prices::{Pack, Plan};
+use super::{Allowance, DAY, Dispute, Kind, Ledger, Lot, Purchase};
+
+impl Ledger {
+    /// Takes a fact in, and does what follows from it. The free month waits for a spender.
+    pub fn fact(&mut self, now: i64, change: impl FnOnce(&mut Self)) {
+        self.end_holds(now);
+        // What was due before makes a debt good before what is new.
+        self.refill(now);
+        change(self);
+        self.refill(now);
+        self.expire(now);
+        self.claim();
+        self.expire(now);
+    }
+
+    pub fn subscribed(&mut self, plan: &'static Plan) {
+        self.plan = Some(plan);
+    }
+
+    /// Answers the number of the purchase.
+    pub fn bought(&mut self, paid: i64, claws_back_debt: bool) -> usize {
+        self.purchases.push(Purchase { paid, refunds: Vec::new(), dispute: Dispute::None, claws_back_debt });
+        self.purchases.len() - 1
+    }
+
+    pub fn invoiced(&mut self, allowance: Allowance) {
+        self.allowances.push(allowance);
+    }
+
+    pub fn bought_pack(&mut self, now: i64, cause: String, pack: &Pack, purchase: usize) {
+        let ends = pack.days.map(|days| now + days * DAY);
+        let lot = Lot::new(Kind::Other, cause, pack.credits, now);
+        self.add(Lot { ends, priority: pack.priority, purchase: Some(purchase), ..lot });
+    }
+
+    /// A paid subscription ends, and all it gave with it; the free plan starts afresh.
+    pub fn canceled(&mut self, now: i64, subscription: &str) {
+        self.plan = None;
+        for lot in &mut self.lots {
+            if lot.subscription.as_deref() == Some(subscription) || lot.kind == Kind::Free {
+                lot.ends = Some(lot.ends.unwrap_or(now).min(now));
+            }
+        }
+        for allowance in self.allowances.iter_mut().filter(|allowance| allowance.subscription == subscription) {
+            allowance.end = allowance.end.min(now);
+        }
+        self.free_since = Some(now);
+        self.free_until = None;
+    }
+
+    /// Takes back, and returns, as refunds and disputes say.
+    fn claim(&mut self) {
+        for at in self.full_first() {
+            let Some(purchase) = self.lots[at].purchase.map(|purchase| self.purchases[purchase].clone()) else {
+                continue;
+            };
+            let disputed = if matches!(purchase.dispute, Dispute::Open | Dispute::Lost) { purchase.paid } else { 0 };
+            let back = (purchase.refunded() + disputed).min(purchase.paid);
+            let claim = self.lots[at].granted * back / purchase.paid;
+            let known = self.lots[at].claimed;
+            if claim > known {
+                self.take_back(at, claim - known, purchase.claws_back_debt);
+            } else if claim < known {
+                self.give_back(at, claim);
+            }
+        }
+    }
+
+    fn take_back(&mut self, at: usize, claimed: i64, claws_back_debt: bool) {
+        let lot = &mut self.lots[at];
+        let of_expired = claimed.min(lot.expired);
+        let taken = (claimed - of_expired).min(lot.free());
+        let owed = if claws_back_debt { claimed - of_expired - taken } else { 0 };
+        lot.claimed += claimed;
+        lot.expired -= of_expired;
+        lot.remaining -= taken;
+        lot.taken_back += of_expired + taken;
+        lot.owed += owed;
+        self.debt += owed;
+    }
+
+    fn give_back(&mut self, at: usize, claim: i64) {
+        let lot = &mut self.lots[at];
+        let unclaimed = lot.claimed - claim;
+        let returned = (lot.taken_back - claim).max(0).min(unclaimed);
+        let forgiven = lot.owed.min(unclaimed - returned);
+        lot.claimed = claim;
+        lot.taken_back -= returned;
+        lot.remaining += returned;
+        lot.owed -= forgiven;
+        let still_owed = forgiven.min(self.debt);
+        self.debt -= still_owed;
+        // What newer lots have paid of it is theirs again.
+        let mut paid = forgiven - still_owed;
+        for at in self.full_first() {
+            let returned = paid.min(self.lots[at].repaid);
+            self.lots[at].repaid -= returned;
+            self.lots[at].remaining += returned;
+            paid -= returned;
+        }
+    }
+}
