@@ -14,6 +14,7 @@ use super::balance_reader::BalanceReader;
 use super::catalog::{ActiveCatalog, CatalogHolder, recorded_catalog};
 use super::error::AppError;
 use super::follower::Follower;
+use super::holds::HoldOwners;
 use super::jobs::Jobs;
 use super::lane::{Lane, LaneSettings};
 use super::link;
@@ -82,6 +83,7 @@ pub struct Service {
     pub(super) reader: BalanceReader,
     pub(super) staleness: Duration,
     pub(super) started_at: Instant,
+    pub(super) holds: HoldOwners,
     follower: AbortHandle,
     pub(super) jobs: Jobs,
 }
@@ -154,6 +156,7 @@ impl Service {
             staleness: settings.staleness,
             started_at: Instant::now(),
             follower,
+            holds: HoldOwners::default(),
             jobs: Jobs::default(),
         };
         Ok((Arc::new(service), Lanes(tasks)))

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::problem::ApiError;
+use super::problem::{ApiError, Problem};
 use super::request::{MAX_JSON_BYTES, account_id, idempotency_key, key_of, parse_json, read_body};
 use super::server::State;
 use super::views::DebitView;
@@ -15,6 +15,7 @@ use crate::app::work::{Answer, Key};
 use crate::domain::charge::Charge;
 use crate::domain::command::{Command, Outcome};
 use crate::domain::ids::AccountId;
+use crate::domain::rejection::Rejection;
 
 /// Debits in one batch.
 const MAX_DEBITS: usize = 1_000;
@@ -43,7 +44,10 @@ pub fn created(
     answer: Answer,
     view: impl FnOnce(&Outcome) -> Result<Value, ApiError>,
 ) -> Result<HttpResponse, ApiError> {
-    answered(StatusCode::CREATED, answer, view)
+    // A refusal that lies in the account is on record.
+    let receipt = answer.receipt().to_string();
+    let on_record = answer.result.as_ref().is_err_and(Rejection::lies_in_account);
+    reply(StatusCode::CREATED, answer, view, on_record.then_some(receipt))
 }
 
 /// Turns a durable answer into a reply, marked when it is an earlier one again.
@@ -52,14 +56,19 @@ pub fn answered(
     answer: Answer,
     view: impl FnOnce(&Outcome) -> Result<Value, ApiError>,
 ) -> Result<HttpResponse, ApiError> {
-    let (replayed, receipt) = (answer.replayed, answer.receipt());
+    reply(status, answer, view, None)
+}
+
+fn reply(
+    status: StatusCode,
+    answer: Answer,
+    view: impl FnOnce(&Outcome) -> Result<Value, ApiError>,
+    receipt: Option<String>,
+) -> Result<HttpResponse, ApiError> {
+    let replayed = answer.replayed;
     let mut response = match answer.result {
         Ok(outcome) => HttpResponse::build(status).json(view(&outcome)?),
-        Err(rejection) => {
-            // Only what lies in the account is on record.
-            let receipt = rejection.lies_in_account().then(|| receipt.to_string());
-            ApiError::from(rejection).response(receipt)
-        }
+        Err(rejection) => ApiError::from(rejection).response(receipt),
     };
     if replayed {
         let name = actix_web::http::header::HeaderName::from_static("idempotent-replayed");
@@ -137,7 +146,14 @@ async fn batch_row(state: &State, row: &Value) -> Result<Value, ApiError> {
     let account = account_id(&debit.account)?;
     let charge = PostCharge { feature: debit.feature, quantity: debit.quantity, amount: debit.amount }.charge()?;
     let answer = execute(state, account, charge, key).await?;
-    let outcome = answer.result.as_ref().map_err(|rejection| ApiError::from(rejection.clone()))?;
+    let outcome = match &answer.result {
+        Ok(outcome) => outcome,
+        Err(rejection) => {
+            let receipt = rejection.lies_in_account().then(|| answer.receipt().to_string());
+            let problem = Problem { receipt, ..ApiError::from(rejection.clone()).problem() };
+            return Ok(json!({"status": problem.status, "replayed": answer.replayed, "problem": problem}));
+        }
+    };
     let debit = view(outcome, &answer.receipt(), answer.position)?;
     Ok(json!({"status": 201, "replayed": answer.replayed, "debit": debit}))
 }

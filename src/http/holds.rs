@@ -18,7 +18,7 @@ use super::views::HoldView;
 use crate::app::receipt::Receipt;
 use crate::app::work::{Answer, Key};
 use crate::domain::billing::Kind;
-use crate::domain::command::{Command, HoldAct, Outcome};
+use crate::domain::command::{HoldAct, Outcome};
 use crate::domain::hold::{HoldRecord, HoldStatus, Used};
 use crate::domain::rejection::Rejection;
 use crate::store::error::StoreError;
@@ -48,9 +48,7 @@ pub async fn place(
     let body: PostHold = parse_json(&body)?;
     let expires_at = body.expires_at.unwrap_or_else(|| state.service.clock.now() + DEFAULT_HOLD);
     let charge = PostCharge { feature: body.feature, quantity: body.quantity, amount: body.amount }.charge()?;
-    let account = state.service.resolve(&account).await?;
-    let command = Command::Hold { hold: state.service.new_id(), charge, expires_at };
-    let answer = state.service.execute(account, command, Some(key)).await?;
+    let answer = state.service.place_hold(&account, charge, expires_at, key).await?;
     let (receipt, position) = (answer.receipt(), answer.position);
     created(answer, |outcome| view(outcome, &receipt, position))
 }
