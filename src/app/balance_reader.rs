@@ -58,19 +58,13 @@ impl BalanceReader {
 }
 
 async fn answer(pool: Pool, cache: Arc<BalanceCache>, partitions: i16, mut queue: mpsc::Receiver<Question>) {
-    while let Some(first) = queue.recv().await {
-        let mut questions = vec![first];
-        while questions.len() < MAX_BATCH {
-            match queue.try_recv() {
-                Ok(question) => questions.push(question),
-                Err(_) => break,
-            }
-        }
+    let mut questions: Vec<Question> = Vec::new();
+    while queue.recv_many(&mut questions, MAX_BATCH).await > 0 {
         let mut ids: Vec<AccountId> = questions.iter().map(|(id, _)| id.clone()).collect();
         ids.sort_unstable();
         ids.dedup();
         let answers = read(&pool, &cache, partitions, &ids).await;
-        for (id, reply) in questions {
+        for (id, reply) in questions.drain(..) {
             let answer = match &answers {
                 Ok(answers) => answers.get(&id).cloned().unwrap_or_else(|| Err(no_head(&id))),
                 Err(error) => Err(error.clone()),

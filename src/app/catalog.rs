@@ -2,9 +2,11 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use chrono::{DateTime, Utc};
 use tokio_postgres::GenericClient;
 
 use crate::domain::catalog::Catalog;
+use crate::domain::draft::{Context, version_of};
 use crate::domain::event::Event;
 use crate::store::error::StoreError;
 use crate::store::log;
@@ -35,20 +37,20 @@ pub struct RecordedCatalog {
 /// The catalog applied last, as the log has it.
 pub async fn recorded_catalog(client: &impl GenericClient) -> Result<Option<RecordedCatalog>, StoreError> {
     let Some(stored) = log::last_of_type(client, SYSTEM_ACCOUNT, "catalog_applied").await? else { return Ok(None) };
-    match Event::read(&stored.event_type, stored.type_version, &stored.payload) {
-        Ok(Event::CatalogApplied(applied)) => {
-            let catalog = serde_json::from_value(applied.catalog)?;
-            Ok(Some(RecordedCatalog { catalog, position: stored.position }))
-        }
-        Ok(_) => Ok(None),
-        Err(error) => Err(StoreError::Corrupt(error.to_string())),
-    }
+    let Event::CatalogApplied(applied) = stored.event()? else { return Ok(None) };
+    let catalog = serde_json::from_value(applied.catalog)?;
+    Ok(Some(RecordedCatalog { catalog, position: stored.position }))
 }
 
 impl ActiveCatalog {
+    /// What is decided under it at a time.
+    pub fn context(&self, now: DateTime<Utc>) -> Context<'_> {
+        Context { catalog: &self.catalog, catalog_digest: &self.digest, now }
+    }
+
     /// The beginning of the digest: enough to find it by among those on record.
     pub fn version(&self) -> &str {
-        self.digest.get(..12).unwrap_or(&self.digest)
+        version_of(&self.digest)
     }
 }
 

@@ -9,7 +9,6 @@ use uuid::Uuid;
 
 use super::catalog::ActiveCatalog;
 use super::error::AppError;
-use super::history::read;
 use super::receipt::{Check, Receipt};
 use super::service::Service;
 use crate::domain::account::{Account, Changes};
@@ -120,11 +119,11 @@ impl Service {
     }
 
     async fn explain_event(&self, receipt: &Receipt, stored: &StoredEvent) -> Result<Explanation, AppError> {
-        let event = read(stored)?;
+        let event = stored.event()?;
         let id = AccountId::new(&stored.account_id).map_err(|error| StoreError::Corrupt(error.to_string()))?;
         let (mut before, _) = self.fold_while(&id, |earlier| earlier.version < stored.version).await?;
         let catalog = self.catalog_of(catalog_version(&event), stored.at).await?;
-        let context = Context { catalog: &catalog.catalog, catalog_digest: &catalog.digest, now: stored.at };
+        let context = catalog.context(stored.at);
         let standing = Standing::of(&before.credits, context.catalog, context.now);
         let plan = standing.plan.map(|plan| plan.id.clone());
         let because = reasons(&before.credits, &event, context);
@@ -168,7 +167,7 @@ impl Service {
             return Err(not_found());
         }
         let catalog = self.catalog_of(Some(&asked.catalog), at).await?;
-        let context = Context { catalog: &catalog.catalog, catalog_digest: &catalog.digest, now: at };
+        let context = catalog.context(at);
         let credits = &credits_at(&account.id, &account.credits, context);
         let answer = check(credits, context.catalog, &asked.feature, asked.quantity, at);
         let available = credits.available_at(at);

@@ -12,7 +12,6 @@ use super::error::AppError;
 use super::service::Service;
 use crate::domain::account::{Account, Changes};
 use crate::domain::catalog::Catalog;
-use crate::domain::draft::Context;
 use crate::domain::event::Event;
 use crate::domain::ids::AccountId;
 use crate::domain::settle::credits_at;
@@ -62,7 +61,7 @@ impl Service {
         let not_found = || AppError::AccountNotFound(id.to_string());
         let at = at.filter(|_| !account.is_unknown()).ok_or_else(not_found)?;
         let catalog = self.catalog_as_of(at).await?;
-        let context = Context { catalog: &catalog.catalog, catalog_digest: &catalog.digest, now: at };
+        let context = catalog.context(at);
         account.credits = credits_at(id, &account.credits, context);
         let position = if let Moment::Position(position) = moment { position } else { account.position };
         Ok(Past { account, changes, at, partition_id, position, catalog })
@@ -83,7 +82,7 @@ impl Service {
                 if !is_past(&stored) {
                     return Ok((account, changes));
                 }
-                account.evolve(&read(&stored)?, &mut changes);
+                account.evolve(&stored.event()?, &mut changes);
                 account.position = stored.position;
             }
             if is_last {
@@ -123,17 +122,11 @@ impl Service {
         let stored = log::of_account(&**client, SYSTEM_ACCOUNT, 0, &["catalog_applied"], CHUNK).await?;
         let mut catalogs = Vec::with_capacity(stored.len());
         for stored in stored {
-            if let Event::CatalogApplied(applied) = read(&stored)? {
+            if let Event::CatalogApplied(applied) = stored.event()? {
                 let catalog = serde_json::from_value(applied.catalog).map_err(StoreError::from)?;
                 catalogs.push((stored.at, ActiveCatalog { catalog, digest: applied.digest }));
             }
         }
         Ok(catalogs)
     }
-}
-
-/// A stored event, read.
-pub fn read(stored: &StoredEvent) -> Result<Event, StoreError> {
-    let event = Event::read(&stored.event_type, stored.type_version, &stored.payload);
-    event.map_err(|error| StoreError::Corrupt(error.to_string()))
 }

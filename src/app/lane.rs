@@ -100,13 +100,10 @@ impl Lane {
 
     /// Works until every sender is gone, then finishes what was accepted.
     pub async fn run(mut self) {
-        while let Some(first) = self.queue.recv().await {
-            let mut batch = vec![first];
-            while batch.len() < MAX_BATCH {
-                match self.queue.try_recv() {
-                    Ok(work) => batch.push(work),
-                    Err(_) => break,
-                }
+        loop {
+            let mut batch = Vec::new();
+            if self.queue.recv_many(&mut batch, MAX_BATCH).await == 0 {
+                return;
             }
             let metrics = &self.settings.metrics;
             metrics.append_batch_size.observe(batch.len() as f64);
@@ -409,7 +406,7 @@ impl Lane {
         works.sort_by_cached_key(|work| self.partition(work));
         let catalog = self.settings.catalog.current();
         let now = self.settings.clock.now();
-        let context = Context { catalog: &catalog.catalog, catalog_digest: &catalog.digest, now };
+        let context = catalog.context(now);
         let decided = Vec::with_capacity(works.len());
         let mut round = Round { plan: Plan::new(), decided, changed: BTreeMap::new() };
         let mut touched: BTreeMap<AccountId, (i16, i64, Changes)> = BTreeMap::new();

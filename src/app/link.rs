@@ -55,7 +55,7 @@ pub async fn move_stream(
         billing: source.billing.clone().unwrap_or_default(),
         links: links.clone(),
     };
-    let context = Context { catalog: &catalog.catalog, catalog_digest: &catalog.digest, now };
+    let context = catalog.context(now);
     let mut plan = Plan::new();
     for link in &links {
         plan.batch.push_link(into_partition, link, into.as_str(), Some(from.as_str()));

@@ -82,17 +82,11 @@ impl LinkReader {
 }
 
 async fn answer(pool: Pool, mut queue: mpsc::Receiver<(Vec<String>, Reply)>) {
-    while let Some(first) = queue.recv().await {
-        let mut batch = vec![first];
-        while batch.len() < MAX_BATCH {
-            match queue.try_recv() {
-                Ok(question) => batch.push(question),
-                Err(_) => break,
-            }
-        }
+    let mut batch = Vec::new();
+    while queue.recv_many(&mut batch, MAX_BATCH).await > 0 {
         let ids: Vec<String> = batch.iter().flat_map(|(ids, _)| ids.iter().cloned()).collect();
         let found = read(&pool, &ids).await;
-        for (ids, reply) in batch {
+        for (ids, reply) in batch.drain(..) {
             let answer = match &found {
                 Ok(found) => Ok(ids.into_iter().filter_map(|id| found.get_key_value(&id)).map(own).collect()),
                 Err(error) => Err(StoreError::Unavailable(error.to_string())),

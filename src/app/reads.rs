@@ -13,7 +13,6 @@ use super::history::{Moment, Past};
 use super::service::Service;
 use crate::domain::account::Account;
 use crate::domain::credit::Credits;
-use crate::domain::draft::Context;
 use crate::domain::ids::{AccountId, Ownership};
 use crate::domain::settle::{credits_at, is_clock_due};
 use crate::domain::standing::Standing;
@@ -180,7 +179,7 @@ impl Service {
         let Balance { mut credits, version, position, partition_id, .. } = balance;
         let catalog = self.catalog.current();
         let now = self.clock.now();
-        let context = Context { catalog: &catalog.catalog, catalog_digest: &catalog.digest, now };
+        let context = catalog.context(now);
         if is_clock_due(&credits, context) {
             credits = Arc::new(credits_at(&id, &credits, context));
         }

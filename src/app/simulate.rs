@@ -183,7 +183,7 @@ impl Life {
 
     /// What the draft makes of what an event tells.
     fn live(&mut self, drafted: &mut Account, event: &Event, at: DateTime<Utc>, question: &Question) {
-        let context = context(&question.draft, at);
+        let context = question.draft.context(at);
         let (made, is_refused) = match (replay::command_of(event, at), event) {
             (Some(command), _) => act(drafted, &command, context),
             (None, Event::StripeObserved(observation)) => {
@@ -219,7 +219,7 @@ impl Life {
         let is_nobody = self.real.id.as_str() == SYSTEM_ACCOUNT || self.real.credits.merged_into.is_some();
         let Some(mut drafted) = self.drafted.take().filter(|_| !is_nobody) else { return };
         simulation.accounts += 1;
-        let (real, draft) = (context(&question.current, question.now), context(&question.draft, question.now));
+        let (real, draft) = (question.current.context(question.now), question.draft.context(question.now));
         let (made, _) = act(&mut self.real, &Command::Settle, real);
         self.tally.granted += made.iter().map(granted).sum::<i64>();
         let (made, _) = act(&mut drafted, &Command::Settle, draft);
@@ -244,10 +244,6 @@ impl Life {
             simulation.listed.push(difference);
         }
     }
-}
-
-fn context(catalog: &ActiveCatalog, now: DateTime<Utc>) -> Context<'_> {
-    Context { catalog: &catalog.catalog, catalog_digest: &catalog.digest, now }
 }
 
 /// The events that a command makes, and whether it was refused.

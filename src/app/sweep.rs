@@ -10,7 +10,6 @@ use super::error::AppError;
 use super::service::Service;
 use crate::domain::account::Account;
 use crate::domain::command::Command;
-use crate::domain::draft::Context;
 use crate::domain::settle::is_idle_work_due;
 use crate::store::read;
 
@@ -39,7 +38,7 @@ impl Service {
 
     async fn sweep_page(&self, page: Vec<Account>) -> u64 {
         let (catalog, now) = (self.catalog.current(), self.clock.now());
-        let context = Context { catalog: &catalog.catalog, catalog_digest: &catalog.digest, now };
+        let context = catalog.context(now);
         let due = page.into_iter().filter(|account| is_idle_work_due(&account.id, &account.credits, context));
         let commands = due.map(|account| self.execute(account.id, Command::Settle, None));
         let outcomes = futures_util::future::join_all(commands).await;

@@ -14,6 +14,7 @@ use subledger::app::rebuild;
 use subledger::app::simulate::{self, Difference, Question};
 use subledger::app::verify::{self, Anchor, Progress, VerifyOptions};
 use subledger::config::{Config, ConfigError};
+use subledger::domain::draft::version_of;
 use subledger::startup::{self, Ground, StartError};
 use subledger::store::{log, migrate};
 
@@ -170,7 +171,7 @@ fn in_words(explained: &Explanation) -> String {
     let mut lines = vec![
         format!("{kind} of {account}, {verdict}"),
         format!("  at {}, position {position} of partition {partition}", at.to_rfc3339()),
-        format!("  under catalog {}", catalog.get(..12).unwrap_or(catalog)),
+        format!("  under catalog {}", version_of(catalog)),
     ];
     lines.extend(explained.because.iter().map(|reason| format!("  - {reason}")));
     let draws = explained.lots.iter().map(|draw| {

@@ -417,6 +417,11 @@ impl Credits {
         self.lookup_keys.get(price).is_some_and(|known| known.as_str() <= key)
     }
 
+    /// What the free plan's months are counted from.
+    pub fn free_plan_anchor(&self) -> Option<DateTime<Utc>> {
+        self.opened_at.map(|opened| self.free_since.map_or(opened, |since| since.max(opened)))
+    }
+
     pub fn lot(&self, id: LotId) -> Option<&Lot> {
         self.lots.iter().find(|lot| lot.id == id)
     }

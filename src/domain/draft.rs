@@ -18,8 +18,13 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// The beginning of the catalog's digest: enough to find it by among those on record.
     pub fn catalog_version(&self) -> String {
-        self.catalog_digest.chars().take(12).collect()
+        version_of(self.catalog_digest).to_owned()
     }
+}
+
+/// The beginning of a catalog's digest.
+pub fn version_of(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
 }
 
 /// Applies each event as it is decided, so that what follows is decided on the outcome.

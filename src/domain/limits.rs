@@ -67,8 +67,7 @@ pub fn period_of(credits: &Credits, standing: &Standing<'_>, now: DateTime<Utc>)
     {
         return Period { start, end };
     }
-    let anchor = credits.opened_at.map(|opened| credits.free_since.map_or(opened, |since| since.max(opened)));
-    match anchor.and_then(|anchor| month_around(anchor, now)) {
+    match credits.free_plan_anchor().and_then(|anchor| month_around(anchor, now)) {
         Some((start, end)) => Period { start: start.timestamp(), end: end.timestamp() },
         None => window_around(Per::Month, now.timestamp(), Period { start: 0, end: 0 }),
     }

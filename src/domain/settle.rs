@@ -275,10 +275,9 @@ fn grant_free_plan(draft: &mut Draft<'_>, context: Context<'_>) {
     let CreditAllowance::PerPeriod(amount) = plan.credits else {
         return;
     };
-    let Some(opened_at) = credits.opened_at.filter(|_| standing.subscription.is_none() && amount > 0) else {
+    let Some(anchor) = credits.free_plan_anchor().filter(|_| standing.subscription.is_none() && amount > 0) else {
         return;
     };
-    let anchor = credits.free_since.map_or(opened_at, |since| since.max(opened_at));
     let Some((start, end)) = month_around(anchor, context.now) else {
         return;
     };

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::page::PageQuery;
 use super::problem::ApiError;
-use super::request::{MAX_JSON_BYTES, account_id, number, parse_json, read_body};
+use super::reading;
+use super::request::{MAX_JSON_BYTES, account_id, parse_json, read_body};
 use super::server::State;
 use crate::app::accounts::AccountDetails;
 use crate::domain::ids::{AccountId, Ownership};
@@ -80,7 +81,7 @@ pub async fn get(
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
     let id = account_id(&path)?;
-    let min_position = number(query.min_position.as_deref(), "min_position", 0, 0, i64::MAX)?;
+    let min_position = reading::min_position(query.min_position.as_deref())?;
     Ok(HttpResponse::Ok().json(account_view(&state, &id, min_position).await?))
 }
 

@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 
 use super::page::{Cursor, Page, PageQuery};
 use super::problem::ApiError;
-use super::reading::as_of;
-use super::request::{account_id, number};
+use super::reading::{self, as_of};
+use super::request::account_id;
 use super::server::State;
 use super::views::{CreditPurchaseView, InvoiceView, PaymentMethodView, PaymentView, SubscriptionView};
 use crate::app::history::Past;
@@ -30,7 +30,7 @@ pub async fn account(state: &State, path: &str, query: &PageQuery) -> Result<Acc
         let problem = "this list has no past; the feed of events has".to_owned();
         return Err(ApiError::InvalidParameter { field: "as_of".to_owned(), problem });
     }
-    let min_position = number(query.min_position.as_deref(), "min_position", 0, 0, i64::MAX)?;
+    let min_position = reading::min_position(query.min_position.as_deref())?;
     Ok(state.service.account_now(&account_id(path)?, min_position).await?)
 }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::debits::created;
 use super::problem::ApiError;
 use super::reading::{AsOf, ReadQuery};
-use super::request::{MAX_JSON_BYTES, account_id, idempotency_key, parse_json, read_body, reason};
+use super::request::{account_id, keyed_json, reason};
 use super::server::State;
 use super::views::LotView;
 use crate::domain::catalog::DEFAULT_PACK_PRIORITY;
@@ -66,9 +66,7 @@ pub async fn grant(
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
     let account = account_id(&path)?;
-    let body = read_body(payload, MAX_JSON_BYTES).await?;
-    let key = idempotency_key(&request, &body)?;
-    let body: PostGrant = parse_json(&body)?;
+    let (key, body) = keyed_json::<PostGrant>(&request, payload).await?;
     if !matches!(body.source, LotSource::Manual | LotSource::Promotion) {
         let problem = "must be manual or promotion; plans and packs grant by themselves".to_owned();
         return Err(ApiError::InvalidParameter { field: "source".to_owned(), problem });

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::problem::{ApiError, Problem};
-use super::request::{MAX_JSON_BYTES, account_id, idempotency_key, key_of, parse_json, read_body};
+use super::request::{MAX_JSON_BYTES, account_id, key_of, keyed_json, parse_json, read_body};
 use super::server::State;
 use super::views::DebitView;
 use crate::app::receipt::Receipt;
@@ -45,9 +45,9 @@ pub fn created(
     view: impl FnOnce(&Outcome) -> Result<Value, ApiError>,
 ) -> Result<HttpResponse, ApiError> {
     // A refusal that lies in the account is on record.
-    let receipt = answer.receipt().to_string();
     let on_record = answer.result.as_ref().is_err_and(Rejection::lies_in_account);
-    reply(StatusCode::CREATED, answer, view, on_record.then_some(receipt))
+    let receipt = on_record.then(|| answer.receipt().to_string());
+    reply(StatusCode::CREATED, answer, view, receipt)
 }
 
 /// Turns a durable answer into a reply, marked when it is an earlier one again.
@@ -94,9 +94,8 @@ pub async fn debit(
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
     let account = account_id(&path)?;
-    let body = read_body(payload, MAX_JSON_BYTES).await?;
-    let key = idempotency_key(&request, &body)?;
-    let charge = parse_json::<PostCharge>(&body)?.charge()?;
+    let (key, body) = keyed_json::<PostCharge>(&request, payload).await?;
+    let charge = body.charge()?;
     let answer = execute(&state, account, charge, key).await?;
     let (receipt, position) = (answer.receipt(), answer.position);
     created(answer, |outcome| view(outcome, &receipt, position))

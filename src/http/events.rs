@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
 use super::problem::ApiError;
+use super::reading;
 use super::request::{account_id, number, plain_id};
 use super::server::State;
 use crate::app::reads::AccountNow;
@@ -26,7 +27,7 @@ const MAX_EVENTS: i64 = 1_000;
 /// Events after a cursor; of one account, if one is named. Ask again with `next_cursor`: it never skips an event.
 pub async fn list(query: web::Query<FeedQuery>, state: web::Data<State>) -> Result<HttpResponse, ApiError> {
     let limit = number(query.limit.as_deref(), "limit", 100, 1, MAX_EVENTS)?;
-    let min_position = number(query.min_position.as_deref(), "min_position", 0, 0, i64::MAX)?;
+    let min_position = reading::min_position(query.min_position.as_deref())?;
     let types = query.event_type.iter().flat_map(|types| types.split(','));
     let types: Vec<String> = types.map(|name| plain_id(name, "type").map(str::to_owned)).collect::<Result<_, _>>()?;
     let (events, next) = match &query.account {

@@ -4,7 +4,6 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -12,7 +11,7 @@ use super::billing;
 use super::debits::{PostCharge, answered, created};
 use super::page::{Cursor, PageQuery};
 use super::problem::ApiError;
-use super::request::{MAX_JSON_BYTES, account_id, idempotency_key, parse_json, read_body};
+use super::request::{account_id, keyed_json, keyed_json_or_default};
 use super::server::State;
 use super::views::HoldView;
 use crate::app::receipt::Receipt;
@@ -43,9 +42,7 @@ pub async fn place(
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
     let account = account_id(&path)?;
-    let body = read_body(payload, MAX_JSON_BYTES).await?;
-    let key = idempotency_key(&request, &body)?;
-    let body: PostHold = parse_json(&body)?;
+    let (key, body) = keyed_json::<PostHold>(&request, payload).await?;
     let expires_at = body.expires_at.unwrap_or_else(|| state.service.clock.now() + DEFAULT_HOLD);
     let charge = PostCharge { feature: body.feature, quantity: body.quantity, amount: body.amount }.charge()?;
     let answer = state.service.place_hold(&account, charge, expires_at, key).await?;
@@ -84,7 +81,7 @@ pub async fn capture(
     state: web::Data<State>,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let (key, body) = keyed::<PostCapture>(&request, payload).await?;
+    let (key, body) = keyed_json_or_default::<PostCapture>(&request, payload).await?;
     let used = match (body.amount, body.quantity) {
         (None, None) => Used::All,
         (Some(amount), None) => Used::Amount(amount),
@@ -107,7 +104,7 @@ pub async fn release(
     state: web::Data<State>,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let (key, PostRelease {}) = keyed(&request, payload).await?;
+    let (key, PostRelease {}) = keyed_json_or_default(&request, payload).await?;
     act(&path, &state, HoldAct::Release, key).await
 }
 
@@ -124,21 +121,8 @@ pub async fn extend(
     state: web::Data<State>,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let body = read_body(payload, MAX_JSON_BYTES).await?;
-    let key = idempotency_key(&request, &body)?;
-    let PostExtend { expires_at } = parse_json(&body)?;
+    let (key, PostExtend { expires_at }) = keyed_json(&request, payload).await?;
     act(&path, &state, HoldAct::Extend { expires_at }, key).await
-}
-
-/// The key and the body of a request whose body may be left out.
-async fn keyed<T: DeserializeOwned + Default>(
-    request: &HttpRequest,
-    payload: web::Payload,
-) -> Result<(Key, T), ApiError> {
-    let body = read_body(payload, MAX_JSON_BYTES).await?;
-    let key = idempotency_key(request, &body)?;
-    let parsed = if body.is_empty() { T::default() } else { parse_json(&body)? };
-    Ok((key, parsed))
 }
 
 async fn act(name: &str, state: &State, act: HoldAct, key: Key) -> Result<HttpResponse, ApiError> {

@@ -48,6 +48,26 @@ pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| ApiError::InvalidBody(error.to_string()))
 }
 
+/// The key of a request that must have one, and its JSON body.
+pub async fn keyed_json<T: DeserializeOwned>(
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<(Key, T), ApiError> {
+    let body = read_body(payload, MAX_JSON_BYTES).await?;
+    let key = idempotency_key(request, &body)?;
+    Ok((key, parse_json(&body)?))
+}
+
+/// The same, of a request whose body may be left out.
+pub async fn keyed_json_or_default<T: DeserializeOwned + Default>(
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<(Key, T), ApiError> {
+    let body = read_body(payload, MAX_JSON_BYTES).await?;
+    let key = idempotency_key(request, &body)?;
+    Ok((key, if body.is_empty() { T::default() } else { parse_json(&body)? }))
+}
+
 /// The key of a request that must have one. It stands for the route, the path and the body.
 pub fn idempotency_key(request: &HttpRequest, body: &[u8]) -> Result<Key, ApiError> {
     let header = request.headers().get("idempotency-key").ok_or(ApiError::IdempotencyKeyMissing)?;

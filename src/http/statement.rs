@@ -7,12 +7,11 @@ use uuid::Uuid;
 
 use super::page::{Cursor, Page, PageQuery};
 use super::problem::ApiError;
-use super::request::{account_id, number};
+use super::reading;
+use super::request::account_id;
 use super::server::State;
 use super::views::DrawView;
-use crate::app::error::AppError;
 use crate::domain::event::Event;
-use crate::store::error::StoreError;
 use crate::store::log;
 
 /// A line of the statement.
@@ -60,7 +59,7 @@ pub async fn list(
     query: web::Query<PageQuery>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
-    let min_position = number(query.min_position.as_deref(), "min_position", 0, 0, i64::MAX)?;
+    let min_position = reading::min_position(query.min_position.as_deref())?;
     let account = state.service.account_now(&account_id(&path)?, min_position).await?;
     let limit = query.limit()?;
     // A cursor carries the balance that its page ended with.
@@ -71,9 +70,7 @@ pub async fn list(
     let has_more = stored.len() as i64 > limit;
     let mut page = Page { data: Vec::with_capacity(stored.len()), has_more, next_cursor: None };
     for stored in stored.into_iter().take(usize::try_from(limit).unwrap_or(usize::MAX)) {
-        let event = Event::read(&stored.event_type, stored.type_version, &stored.payload);
-        let event = event.map_err(|error| AppError::Store(StoreError::Corrupt(error.to_string())))?;
-        if let Some(entry) = entry(&event, stored.at, stored.position) {
+        if let Some(entry) = entry(&stored.event()?, stored.at, stored.position) {
             balance = balance.saturating_add(entry.amount);
             page.data.push(Entry { balance, ..entry });
         }

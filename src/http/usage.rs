@@ -9,7 +9,8 @@ use serde_json::json;
 
 use super::debits::created;
 use super::problem::ApiError;
-use super::request::{MAX_JSON_BYTES, account_id, idempotency_key, number, parse_json, read_body};
+use super::reading;
+use super::request::{account_id, keyed_json};
 use super::server::State;
 use crate::app::reads::AccountNow;
 use crate::domain::billing::Kind;
@@ -47,9 +48,7 @@ pub async fn record(
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
     let account = account_id(&path)?;
-    let body = read_body(payload, MAX_JSON_BYTES).await?;
-    let key = idempotency_key(&request, &body)?;
-    let PostUsage { feature, quantity, action, at } = parse_json(&body)?;
+    let (key, PostUsage { feature, quantity, action, at }) = keyed_json(&request, payload).await?;
     let command = Command::RecordUsage(RecordUsage { feature, quantity, action, at });
     let account = state.service.resolve(&account).await?;
     let answer = state.service.execute(account, command, Some(key)).await?;
@@ -148,7 +147,7 @@ pub async fn statistics(
     query: web::Query<UsageQuery>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
-    let min_position = number(query.min_position.as_deref(), "min_position", 0, 0, i64::MAX)?;
+    let min_position = reading::min_position(query.min_position.as_deref())?;
     let account = state.service.account_now(&account_id(&path)?, min_position).await?;
     let catalog = state.service.catalog.current();
     let now = state.service.clock.now();

@@ -5,6 +5,7 @@ use tokio_postgres::GenericClient;
 use tokio_postgres::Row;
 
 use super::error::StoreError;
+use crate::domain::event::Event;
 
 /// What is read of each event, beside its payload and hash.
 pub(super) const COLUMNS: &str =
@@ -27,6 +28,14 @@ pub struct StoredEvent {
     pub at: DateTime<Utc>,
     /// JSON.
     pub payload: String,
+}
+
+impl StoredEvent {
+    /// What it says.
+    pub fn event(&self) -> Result<Event, StoreError> {
+        let event = Event::read(&self.event_type, self.type_version, &self.payload);
+        event.map_err(|error| StoreError::Corrupt(error.to_string()))
+    }
 }
 
 pub(super) fn stored(row: &Row) -> StoredEvent {
@@ -179,10 +188,11 @@ async fn first_since(
     Ok(found)
 }
 
-/// Every partition's last position, ascending by partition.
+/// Every partition's last position, ascending by partition. No statement is prepared for it, so it is one round trip.
 pub async fn positions(client: &impl GenericClient) -> Result<Vec<(i16, i64)>, StoreError> {
-    let rows =
-        client.query("/* positions */ select partition_id, position from heads order by partition_id", &[]).await?;
+    let rows = client
+        .query_typed("/* positions */ select partition_id, position from heads order by partition_id", &[])
+        .await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
