@@ -12,7 +12,7 @@ use super::metrics::Metrics;
 use crate::store::connect::Database;
 use crate::store::error::StoreError;
 use crate::store::follow::{self, Touched};
-use crate::store::{log, read};
+use crate::store::read;
 
 /// Time between polls: a tenth of the usual bound, and little work.
 const POLL_EVERY: Duration = Duration::from_millis(20);
@@ -72,7 +72,7 @@ impl Follower {
         };
         // Noted before the question: what is committed by now is in the answer.
         let began = Instant::now();
-        let ends = log::positions(&client).await?;
+        let ends = follow::ends(&client).await?;
         self.catch_up(&client, &ends).await?;
         self.cache.polled(began);
         self.connection = Some(client);

@@ -15,6 +15,12 @@ pub struct Stretch {
     pub to: i64,
 }
 
+/// Every partition's last position. No statement is prepared for it, so it is one round trip.
+pub async fn ends(client: &impl GenericClient) -> Result<Vec<(i16, i64)>, StoreError> {
+    let rows = client.query_typed("/* ends */ select partition_id, position from heads", &[]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
 /// An account that something happened to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Touched {

@@ -188,7 +188,7 @@ async fn first_since(
     Ok(found)
 }
 
-/// Every partition's last position, ascending by partition. No statement is prepared for it, so it is one round trip.
+/// Every partition's last position, ascending by partition.
 pub async fn positions(client: &impl GenericClient) -> Result<Vec<(i16, i64)>, StoreError> {
     let rows = client
         .query_typed("/* positions */ select partition_id, position from heads order by partition_id", &[])
