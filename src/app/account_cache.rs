@@ -56,6 +56,11 @@ impl AccountCache {
         }
     }
 
+    /// Forgets one account.
+    pub fn forget(&mut self, id: &AccountId) {
+        self.accounts.pop(id);
+    }
+
     pub fn clear(&mut self) {
         self.accounts.clear();
     }

@@ -14,7 +14,6 @@ use futures_util::FutureExt;
 use lru::LruCache;
 use tokio::sync::mpsc;
 
-use super::account_cache::AccountCache;
 use super::balance_cache::BalanceCache;
 use super::catalog::CatalogHolder;
 use super::error::AppError;
@@ -23,22 +22,29 @@ use super::outcome::{replayed, stored_answer, stored_outcome};
 use super::plan::Plan;
 use super::work::{Answer, Key, Work};
 use super::writer::Writer;
+use memory::{CaughtUp, LaneMemory};
 use crate::clock::Clock;
-use crate::domain::account::{Account, Changes};
+use crate::domain::account::Changes;
 use crate::domain::command::{Command, OfHold, Outcome, decide};
 use crate::domain::draft::{Context, Draft};
 use crate::domain::ids::AccountId;
 use crate::store::append::{Digest, InboxStatus, KeyRow, Refusal};
 use crate::store::connect::Database;
 use crate::store::error::StoreError;
-use crate::store::load::{self, Head};
-use crate::store::partition::partition_of;
+use crate::store::follow::Stretch;
+use crate::store::load;
 use crate::stripe::translate::SYSTEM_ACCOUNT;
+
+mod memory;
 
 /// Commands in one append at most: past a few hundred, latency grows and the rate does not.
 const MAX_BATCH: usize = 256;
 /// Tries before a command that keeps being refused is given back.
 const MAX_TRIES: u32 = 12;
+/// Batches for which others are kept out, once they were met, and met no more.
+const SHARING: u32 = 32;
+/// Events of others in a partition that are caught up with; past so many, its accounts are read anew.
+const MAX_MISSED: i64 = 1_000;
 /// Keys whose outcome is kept in memory, for retries that come soon.
 const RECENT_KEYS: NonZeroUsize = NonZeroUsize::new(50_000).expect("not zero");
 /// Links kept in memory.
@@ -54,6 +60,8 @@ pub struct LaneSettings {
     pub metrics: Metrics,
     /// Accounts kept in memory.
     pub cached_accounts: NonZeroUsize,
+    /// All that this lane writes to, and no other lane of the process; ascending.
+    pub own_partitions: Vec<i16>,
     /// What readers have in memory.
     pub balances: Arc<BalanceCache>,
     /// Name of the lane in metrics.
@@ -66,8 +74,9 @@ pub struct Lane {
     settings: LaneSettings,
     queue: mpsc::Receiver<Work>,
     writer: Writer,
-    heads: HashMap<i16, Head>,
-    accounts: AccountCache,
+    memory: LaneMemory,
+    /// Batches for which others are still kept out, since they were met.
+    sharing: u32,
     recent: LruCache<Digest, (Digest, Answer)>,
     /// Stripe ids that are known to lead to an account: most events name the same few.
     linked: LruCache<String, AccountId>,
@@ -91,11 +100,11 @@ struct Round {
 
 impl Lane {
     pub fn new(settings: LaneSettings, queue: mpsc::Receiver<Work>) -> Self {
-        let accounts = AccountCache::new(settings.cached_accounts, settings.partitions);
+        let memory = LaneMemory::new(settings.cached_accounts, settings.partitions);
         let recent = LruCache::new(RECENT_KEYS);
         let linked = LruCache::new(LINKED);
         let writer = Writer::new(settings.database.clone());
-        Self { settings, queue, writer, heads: HashMap::new(), accounts, recent, linked }
+        Self { settings, queue, writer, memory, sharing: 0, recent, linked }
     }
 
     /// Works until every sender is gone, then finishes what was accepted.
@@ -105,26 +114,27 @@ impl Lane {
             if self.queue.recv_many(&mut batch, MAX_BATCH).await == 0 {
                 return;
             }
-            let metrics = &self.settings.metrics;
-            metrics.append_batch_size.observe(batch.len() as f64);
-            metrics.lane_queue_depth.with_label_values(&[&self.settings.name]).set(self.queue.len() as i64);
-            for work in &batch {
-                metrics.lane_queue_seconds.observe(work.enqueued_at.elapsed().as_secs_f64());
-            }
+            self.taken(&batch);
             if AssertUnwindSafe(self.work_off(batch)).catch_unwind().await.is_err() {
                 // A defect. Whose command was in hand is told that its outcome is unknown; all others go on, and what
                 // is in memory may be half done.
                 tracing::error!(lane = self.settings.name, "a lane panicked; it goes on from what is stored");
                 self.writer.disconnect();
-                self.heads.clear();
-                self.accounts.clear();
+                self.memory.clear();
             }
+        }
+    }
+
+    fn taken(&self, batch: &[Work]) {
+        let metrics = &self.settings.metrics;
+        metrics.lane_queue_depth.with_label_values(&[&self.settings.name]).set(self.queue.len() as i64);
+        for work in batch {
+            metrics.lane_queue_seconds.observe(work.enqueued_at.elapsed().as_secs_f64());
         }
     }
 
     /// Tries until every command of the batch is answered.
     async fn work_off(&mut self, mut batch: Vec<Work>) {
-        let mut contended = false;
         for attempt in 0..MAX_TRIES {
             batch = self.answer_recent(batch);
             // Nobody waits for these any more, and nothing was done for them yet.
@@ -135,14 +145,15 @@ impl Lane {
             if attempt > 2 {
                 tokio::time::sleep(Duration::from_millis(5 << attempt.min(6))).await;
             }
-            let attempted = self.attempt(&mut batch, contended).await;
+            let attempted = self.attempt(&mut batch).await;
             self.writer.release().await;
             match attempted {
-                Ok(refused) => contended |= refused.values().any(|refusal| *refusal == Refusal::Stale),
+                Ok(refused) if refused.values().any(|refusal| *refusal == Refusal::Stale) => self.sharing = SHARING,
+                Ok(_) => {}
                 Err(error) if error.is_transient() => {
                     let reason = if matches!(error, StoreError::Conflict(_)) { "conflict" } else { "unavailable" };
                     self.settings.metrics.tx_retries.with_label_values(&[reason]).inc();
-                    self.forget(&batch);
+                    self.memory.forget(&batch);
                     if matches!(error, StoreError::OutcomeUnknown) {
                         return give_back(batch, || AppError::Store(StoreError::OutcomeUnknown));
                     }
@@ -161,7 +172,7 @@ impl Lane {
 
     /// One poison command must not fail its neighbours: halves are tried apart until it stands alone.
     async fn bisect(&mut self, mut batch: Vec<Work>, error: StoreError) {
-        self.forget(&batch);
+        self.memory.forget(&batch);
         if batch.len() == 1 {
             tracing::error!(%error, "a command could not be written");
             let text = error.to_string();
@@ -173,17 +184,17 @@ impl Lane {
     }
 
     /// Loads, decides, appends, answers. What was refused stays in `batch`; so does everything on an error.
-    ///
-    /// If another replica got in between before, it is kept out this time, from before the account is read until it is
-    /// written: else the slower of two replicas could lose every time.
-    async fn attempt(&mut self, batch: &mut Vec<Work>, contended: bool) -> Result<HashMap<i16, Refusal>, StoreError> {
+    async fn attempt(&mut self, batch: &mut Vec<Work>) -> Result<HashMap<i16, Refusal>, StoreError> {
         self.writer.connect().await?;
-        if contended {
-            self.forget(batch);
-            let heads = self.writer.lock(&self.partitions(batch)).await?;
-            self.heads.extend(heads);
+        if self.sharing > 0 {
+            self.sharing -= 1;
+            self.keep_others_out().await?;
+            // This may have taken a while.
+            let more = self.take_more(batch.len());
+            batch.extend(self.answer_recent(more));
         }
-        self.load(batch).await?;
+        self.settings.metrics.append_batch_size.observe(batch.len() as f64);
+        self.memory.load(self.writer.client()?, batch).await?;
         let Round { plan, decided, changed } = self.decide(std::mem::take(batch)).map_err(|(works, error)| {
             *batch = works;
             error
@@ -201,13 +212,10 @@ impl Lane {
                 return Err(error);
             }
         };
-        self.heads.extend(plan.heads_after().filter(|(partition_id, _)| !refused.contains_key(partition_id)));
+        self.memory.heads.extend(plan.heads_after().filter(|(partition_id, _)| !refused.contains_key(partition_id)));
         // Before anybody is answered: whoever wrote reads it here from now on.
         for stretch in plan.stretches().filter(|stretch| !refused.contains_key(&stretch.partition_id)) {
-            let accounts = changed.get(&stretch.partition_id).into_iter().flatten();
-            // A catalog comes into force by being read in the log.
-            let accounts = accounts.map(|id| self.accounts.peek(id).filter(|_| id.as_str() != SYSTEM_ACCOUNT));
-            self.settings.balances.publish(stretch, accounts);
+            self.publish(stretch, changed.get(&stretch.partition_id).into_iter().flatten());
         }
         for (partition_id, link, account) in plan.batch.links() {
             if !refused.contains_key(&partition_id)
@@ -230,18 +238,54 @@ impl Lane {
             match refused.get(&decided.partition_id) {
                 None => again.extend(self.answer(decided)),
                 Some(Refusal::Link) if is_blamed => {
-                    self.forget(std::slice::from_ref(&decided.work));
+                    self.memory.forget(std::slice::from_ref(&decided.work));
                     let _ = decided.work.reply.send(Err(AppError::LinkedElsewhere));
                 }
                 Some(_) => again.push(decided.work),
             }
         }
-        self.forget(&again);
+        self.memory.forget(&again);
         if refused.values().any(|refusal| *refusal == Refusal::Key) {
             again = self.answer_stored(again).await;
         }
         *batch = again;
         Ok(refused)
+    }
+
+    /// Keeps other writers out of all partitions of this lane until the append is done, and catches up with what they
+    /// wrote. Where several replicas write to the same partitions, appending at a venture would be refused nearly every
+    /// time, and the slower of two could lose every time.
+    async fn keep_others_out(&mut self) -> Result<(), StoreError> {
+        let known = self.settings.own_partitions.iter().filter_map(|partition_id| {
+            let head = self.memory.heads.get(partition_id)?;
+            Some((*partition_id, head.position))
+        });
+        let known: Vec<(i16, i64)> = known.collect();
+        let (heads, events) = self.writer.lock(&self.settings.own_partitions, &known, MAX_MISSED).await?;
+        for CaughtUp { stretch, accounts } in self.memory.catch_up(&heads, &events) {
+            self.sharing = SHARING;
+            self.publish(stretch, accounts.iter());
+        }
+        Ok(())
+    }
+
+    /// Shows readers the accounts that a stretch of the log was about.
+    fn publish<'a>(&self, stretch: Stretch, accounts: impl Iterator<Item = &'a AccountId>) {
+        // A catalog comes into force by being read in the log.
+        let accounts = accounts.map(|id| self.memory.accounts.peek(id).filter(|_| id.as_str() != SYSTEM_ACCOUNT));
+        self.settings.balances.publish(stretch, accounts);
+    }
+
+    /// What else is waiting, beside so many commands in hand.
+    fn take_more(&mut self, in_hand: usize) -> Vec<Work> {
+        let mut more = Vec::new();
+        while in_hand + more.len() < MAX_BATCH
+            && let Ok(work) = self.queue.try_recv()
+        {
+            more.push(work);
+        }
+        self.taken(&more);
+        more
     }
 
     /// Whose Stripe ids led elsewhere, when partitions were refused for that: not everybody in them is to blame. If it
@@ -328,82 +372,11 @@ impl Lane {
         rest
     }
 
-    /// Drops what is in memory of the partitions and accounts of these commands: the store knows better.
-    fn forget(&mut self, batch: &[Work]) {
-        for partition in self.partitions(batch) {
-            self.accounts.forget_partition(partition);
-            self.heads.remove(&partition);
-        }
-    }
-
-    /// The partitions of some commands, ascending.
-    fn partitions(&self, batch: &[Work]) -> Vec<i16> {
-        let mut partitions: Vec<i16> = batch.iter().map(|work| self.partition(work)).collect();
-        partitions.sort_unstable();
-        partitions.dedup();
-        partitions
-    }
-
-    fn partition(&self, work: &Work) -> i16 {
-        partition_of(work.account.as_str(), self.settings.partitions)
-    }
-
-    /// Brings the heads and accounts that the batch needs into memory, in one round trip.
-    async fn load(&mut self, batch: &[Work]) -> Result<(), StoreError> {
-        let client = self.writer.client()?;
-        let mut partitions = self.partitions(batch);
-        partitions.retain(|partition| !self.heads.contains_key(partition));
-
-        let mut cold: Vec<&AccountId> = Vec::new();
-        let mut cold_billing: Vec<&AccountId> = Vec::new();
-        for work in batch {
-            let Some(command) = &work.command else { continue };
-            // Used now, it is not the one that makes room for the others.
-            let cached = self.accounts.get_mut(&work.account);
-            if cached.is_none() {
-                cold.push(&work.account);
-            }
-            if command.needs_billing() && cached.is_none_or(|account| account.billing.is_none()) {
-                cold_billing.push(&work.account);
-            }
-        }
-        for list in [&mut cold, &mut cold_billing] {
-            list.sort_unstable();
-            list.dedup();
-        }
-        let cold_ids: Vec<&str> = cold.iter().map(|id| id.as_str()).collect();
-        let billing_ids: Vec<&str> = cold_billing.iter().map(|id| id.as_str()).collect();
-        // Sent together, in this order. The heads are read first, so whatever is read of accounts is at least as new: if
-        // it is newer, the head has moved and the append will be refused.
-        let (heads, accounts, billings) = tokio::try_join!(
-            biased;
-            async { if partitions.is_empty() { Ok(HashMap::new()) } else { load::heads(client, &partitions).await } },
-            async { if cold_ids.is_empty() { Ok(Vec::new()) } else { load::accounts(client, &cold_ids).await } },
-            async {
-                if billing_ids.is_empty() { Ok(HashMap::new()) } else { load::billings(client, &billing_ids).await }
-            },
-        )?;
-        self.heads.extend(heads);
-        for id in cold {
-            self.accounts.put(Account { billing: None, ..Account::new(id.clone()) });
-        }
-        for account in accounts {
-            self.accounts.put(account);
-        }
-        let mut billings = billings;
-        for id in cold_billing {
-            if let Some(account) = self.accounts.get_mut(id) {
-                account.billing = Some(Box::new(billings.remove(id).unwrap_or_default()));
-            }
-        }
-        Ok(())
-    }
-
     /// Decides every command in memory. On an error, which only a defect can cause, all of them come back.
     fn decide(&mut self, mut works: Vec<Work>) -> Result<Round, (Vec<Work>, StoreError)> {
         // In the order of the log's index, and what it touches in that of the balances': rows that follow each other share
         // pages.
-        works.sort_by_cached_key(|work| self.partition(work));
+        works.sort_by_cached_key(|work| self.memory.partition(&work.account));
         let catalog = self.settings.catalog.current();
         let now = self.settings.clock.now();
         let context = catalog.context(now);
@@ -413,7 +386,7 @@ impl Lane {
         let mut claimed: HashSet<Digest> = HashSet::new();
         let mut failure = None;
         for work in works {
-            let partition_id = self.partition(&work);
+            let partition_id = self.memory.partition(&work.account);
             if failure.is_some() {
                 round.decided.push(Decided { work, partition_id, answer: None });
                 continue;
@@ -423,14 +396,14 @@ impl Lane {
                 continue;
             }
             if let Some(into) =
-                self.accounts.peek(&work.account).and_then(|account| account.credits.merged_into.clone())
+                self.memory.accounts.peek(&work.account).and_then(|account| account.credits.merged_into.clone())
                 && work.command.is_some()
             {
                 let _ = work.reply.send(Err(AppError::Moved(into)));
                 continue;
             }
             if let Some(Command::OfHold(OfHold { hold, ended: None, .. })) = &work.command
-                && self.accounts.peek(&work.account).is_none_or(|account| account.credits.hold(*hold).is_none())
+                && self.memory.accounts.peek(&work.account).is_none_or(|account| account.credits.hold(*hold).is_none())
             {
                 let _ = work.reply.send(Err(AppError::HoldEnded));
                 continue;
@@ -452,7 +425,7 @@ impl Lane {
         }
         for (id, (partition_id, version, changes)) in touched {
             // Rows follow from events. Without any, they stay as they are: a refusal writes nothing.
-            let Some(account) = self.accounts.peek(&id).filter(|account| account.version > version) else { continue };
+            let Some(account) = self.memory.accounts.peek(&id).filter(|account| account.version > version) else { continue };
             if let Err(error) = round.plan.add_rows(partition_id, account, &changes, now) {
                 failure = Some(error);
             }
@@ -473,13 +446,13 @@ impl Lane {
         partition_id: i16,
         context: Context<'_>,
     ) -> Result<Answer, StoreError> {
-        let head = plan.enter(partition_id, &self.heads)?;
+        let head = plan.enter(partition_id, &self.memory.heads)?;
         let mut inbox = work.inbox.clone();
         let (result, position, outcome) = match &work.command {
             None => (Ok(Outcome::Done), head.position, Some("null".to_owned())),
             Some(command) => {
                 let not_loaded = || StoreError::Corrupt(format!("account {} was not loaded", work.account));
-                let account = self.accounts.get_mut(&work.account).ok_or_else(not_loaded)?;
+                let account = self.memory.accounts.get_mut(&work.account).ok_or_else(not_loaded)?;
                 let version = account.version;
                 let fresh = || (partition_id, version, Changes::default());
                 let (_, _, changes) = touched.entry(work.account.clone()).or_insert_with(fresh);

@@ -130,6 +130,7 @@ impl Service {
                 clock: Arc::clone(&settings.clock),
                 metrics: metrics.clone(),
                 cached_accounts: per_lane,
+                own_partitions: (0..settings.partitions).filter(|id| lane_of(*id, lanes) == lane).collect(),
                 balances: Arc::clone(&balances),
                 name: lane.to_string(),
             };
@@ -228,7 +229,7 @@ impl Service {
             return Err(AppError::Stopping);
         }
         let partition = partition_of(work.account.as_str(), self.partitions);
-        let lane = &lanes[usize::from(partition.unsigned_abs()) % lanes.len()];
+        let lane = &lanes[lane_of(partition, lanes.len())];
         lane.try_send(work).map_err(|_| AppError::Overloaded)
     }
 
@@ -269,4 +270,9 @@ impl Service {
         self.catalog.replace(active, position);
         Ok(is_new)
     }
+}
+
+/// Which lane writes to a partition.
+fn lane_of(partition_id: i16, lanes: usize) -> usize {
+    usize::from(partition_id.unsigned_abs()) % lanes
 }

@@ -9,6 +9,7 @@ use crate::store::append::{self, Batch, Refusal};
 use crate::store::connect::Database;
 use crate::store::error::StoreError;
 use crate::store::load::{self, Head};
+use crate::store::log::{self, StoredEvent};
 
 /// Waits between attempts to find out whether a batch was committed.
 const FIND_OUT_MS: [u64; 6] = [0, 50, 200, 500, 1_000, 2_000];
@@ -50,11 +51,23 @@ impl Writer {
     }
 
     /// Keeps all others from writing to these partitions until the next append, or [`release`](Self::release). Answers
-    /// their heads.
-    pub async fn lock(&mut self, partitions: &[i16]) -> Result<HashMap<i16, Head>, StoreError> {
-        append::begin(self.client()?).await?;
+    /// their heads and, of those whose position is known, the events after it, at most `limit` each. One round trip.
+    pub async fn lock(
+        &mut self,
+        partitions: &[i16],
+        known: &[(i16, i64)],
+        limit: i64,
+    ) -> Result<(HashMap<i16, Head>, Vec<StoredEvent>), StoreError> {
         self.holds_locks = true;
-        load::lock_heads(self.client()?, partitions).await
+        let client = self.client()?;
+        // Sent together, in this order: with the heads locked, what follows sees all that was written before.
+        let ((), heads, events) = tokio::try_join!(
+            biased;
+            append::begin(client),
+            load::lock_heads(client, partitions),
+            log::after(client, known, limit),
+        )?;
+        Ok((heads, events))
     }
 
     /// Lets go of what was locked and not appended to.
@@ -73,11 +86,17 @@ impl Writer {
         let Some((client, statement)) = &self.connection else {
             return Err(StoreError::Unavailable("no connection".to_owned()));
         };
-        let mut appended = append::append(client, statement, batch).await;
-        if appended.is_ok() && self.holds_locks {
-            appended = append::commit(client).await.and(appended);
-            self.holds_locks = false;
-        }
+        let appended = if std::mem::take(&mut self.holds_locks) {
+            // Sent together, in this order. After an append that failed, the commit undoes the transaction.
+            let (appended, committed) = tokio::join!(
+                biased;
+                append::append(client, statement, batch),
+                append::commit(client),
+            );
+            appended.and_then(|refused| committed.map(|()| refused))
+        } else {
+            append::append(client, statement, batch).await
+        };
         let is_closed = client.is_closed();
         match appended {
             // The connection broke with the transaction under way: only the log can tell whether it was committed.

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use tokio_postgres::GenericClient;
 use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 
 use super::error::StoreError;
 use crate::domain::event::Event;
@@ -120,6 +121,29 @@ pub async fn of_partition(
                  order by position limit $4"
             ),
             &[&partition_id, &after, &types, &limit],
+        )
+        .await?;
+    Ok(rows.iter().map(stored).collect())
+}
+
+/// The events of some partitions after a position each, at most `limit` each, in order. One round trip: no statement is
+/// prepared first.
+pub async fn after(
+    client: &impl GenericClient,
+    positions: &[(i16, i64)],
+    limit: i64,
+) -> Result<Vec<StoredEvent>, StoreError> {
+    let (partitions, after): (Vec<i16>, Vec<i64>) = positions.iter().copied().unzip();
+    let rows = client
+        .query_typed(
+            &format!(
+                "/* after */ select e.* from unnest($1::smallint[], $2::bigint[]) as k (partition_id, after)
+                 cross join lateral (
+                     select {COLUMNS}, payload::text from events
+                     where events.partition_id = k.partition_id and events.position > k.after
+                     order by events.position limit $3) e"
+            ),
+            &[(&partitions, Type::INT2_ARRAY), (&after, Type::INT8_ARRAY), (&limit, Type::INT8)],
         )
         .await?;
     Ok(rows.iter().map(stored).collect())
