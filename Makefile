@@ -4,7 +4,7 @@ SUBLEDGER := $(TARGET)/release/subledger
 DATA := $(or $(SUBLEDGER_DATA_DIR),.subledger)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-long mutants bench lint clean-data toolchain postgres
+.PHONY: help build run test test-long mutants bench bench-growth lint clean-data toolchain postgres
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ mutants: toolchain postgres ## break the rules one by one (tests/mutants), and s
 
 bench: build postgres ## run the benchmarks beside their yardsticks
 	$(SUBLEDGER) bench --output BENCHMARKS.md
+
+bench-growth: build postgres ## run the one that writes ten million events
+	$(SUBLEDGER) bench --only growth-10m --output docs/benchmark-growth.md
 
 lint: toolchain ## check format, clippy and, if cargo-deny is installed, the dependency policy
 	cargo fmt --check

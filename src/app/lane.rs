@@ -22,7 +22,6 @@ use super::outcome::{replayed, stored_answer, stored_outcome};
 use super::plan::Plan;
 use super::work::{Answer, Key, Work};
 use super::writer::Writer;
-use memory::{CaughtUp, LaneMemory};
 use crate::clock::Clock;
 use crate::domain::account::Changes;
 use crate::domain::command::{Command, OfHold, Outcome, decide};
@@ -34,6 +33,7 @@ use crate::store::error::StoreError;
 use crate::store::follow::Stretch;
 use crate::store::load;
 use crate::stripe::translate::SYSTEM_ACCOUNT;
+use memory::{CaughtUp, LaneMemory};
 
 mod memory;
 
@@ -425,7 +425,9 @@ impl Lane {
         }
         for (id, (partition_id, version, changes)) in touched {
             // Rows follow from events. Without any, they stay as they are: a refusal writes nothing.
-            let Some(account) = self.memory.accounts.peek(&id).filter(|account| account.version > version) else { continue };
+            let Some(account) = self.memory.accounts.peek(&id).filter(|account| account.version > version) else {
+                continue;
+            };
             if let Err(error) = round.plan.add_rows(partition_id, account, &changes, now) {
                 failure = Some(error);
             }

@@ -38,7 +38,7 @@ pub async fn move_stream(
         (partition_of(from.as_str(), partitions), partition_of(into.as_str(), partitions));
     let mut both = vec![from_partition, into_partition];
     both.dedup();
-    let heads = load::lock_heads(&*tx, &both).await?;
+    let heads = load::lock_heads(&*tx, load::LOCK_HEADS, &both).await?;
 
     let mut source = read_account(&*tx, from).await?;
     let mut target = read_account(&*tx, into).await?;

@@ -9,11 +9,12 @@ use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde_with::SerializeDisplay;
 
 use crate::domain::ids::AccountId;
 
 /// What a receipt says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, SerializeDisplay)]
 pub enum Receipt {
     /// A decision on record.
     Event { partition_id: i16, position: i64 },

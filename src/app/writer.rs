@@ -18,8 +18,25 @@ const FIND_OUT_MS: [u64; 6] = [0, 50, 200, 500, 1_000, 2_000];
 #[derive(Debug)]
 pub struct Writer {
     database: Database,
-    connection: Option<(Client, Statement)>,
+    connection: Option<Connection>,
     holds_locks: bool,
+}
+
+#[derive(Debug)]
+struct Connection {
+    client: Client,
+    append: Statement,
+    lock_heads: Statement,
+    after: Statement,
+}
+
+impl Connection {
+    async fn new(client: Client) -> Result<Self, StoreError> {
+        let append = append::prepare(&client).await?;
+        let lock_heads = client.prepare(load::LOCK_HEADS).await?;
+        let after = log::prepare_after(&client).await?;
+        Ok(Self { client, append, lock_heads, after })
+    }
 }
 
 impl Writer {
@@ -29,13 +46,11 @@ impl Writer {
 
     /// Sees to it that there is a connection.
     pub async fn connect(&mut self) -> Result<(), StoreError> {
-        if self.connection.as_ref().is_some_and(|(client, _)| !client.is_closed()) {
+        if self.connection.as_ref().is_some_and(|connection| !connection.client.is_closed()) {
             return Ok(());
         }
         self.disconnect();
-        let client = self.database.connect().await?;
-        let statement = append::prepare(&client).await?;
-        self.connection = Some((client, statement));
+        self.connection = Some(Connection::new(self.database.connect().await?).await?);
         Ok(())
     }
 
@@ -46,8 +61,11 @@ impl Writer {
 
     /// For reading what a decision needs.
     pub fn client(&self) -> Result<&Client, StoreError> {
-        let connection = self.connection.as_ref().map(|(client, _)| client);
-        connection.ok_or_else(|| StoreError::Unavailable("no connection".to_owned()))
+        self.connection().map(|connection| &connection.client)
+    }
+
+    fn connection(&self) -> Result<&Connection, StoreError> {
+        self.connection.as_ref().ok_or_else(|| StoreError::Unavailable("no connection".to_owned()))
     }
 
     /// Keeps all others from writing to these partitions until the next append, or [`release`](Self::release). Answers
@@ -59,13 +77,13 @@ impl Writer {
         limit: i64,
     ) -> Result<(HashMap<i16, Head>, Vec<StoredEvent>), StoreError> {
         self.holds_locks = true;
-        let client = self.client()?;
+        let Connection { client, lock_heads, after, .. } = self.connection()?;
         // Sent together, in this order: with the heads locked, what follows sees all that was written before.
         let ((), heads, events) = tokio::try_join!(
             biased;
             append::begin(client),
-            load::lock_heads(client, partitions),
-            log::after(client, known, limit),
+            load::lock_heads(client, lock_heads, partitions),
+            log::after(client, after, known, limit),
         )?;
         Ok((heads, events))
     }
@@ -83,10 +101,9 @@ impl Writer {
 
     /// Appends a batch. Answers the partitions that were refused; everything else is durable.
     pub async fn append(&mut self, batch: &Batch) -> Result<Vec<(i16, Refusal)>, StoreError> {
-        let Some((client, statement)) = &self.connection else {
-            return Err(StoreError::Unavailable("no connection".to_owned()));
-        };
-        let appended = if std::mem::take(&mut self.holds_locks) {
+        let holds_locks = std::mem::take(&mut self.holds_locks);
+        let Connection { client, append: statement, .. } = self.connection()?;
+        let appended = if holds_locks {
             // Sent together, in this order. After an append that failed, the commit undoes the transaction.
             let (appended, committed) = tokio::join!(
                 biased;
@@ -111,8 +128,8 @@ impl Writer {
             if self.connect().await.is_err() {
                 continue;
             }
-            let Some((client, _)) = &mut self.connection else { continue };
-            let Ok(tx) = client.transaction().await else { continue };
+            let Some(connection) = &mut self.connection else { continue };
+            let Ok(tx) = connection.client.transaction().await else { continue };
             if let Ok(refused) = load::not_committed(&tx, batch).await {
                 return Ok(refused.into_iter().map(|partition_id| (partition_id, Refusal::Stale)).collect());
             }

@@ -146,7 +146,9 @@ impl Account {
             Event::OverrideRemoved(removed) => {
                 self.credits.overrides.remove(&removed.feature);
             }
-            Event::AccountSuspended(suspended) => self.credits.suspension = Some(suspended.suspension.clone()),
+            Event::AccountSuspended(suspended) => {
+                self.credits.suspension = Some(Box::new(suspended.suspension.clone()))
+            }
             Event::AccountReinstated(_) => self.credits.suspension = None,
         }
     }

@@ -279,7 +279,8 @@ pub struct Credits {
     /// By feature.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub overrides: BTreeMap<String, Override>,
-    pub suspension: Option<Suspension>,
+    /// Few have any: boxed, it takes less room in all others.
+    pub suspension: Option<Box<Suspension>>,
     /// The account that took this stream over.
     pub merged_into: Option<AccountId>,
 }

@@ -3,10 +3,12 @@
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::join_all;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_with::skip_serializing_none;
 
 use super::problem::{ApiError, Problem};
+use super::reading::Data;
 use super::request::{MAX_JSON_BYTES, account_id, key_of, keyed_json, parse_json, read_body};
 use super::server::State;
 use super::views::DebitView;
@@ -40,9 +42,9 @@ impl PostCharge {
 }
 
 /// A durable answer to a request that made something: 201.
-pub fn created(
+pub fn created<T: Serialize>(
     answer: Answer,
-    view: impl FnOnce(&Outcome) -> Result<Value, ApiError>,
+    view: impl FnOnce(&Outcome) -> Result<T, ApiError>,
 ) -> Result<HttpResponse, ApiError> {
     // A refusal that lies in the account is on record.
     let on_record = answer.result.as_ref().is_err_and(Rejection::lies_in_account);
@@ -51,18 +53,18 @@ pub fn created(
 }
 
 /// Turns a durable answer into a reply, marked when it is an earlier one again.
-pub fn answered(
+pub fn answered<T: Serialize>(
     status: StatusCode,
     answer: Answer,
-    view: impl FnOnce(&Outcome) -> Result<Value, ApiError>,
+    view: impl FnOnce(&Outcome) -> Result<T, ApiError>,
 ) -> Result<HttpResponse, ApiError> {
     reply(status, answer, view, None)
 }
 
-fn reply(
+fn reply<T: Serialize>(
     status: StatusCode,
     answer: Answer,
-    view: impl FnOnce(&Outcome) -> Result<Value, ApiError>,
+    view: impl FnOnce(&Outcome) -> Result<T, ApiError>,
     receipt: Option<String>,
 ) -> Result<HttpResponse, ApiError> {
     let replayed = answer.replayed;
@@ -77,11 +79,9 @@ fn reply(
     Ok(response)
 }
 
-fn view(outcome: &Outcome, receipt: &Receipt, position: i64) -> Result<Value, ApiError> {
+fn view(outcome: &Outcome, receipt: Receipt, position: i64) -> Result<DebitView, ApiError> {
     match outcome {
-        Outcome::Debited(debited) => {
-            serde_json::to_value(DebitView::of(debited, receipt, position)).map_err(|_| ApiError::Internal)
-        }
+        Outcome::Debited(debited) => Ok(DebitView::of(debited, receipt, position)),
         _ => Err(ApiError::Internal),
     }
 }
@@ -98,7 +98,7 @@ pub async fn debit(
     let charge = body.charge()?;
     let answer = execute(&state, account, charge, key).await?;
     let (receipt, position) = (answer.receipt(), answer.position);
-    created(answer, |outcome| view(outcome, &receipt, position))
+    created(answer, |outcome| view(outcome, receipt, position))
 }
 
 async fn execute(state: &State, account: AccountId, charge: Charge, key: Key) -> Result<Answer, ApiError> {
@@ -123,6 +123,24 @@ struct BatchDebit {
     amount: Option<i64>,
 }
 
+/// What became of one debit of a batch.
+#[skip_serializing_none]
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Row {
+    Made {
+        status: u16,
+        replayed: bool,
+        debit: DebitView,
+    },
+    /// Without `replayed`, it was not decided at all.
+    Refused {
+        status: u16,
+        replayed: Option<bool>,
+        problem: Problem,
+    },
+}
+
 /// Up to 1,000 debits, each with its own key and its own outcome: good rows go through beside bad ones.
 pub async fn batch(state: web::Data<State>, payload: web::Payload) -> Result<HttpResponse, ApiError> {
     let body = read_body(payload, MAX_JSON_BYTES).await?;
@@ -132,14 +150,13 @@ pub async fn batch(state: web::Data<State>, payload: web::Payload) -> Result<Htt
         return Err(ApiError::InvalidParameter { field: "debits".to_owned(), problem });
     }
     let rows = body.debits.iter().map(|row| batch_row(&state, row));
-    let outcomes: Vec<Value> = join_all(rows).await.into_iter().map(|row| row.unwrap_or_else(row_problem)).collect();
-    Ok(HttpResponse::Ok().json(json!({"data": outcomes})))
+    let outcomes: Vec<Row> = join_all(rows).await.into_iter().map(|row| row.unwrap_or_else(row_problem)).collect();
+    Ok(HttpResponse::Ok().json(Data { data: outcomes }))
 }
 
-async fn batch_row(state: &State, row: &Value) -> Result<Value, ApiError> {
+async fn batch_row(state: &State, row: &Value) -> Result<Row, ApiError> {
     let text = row.to_string();
-    let debit: BatchDebit =
-        serde_json::from_value(row.clone()).map_err(|error| ApiError::InvalidBody(error.to_string()))?;
+    let debit = BatchDebit::deserialize(row).map_err(|error| ApiError::InvalidBody(error.to_string()))?;
     let key = debit.idempotency_key.as_deref().ok_or(ApiError::IdempotencyKeyMissing)?;
     let key = key_of(key, &[b"batch", text.as_bytes()])?;
     let account = account_id(&debit.account)?;
@@ -150,14 +167,14 @@ async fn batch_row(state: &State, row: &Value) -> Result<Value, ApiError> {
         Err(rejection) => {
             let receipt = rejection.lies_in_account().then(|| answer.receipt().to_string());
             let problem = Problem { receipt, ..ApiError::from(rejection.clone()).problem() };
-            return Ok(json!({"status": problem.status, "replayed": answer.replayed, "problem": problem}));
+            return Ok(Row::Refused { status: problem.status, replayed: Some(answer.replayed), problem });
         }
     };
-    let debit = view(outcome, &answer.receipt(), answer.position)?;
-    Ok(json!({"status": 201, "replayed": answer.replayed, "debit": debit}))
+    let debit = view(outcome, answer.receipt(), answer.position)?;
+    Ok(Row::Made { status: StatusCode::CREATED.as_u16(), replayed: answer.replayed, debit })
 }
 
-fn row_problem(error: ApiError) -> Value {
+fn row_problem(error: ApiError) -> Row {
     let problem = error.problem();
-    json!({"status": problem.status, "problem": problem})
+    Row::Refused { status: problem.status, replayed: None, problem }
 }

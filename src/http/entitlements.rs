@@ -47,7 +47,7 @@ impl CheckQuery {
 struct CheckView {
     #[serde(flatten)]
     entitlement: Entitlement,
-    receipt: String,
+    receipt: Receipt,
     as_of: AsOf,
 }
 
@@ -62,7 +62,7 @@ fn answer(account: &AccountNow, feature: &str, quantity: i64) -> CheckView {
         catalog: account.catalog.version().to_owned(),
         allowed: entitlement.allowed,
     });
-    CheckView { entitlement, receipt: receipt.to_string(), as_of: AsOf::of(account) }
+    CheckView { entitlement, receipt, as_of: AsOf::of(account) }
 }
 
 /// An answer for a feature that has to be in the catalog.

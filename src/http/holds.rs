@@ -62,7 +62,7 @@ fn view(outcome: &Outcome, receipt: &Receipt, position: i64) -> Result<Value, Ap
     let as_it_was = HoldView::of(&record, record.hold.created_at);
     let mut view = serde_json::to_value(as_it_was).map_err(StoreError::from)?;
     view["available"] = json!(available);
-    view["receipt"] = json!(receipt.to_string());
+    view["receipt"] = json!(receipt);
     view["position"] = json!(position);
     Ok(view)
 }

@@ -1,4 +1,4 @@
-//! What surrounds every request: an id and a net under panics; at a route, the right to ask, metrics and a log line.
+//! What surrounds every request: an id, the right to ask, a net under panics, metrics and a log line.
 
 use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
@@ -33,31 +33,32 @@ pub fn request_id() -> String {
     REQUEST_ID.try_with(text).ok().flatten().unwrap_or_else(|| "none".to_owned())
 }
 
-/// Gives a request its id.
-pub async fn surround(
-    request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<BoxBody>, Error> {
-    // Kept as the header will carry it: copies share it.
-    let id = incoming_id(&request).unwrap_or_else(new_id);
-    let mut response = REQUEST_ID.scope(id.clone(), next.call(request)).await?.map_into_boxed_body();
-    response.headers_mut().insert(REQUEST_ID_HEADER, id);
-    Ok(response)
-}
-
 fn new_id() -> HeaderValue {
     let mut text = Uuid::encode_buffer();
     let text = Uuid::new_v4().hyphenated().encode_lower(&mut text);
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("none"))
 }
 
-/// Answers a request of a known route: if its key may, counted and timed under the route's pattern, and also when the
-/// handler panics.
+/// Gives a request its id, and sees it through its route.
 ///
-/// The pattern is given, not asked of the router, which would match all of its patterns once more.
+/// The route's pattern is given, not asked of the router, which would match all of its patterns once more.
 pub async fn at_route(
     route: &'static str,
     local: Rc<Local>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    // Kept as the header will carry it: copies share it.
+    let id = incoming_id(&request).unwrap_or_else(new_id);
+    let mut response = REQUEST_ID.scope(id.clone(), answer(route, &local, request, next)).await?;
+    response.headers_mut().insert(REQUEST_ID_HEADER, id);
+    Ok(response)
+}
+
+/// Answers a request: if its key may, counted and timed under the route's pattern, and also when the handler panics.
+async fn answer(
+    route: &'static str,
+    local: &Local,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
@@ -82,12 +83,12 @@ pub async fn at_route(
         if let Ok(id) = REQUEST_ID.try_with(Clone::clone) {
             response.headers_mut().insert(REQUEST_ID_HEADER, id);
         }
-        count(state.as_ref(), route, &local, &method, response.status(), started);
+        count(state.as_ref(), route, local, &method, response.status(), started);
         // The panic took the request with it, so there is nothing to put the response together with.
         return Err(InternalError::from_response("a handler panicked", response).into());
     };
     let response = response?;
-    count(state.as_ref(), route, &local, &method, response.status(), started);
+    count(state.as_ref(), route, local, &method, response.status(), started);
     Ok(response)
 }
 

@@ -5,11 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
 
 use super::auth::Auth;
-use super::middleware::surround;
 use super::problem::ApiError;
 use super::routes::RouteTable;
 use crate::app::service::Service;
@@ -57,7 +55,6 @@ pub async fn run(
             .app_data(web::PathConfig::default().error_handler(|error, _| {
                 ApiError::InvalidParameter { field: "path".to_owned(), problem: error.to_string() }.into()
             }))
-            .wrap(from_fn(surround))
             .configure(|app| routes.configure(app))
     })
     .workers(workers)

@@ -406,7 +406,7 @@ pub struct DebitView {
     /// Credits left to spend.
     pub available: i64,
     pub unlimited: bool,
-    pub receipt: String,
+    pub receipt: Receipt,
     pub position: i64,
 }
 
@@ -460,7 +460,7 @@ impl HoldView {
 }
 
 impl DebitView {
-    pub fn of(debited: &CreditsDebited, receipt: &Receipt, position: i64) -> Self {
+    pub fn of(debited: &CreditsDebited, receipt: Receipt, position: i64) -> Self {
         Self {
             id: debited.debit,
             amount: debited.amount,
@@ -471,7 +471,7 @@ impl DebitView {
             overage: debited.overage,
             available: debited.available,
             unlimited: debited.unlimited,
-            receipt: receipt.to_string(),
+            receipt,
             position,
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use tokio_postgres::types::Type;
-use tokio_postgres::{GenericClient, Row};
+use tokio_postgres::{GenericClient, Row, ToStatement};
 
 use super::append::{Batch, Digest};
 use super::chain::Hash;
@@ -34,17 +34,19 @@ pub async fn heads(client: &impl GenericClient, partitions: &[i16]) -> Result<Ha
     rows.iter().map(|row| Ok((row.get(0), head(row, 1)?))).collect()
 }
 
-/// Locks the heads of some partitions until the transaction ends, in the order every writer locks them.
-pub async fn lock_heads(client: &impl GenericClient, partitions: &[i16]) -> Result<HashMap<i16, Head>, StoreError> {
-    let rows = client
-        .query_typed(
-            "/* lock_heads */ select partition_id, position, hash from heads where partition_id = any($1)
-             order by partition_id for update",
-            &[(&partitions, Type::INT2_ARRAY)],
-        )
-        .await?;
+/// Locks the heads of some partitions until the transaction ends, in the order every writer locks them. The statement is
+/// [`LOCK_HEADS`], or what was prepared from it.
+pub async fn lock_heads<S: ToStatement + Sync + Send + ?Sized>(
+    client: &impl GenericClient,
+    statement: &S,
+    partitions: &[i16],
+) -> Result<HashMap<i16, Head>, StoreError> {
+    let rows = client.query(statement, &[&partitions]).await?;
     rows.iter().map(|row| Ok((row.get(0), head(row, 1)?))).collect()
 }
+
+pub const LOCK_HEADS: &str = "/* lock_heads */ select partition_id, position, hash from heads
+     where partition_id = any($1) order by partition_id for update";
 
 fn head(row: &Row, at: usize) -> Result<Head, StoreError> {
     let hash: &[u8] = row.get(at + 1);
@@ -203,7 +205,7 @@ pub async fn not_committed(client: &impl GenericClient, batch: &Batch) -> Result
     let partitions: Vec<i16> = ends.iter().map(|end| end.partition_id).collect();
     // The session that broke may hold the locks still; whoever asks tries again.
     client.batch_execute("/* not_committed */ set local lock_timeout = '2s'").await?;
-    lock_heads(client, &partitions).await?;
+    lock_heads(client, LOCK_HEADS, &partitions).await?;
     let mut missing = Vec::new();
     for end in ends {
         let row = match (end.event, end.keys.as_slice()) {

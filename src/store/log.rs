@@ -1,9 +1,7 @@
 //! Reading the log.
 
 use chrono::{DateTime, Utc};
-use tokio_postgres::GenericClient;
-use tokio_postgres::Row;
-use tokio_postgres::types::Type;
+use tokio_postgres::{Client, GenericClient, Row, Statement};
 
 use super::error::StoreError;
 use crate::domain::event::Event;
@@ -126,26 +124,27 @@ pub async fn of_partition(
     Ok(rows.iter().map(stored).collect())
 }
 
-/// The events of some partitions after a position each, at most `limit` each, in order. One round trip: no statement is
-/// prepared first.
+/// Prepares [`after`] on a connection.
+pub async fn prepare_after(client: &Client) -> Result<Statement, StoreError> {
+    let text = format!(
+        "/* after */ select e.* from unnest($1::smallint[], $2::bigint[]) as k (partition_id, after)
+         cross join lateral (
+             select {COLUMNS}, payload::text from events
+             where events.partition_id = k.partition_id and events.position > k.after
+             order by events.position limit $3) e"
+    );
+    Ok(client.prepare(&text).await?)
+}
+
+/// The events of some partitions after a position each, at most `limit` each, in order.
 pub async fn after(
-    client: &impl GenericClient,
+    client: &Client,
+    statement: &Statement,
     positions: &[(i16, i64)],
     limit: i64,
 ) -> Result<Vec<StoredEvent>, StoreError> {
     let (partitions, after): (Vec<i16>, Vec<i64>) = positions.iter().copied().unzip();
-    let rows = client
-        .query_typed(
-            &format!(
-                "/* after */ select e.* from unnest($1::smallint[], $2::bigint[]) as k (partition_id, after)
-                 cross join lateral (
-                     select {COLUMNS}, payload::text from events
-                     where events.partition_id = k.partition_id and events.position > k.after
-                     order by events.position limit $3) e"
-            ),
-            &[(&partitions, Type::INT2_ARRAY), (&after, Type::INT8_ARRAY), (&limit, Type::INT8)],
-        )
-        .await?;
+    let rows = client.query(statement, &[&partitions, &after, &limit]).await?;
     Ok(rows.iter().map(stored).collect())
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +16,7 @@ use subledger::startup::read_catalog;
 use super::load::{self, MakeRequest, Outcome};
 use super::report::median;
 use super::subject::{self, Keys, Server, account_name, checked, scramble};
-use super::{Bench, BenchError, IN_FLIGHT, stop};
+use super::{Bench, BenchError, IN_FLIGHT, settle, stop};
 
 const CATALOG: &str = "deploy/catalog.toml";
 const FEATURE: &str = "image_generation";
@@ -38,6 +39,7 @@ impl Bench<'_> {
         subject::open_accounts(&service, accounts).await?;
         subject::debit_each(&service, accounts, Keys::Timed).await?;
         stop(service, lanes).await;
+        settle(&database).await?;
         let server = Server::start(&url, Path::new(CATALOG), self.arguments.lanes).await?;
         let other = Server::start(&url, Path::new(CATALOG), self.arguments.lanes).await?;
         let bare = Server::start_bare().await?;
@@ -53,20 +55,26 @@ impl Bench<'_> {
 
     /// What accounts in memory take, by the service's own account and by the system's.
     async fn memory(&mut self, server: &Server, accounts: u64) -> Result<(), BenchError> {
+        let empty = server.resident_bytes()?;
+        // What answering takes is taken with the first half; what the second half adds is accounts and nothing else.
+        let half = accounts / 2;
+        warm(server.address, 0..half).await?;
         let before = server.resident_bytes()?;
-        warm(server.address, accounts).await?;
-        let grown = server.resident_bytes()?.saturating_sub(before) as f64;
+        warm(server.address, half..accounts).await?;
+        let after = server.resident_bytes()?;
         let metrics = metrics(server.address).await?;
         let number = |name: &str| metrics.get(name).copied().unwrap_or(0.0);
         let (held, bytes) = (number("subledger_cached_accounts"), number("subledger_cached_bytes"));
         if held < accounts as f64 {
             return Err(BenchError::Subject(format!("only {held} of {accounts} accounts are in memory")));
         }
-        let (resident, counted) = (grown / held, bytes / held);
+        let resident = after.saturating_sub(before) as f64 / (accounts - half) as f64;
+        let (grown, counted) = (after.saturating_sub(empty) as f64, bytes / held);
         eprintln!("  {resident:.0} bytes an account, counted as {counted:.0}");
         self.report.note(format!(
-            "An account in memory for checks takes {resident:.0} bytes (the process grew by {:.0} MB for {held}), and \
-             counts as {counted:.0}; a million take {:.0} MB, and need `SUBLEDGER_CACHE_BYTES` of {:.0} MB.",
+            "An account in memory for checks takes {resident:.0} bytes, and counts as {counted:.0} (the process grew by \
+             {:.0} MB for all {held}, with what answering takes); a million take {:.0} MB of the 1,074 that are the \
+             target, and need `SUBLEDGER_CACHE_BYTES` of {:.0} MB.",
             grown / 1e6,
             resident,
             counted
@@ -79,7 +87,8 @@ impl Bench<'_> {
         for round in 0..self.arguments.rounds {
             let outcome = run_checks(server.address, accounts, IN_FLIGHT, self.time).await?;
             checks.push(outcome.rate);
-            plain.push(subject::bare_requests(bare.address, IN_FLIGHT, self.time).await?.rate);
+            // The same requests: what it costs to make and to read them is the same for both.
+            plain.push(run_checks(bare.address, accounts, IN_FLIGHT, self.time).await?.rate);
             reads.push(self.pgbench.select_only(self.best_clients, self.time).await?);
             let (check, plain, read) = (checks[round], plain[round], reads[round]);
             eprintln!("  round {round}: checks {check:.0}/s, bare {plain:.0}/s, pgbench -S {read:.0}/s");
@@ -113,7 +122,7 @@ impl Bench<'_> {
 
     /// Somebody writes through one replica and somebody else, who knows only when those writes were answered, asks another.
     async fn staleness(&mut self, writes: &Server, reads: &Server, accounts: u64) -> Result<(), BenchError> {
-        warm(reads.address, accounts.min(WATCHED)).await?;
+        warm(reads.address, 0..accounts.min(WATCHED)).await?;
         let known = Arc::new(Mutex::new(HashMap::<u64, Vec<(Instant, i64)>>::new()));
         let is_over = Arc::new(AtomicBool::new(false));
         let mut writers = Vec::new();
@@ -181,11 +190,11 @@ async fn probe(address: SocketAddr, accounts: u64, time: Duration) -> Result<Out
 }
 
 /// Has accounts taken into memory.
-async fn warm(address: SocketAddr, accounts: u64) -> Result<(), BenchError> {
+async fn warm(address: SocketAddr, accounts: Range<u64>) -> Result<(), BenchError> {
     let client = Client::new();
     // Twice: what is read while the service starts is not kept.
-    for first in (0..2).flat_map(|_| (0..accounts).step_by(WARMED_AT_ONCE as usize)) {
-        let names = (first..accounts.min(first + WARMED_AT_ONCE)).map(account_name);
+    for first in (0..2).flat_map(|_| accounts.clone().step_by(WARMED_AT_ONCE as usize)) {
+        let names = (first..accounts.end.min(first + WARMED_AT_ONCE)).map(account_name);
         let checks: Vec<Value> =
             names.map(|account| serde_json::json!({"account": account, "feature": FEATURE})).collect();
         let body = serde_json::json!({"checks": checks});

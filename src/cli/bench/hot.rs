@@ -11,7 +11,7 @@ use subledger::store::connect::Database;
 use super::load::{self, MakeRequest};
 use super::report::median;
 use super::subject::{self, Keys, Server, account_name, checked, scramble};
-use super::{Bench, BenchError, IN_FLIGHT, stop};
+use super::{Bench, BenchError, IN_FLIGHT, settle, stop};
 
 const CATALOG: &str = "deploy/catalog.toml";
 /// Debits in one request.
@@ -27,6 +27,8 @@ struct Rates {
     one_account: Vec<f64>,
     lone_ms: Vec<f64>,
     lone_yard_ms: Vec<f64>,
+    half_load_ms: Vec<f64>,
+    half_load_yard_ms: Vec<f64>,
     two: Vec<f64>,
     syncs: Vec<f64>,
     syncs_yard: Vec<f64>,
@@ -39,6 +41,7 @@ impl Bench<'_> {
         let (service, lanes) = subject::start_lanes(&database, partitions, 2).await?;
         subject::open_accounts(&service, accounts).await?;
         stop(service, lanes).await;
+        settle(&database).await?;
         let server = Server::start(&url, Path::new(CATALOG), self.arguments.lanes).await?;
         let mut rates = Rates::default();
         for round in 0..self.arguments.rounds {
@@ -74,6 +77,14 @@ impl Bench<'_> {
         rates.one_account.push(subject::debits_over_http(address, 1, IN_FLIGHT, self.time).await?.rate);
         rates.together.push(self.debits_together(server, database).await?);
         rates.lone_ms.push(subject::debits_over_http(address, accounts, 1, self.time).await?.p50_ms);
+        let half = subject::debits_at_rate(address, accounts, outcome.rate / 2.0, self.time).await?;
+        rates.half_load_ms.push(half.p99_ms);
+        let half_yard = self.pgbench.p99_at_rate(self.best_clients, yard / 2.0, self.time).await?;
+        rates.half_load_yard_ms.push(half_yard);
+        eprintln!(
+            "  at half load: p50 {:.2} ms, p99 {:.2} ms; of pgbench -N {half_yard:.2} ms",
+            half.p50_ms, half.p99_ms
+        );
         rates.lone_yard_ms.push(1_000.0 / self.pgbench.simple_update(1, self.time).await?);
         Ok(())
     }
@@ -112,7 +123,14 @@ impl Bench<'_> {
             Some(0.85),
         );
         let lone_yard = median(&rates.lone_yard_ms);
-        report.latency("p50 of a debit, one caller", median(&rates.lone_ms), "`pgbench -N -c 1`", lone_yard, 1.3);
+        let lone = median(&rates.lone_ms);
+        report.latency("p50 of a debit, one caller", lone, "`pgbench -N -c 1`", lone_yard, 1.3);
+        let name = "p99 of debits at half of the full rate, open loop";
+        report.latency(name, median(&rates.half_load_ms), "p50 of one caller", lone, 5.0);
+        report.note(format!(
+            "At half of its own full rate, in an open loop, too, `pgbench -N` has a p99 of {:.1} ms.",
+            median(&rates.half_load_yard_ms)
+        ));
         let (syncs, syncs_yard) = (median(&rates.syncs), median(&rates.syncs_yard));
         report.note(format!(
             "fsyncs of the log per debit, {IN_FLIGHT} in flight: {syncs:.4}; per transaction of `pgbench -N`: \

@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+/// Connections of an open loop: requests that can be under way at a time.
+const MAX_WAITING: usize = 512;
 
 /// What a run came to.
 #[derive(Debug, Clone)]
@@ -33,7 +37,8 @@ pub fn request(method: &str, path: &str, headers: &str, body: &[u8]) -> Vec<u8> 
     [head.as_bytes(), body].concat()
 }
 
-/// Sends requests over `connections` connections for a time, or until there are no more.
+/// Sends requests over `connections` connections for a time, or until there are no more, each as soon as the one before it
+/// was answered.
 pub async fn run(
     address: SocketAddr,
     connections: usize,
@@ -41,21 +46,82 @@ pub async fn run(
     expected_status: u16,
     make: MakeRequest,
 ) -> std::io::Result<Outcome> {
+    send(address, connections, time, expected_status, make, None).await
+}
+
+/// Sends requests at a steady rate for a time, whether or not those before were answered (an open loop). A request's
+/// latency counts from when it was to be sent, so whatever keeps it waiting is in it.
+pub async fn run_at_rate(
+    address: SocketAddr,
+    rate: f64,
+    time: Duration,
+    expected_status: u16,
+    make: MakeRequest,
+) -> std::io::Result<Outcome> {
+    let pace = Arc::new(Pace { interval: Duration::from_secs_f64(1.0 / rate), due: Semaphore::new(0) });
+    send(address, MAX_WAITING, time, expected_status, make, Some(pace)).await
+}
+
+/// Says when requests are due.
+struct Pace {
+    interval: Duration,
+    due: Semaphore,
+}
+
+impl Pace {
+    /// Finer than timers of the runtime, which go by milliseconds.
+    fn run(&self, started: Instant, time: Duration) {
+        const TICK: Duration = Duration::from_micros(100);
+        let mut given = 0;
+        while started.elapsed() < time {
+            let due = (started.elapsed().as_secs_f64() / self.interval.as_secs_f64()) as usize;
+            self.due.add_permits(due.saturating_sub(given));
+            given = due.max(given);
+            std::thread::sleep(TICK);
+        }
+        self.due.close();
+    }
+}
+
+async fn send(
+    address: SocketAddr,
+    connections: usize,
+    time: Duration,
+    expected_status: u16,
+    make: MakeRequest,
+    pace: Option<Arc<Pace>>,
+) -> std::io::Result<Outcome> {
     let next = Arc::new(AtomicU64::new(0));
     let unexpected = Arc::new(AtomicU64::new(0));
+    let mut streams = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        streams.push(stream);
+    }
     let started = Instant::now();
     let deadline = started + time;
+    if let Some(pace) = pace.clone() {
+        tokio::task::spawn_blocking(move || pace.run(started, time));
+    }
     let mut tasks = Vec::with_capacity(connections);
-    for _ in 0..connections {
+    for mut stream in streams {
         let (next, unexpected, make) = (Arc::clone(&next), Arc::clone(&unexpected), Arc::clone(&make));
+        let pace = pace.clone();
         tasks.push(tokio::spawn(async move {
-            let mut stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
             let mut buffer = Vec::with_capacity(8 * 1024);
             let mut latencies_us: Vec<u32> = Vec::new();
             while Instant::now() < deadline {
-                let Some(request) = make(next.fetch_add(1, Ordering::Relaxed)) else { break };
-                let sent = Instant::now();
+                if let Some(pace) = &pace {
+                    let Ok(turn) = pace.due.acquire().await else { break };
+                    turn.forget();
+                }
+                let n = next.fetch_add(1, Ordering::Relaxed);
+                let Some(request) = make(n) else { break };
+                let sent = match &pace {
+                    None => Instant::now(),
+                    Some(pace) => started + pace.interval.mul_f64(n as f64),
+                };
                 stream.write_all(&request).await?;
                 let status = read_response(&mut stream, &mut buffer).await?;
                 if status == expected_status {
@@ -88,29 +154,36 @@ pub async fn run(
 /// Reads one whole response, and answers its status.
 async fn read_response(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> std::io::Result<u16> {
     buffer.clear();
-    let mut whole = None;
+    let mut head = None;
     loop {
         if stream.read_buf(buffer).await? == 0 {
             return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the service closed the connection"));
         }
-        if whole.is_none()
-            && let Some(end) = find(buffer, b"\r\n\r\n")
-        {
-            whole = Some(end + 4 + content_length(&buffer[..end]));
+        if head.is_none() {
+            head = read_head(buffer)?;
         }
-        if whole.is_some_and(|whole| buffer.len() >= whole) {
-            let status = buffer.get(9..12).and_then(|code| std::str::from_utf8(code).ok());
-            return Ok(status.and_then(|code| code.parse().ok()).unwrap_or(0));
+        if let Some(Head { status, whole }) = head
+            && buffer.len() >= whole
+        {
+            return Ok(status);
         }
     }
 }
 
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
+/// What a response begins with.
+#[derive(Clone, Copy)]
+struct Head {
+    status: u16,
+    /// Bytes of head and body.
+    whole: usize,
 }
 
-fn content_length(head: &[u8]) -> usize {
-    let head = String::from_utf8_lossy(head).to_ascii_lowercase();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
-    length.and_then(|length| length.trim().parse().ok()).unwrap_or(0)
+fn read_head(buffer: &[u8]) -> std::io::Result<Option<Head>> {
+    let mut headers = [httparse::EMPTY_HEADER; 16];
+    let mut response = httparse::Response::new(&mut headers);
+    let parsed = response.parse(buffer).map_err(std::io::Error::other)?;
+    let httparse::Status::Complete(head_bytes) = parsed else { return Ok(None) };
+    let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
+    let length = length.and_then(|header| std::str::from_utf8(header.value).ok()?.parse::<usize>().ok());
+    Ok(Some(Head { status: response.code.unwrap_or(0), whole: head_bytes + length.unwrap_or(0) }))
 }

@@ -1,6 +1,7 @@
 //! `subledger bench`: subjects and yardsticks in one run, alternating, medians, settings printed.
 
 mod checks;
+mod growth;
 mod hot;
 mod load;
 mod report;
@@ -11,25 +12,22 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
-use futures_util::TryStreamExt;
-use subledger::app::rebuild;
 use subledger::app::service::{Lanes, Service};
 use subledger::embedded_postgres::{Durability, EmbeddedPostgres};
 use subledger::startup::StartError;
 use subledger::store::connect::Database;
 use subledger::store::migrate;
 
+use growth::MILLION;
 use report::{Report, median};
 use subject::Keys;
 use yardstick::Pgbench;
 
 /// Requests in flight, for the subjects that name a number.
 const IN_FLIGHT: usize = 256;
-/// No limit on time: the number of debits is what ends it.
-const HOUR: Duration = Duration::from_secs(3_600);
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -48,7 +46,7 @@ pub struct Arguments {
     /// Partitions of the ledger
     #[arg(long, default_value_t = subledger::config::DEFAULT_PARTITIONS)]
     partitions: i16,
-    /// Only these parts: lanes, http, hot, checks, growth, rebuild
+    /// Only these parts: lanes, http, hot, checks, growth, rebuild; and growth-10m, which runs only when it is named
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Where to write the report; absent: only print it
@@ -144,8 +142,11 @@ async fn measure(arguments: &Arguments) -> Result<Report, BenchError> {
         bench.checks().await?;
     }
     if wants("growth") {
-        bench.growth(Keys::Timed).await?;
-        bench.growth(Keys::Random).await?;
+        bench.growth(MILLION, Keys::Timed).await?;
+        bench.growth(MILLION, Keys::Random).await?;
+    }
+    if arguments.only.iter().any(|only| only == "growth-10m") {
+        bench.growth(10 * MILLION, Keys::Timed).await?;
     }
     if wants("rebuild") {
         bench.rebuild().await?;
@@ -203,6 +204,7 @@ impl Bench<'_> {
             let (service, lanes) = subject::start_lanes(database, partitions, 2).await?;
             subject::open_accounts(&service, self.arguments.accounts).await?;
             stop(service, lanes).await;
+            settle(database).await?;
         }
         let mut yard = Vec::new();
         let mut rates: Vec<Vec<f64>> = vec![Vec::new(); LANES.len()];
@@ -235,6 +237,7 @@ impl Bench<'_> {
         let (service, lanes) = subject::start_lanes(&database, partitions, 2).await?;
         subject::open_accounts(&service, self.arguments.accounts).await?;
         stop(service, lanes).await;
+        settle(&database).await?;
         let catalog = Path::new("deploy/catalog.toml");
         let server = subject::Server::start(&url, catalog, self.arguments.lanes).await?;
         let bare = subject::Server::start_bare().await?;
@@ -276,111 +279,6 @@ impl Bench<'_> {
         self.fold(&database).await
     }
 
-    /// A service that has just written so many events, debits but for the accounts' first two, into an empty ledger.
-    async fn write_events(
-        &self,
-        database: &Database,
-        accounts: u64,
-        keys: Keys,
-        events: u64,
-    ) -> Result<(Arc<Service>, Lanes), BenchError> {
-        let Arguments { partitions, lanes, .. } = *self.arguments;
-        let (service, lanes) = subject::start_lanes(database, partitions, lanes).await?;
-        subject::open_accounts(&service, accounts).await?;
-        subject::debits_in_process(&service, accounts, keys, IN_FLIGHT, HOUR, events - 2 * accounts).await?;
-        Ok((service, lanes))
-    }
-
-    /// A fresh ledger with so many events, at rest.
-    async fn written_ledger(&self, name: &str, accounts: u64, keys: Keys, events: u64) -> Result<Database, BenchError> {
-        let (_, database, _) = self.fresh(name, self.arguments.partitions).await?;
-        let (service, lanes) = self.write_events(&database, accounts, keys, events).await?;
-        stop(service, lanes).await;
-        // What that left behind is done now, not while something is measured.
-        let client = database.connect_as_owner().await?;
-        client.batch_execute("vacuum analyze").await?;
-        client.batch_execute("checkpoint").await?;
-        Ok(database)
-    }
-
-    /// Whether the rate holds as the log grows.
-    async fn growth(&mut self, keys: Keys) -> Result<(), BenchError> {
-        const SMALL: u64 = 10_000;
-        const LARGE: u64 = 1_000_000;
-        // Few enough that the small ledger stays small. So each measurement is short, and it takes many to tell.
-        const MEASURED: u64 = 10_000;
-        const ROUNDS: usize = 61;
-        let rounds = self.arguments.rounds.max(ROUNDS);
-        let Arguments { partitions, lanes, .. } = *self.arguments;
-        let accounts = SMALL / 4;
-        // All small ones first: dropping a database, and before PostgreSQL 15 making one, means a checkpoint, after which
-        // every page that is touched is logged whole, and the large ledger would pay for that in every round.
-        let mut small = Vec::with_capacity(rounds);
-        for round in 0..rounds {
-            let (_, database, _) = self.fresh(&format!("growth_small_{round}"), partitions).await?;
-            small.push(database);
-        }
-        // What the rounds add is half of it before, half of it after the number it is called by.
-        let before = LARGE - (SMALL + MEASURED) * rounds as u64 / 2;
-        let large = self.written_ledger("growth_large", accounts, keys, before).await?;
-        let (mut rates_small, mut rates_large) = (vec![], vec![]);
-        for (round, small) in small.iter().enumerate() {
-            // Each is measured by a service that has just written ten thousand events: the first ones of a new ledger, or
-            // the latest of the large one.
-            for is_small in [round % 2 == 0, round % 2 == 1] {
-                let (rates, (service, lanes)) = if is_small {
-                    (&mut rates_small, self.write_events(small, accounts, keys, SMALL).await?)
-                } else {
-                    let (service, lanes) = subject::start_lanes(&large, partitions, lanes).await?;
-                    // Like the other, it has met every account.
-                    subject::debit_each(&service, accounts, keys).await?;
-                    subject::debits_in_process(&service, accounts, keys, IN_FLIGHT, HOUR, SMALL - accounts).await?;
-                    (&mut rates_large, (service, lanes))
-                };
-                rates.push(subject::debits_in_process(&service, accounts, keys, IN_FLIGHT, HOUR, MEASURED).await?);
-                stop(service, lanes).await;
-            }
-            eprintln!("  round {round}: small {:.0}/s, large {:.0}/s", rates_small[round], rates_large[round]);
-        }
-        let (subject, yardstick) = (median(&rates_large), median(&rates_small));
-        if keys == Keys::Timed {
-            self.report.note(format!("Growth: {rounds} rounds of {MEASURED} debits on either ledger."));
-        }
-        let name = match keys {
-            Keys::Timed => "debits with 1 M events in the log",
-            Keys::Random => "the same, with keys that do not begin with the time",
-        };
-        self.report.row(name, subject, "with 10 k", yardstick, Some(0.95));
-        self.fold(&large).await
-    }
-
-    /// Rebuilding every read model, beside reading the same events and nothing else.
-    async fn rebuild(&mut self) -> Result<(), BenchError> {
-        const EVENTS: u64 = 1_000_000;
-        let accounts = 10_000.min(self.arguments.accounts);
-        let database = self.written_ledger("rebuild", accounts, Keys::Timed, EVENTS).await?;
-        let client = database.connect_as_owner().await?;
-        let (mut copied, mut rebuilt) = (vec![], vec![]);
-        for round in 0..self.arguments.rounds {
-            let started = Instant::now();
-            let stream = client.copy_out("copy events to stdout (format binary)").await?;
-            let bytes: usize = stream.try_fold(0, |sum, chunk| async move { Ok(sum + chunk.len()) }).await?;
-            copied.push(EVENTS as f64 / started.elapsed().as_secs_f64());
-            let outcome = rebuild::rebuild(&database, Arc::new(|_, _| {})).await?;
-            rebuilt.push(outcome.events as f64 / outcome.seconds);
-            eprintln!("  round {round}: copy {:.0}/s ({bytes} bytes), rebuild {:.0}/s", copied[round], rebuilt[round]);
-        }
-        let (subject, yardstick) = (median(&rebuilt), median(&copied));
-        self.report.row(
-            "rebuild of all read models",
-            subject,
-            "`COPY events TO STDOUT (FORMAT binary)`",
-            yardstick,
-            Some(0.5),
-        );
-        self.fold(&database).await
-    }
-
     /// The log, folded, must give the balances.
     async fn fold(&mut self, database: &Database) -> Result<(), BenchError> {
         let client = database.connect_as_owner().await?;
@@ -409,4 +307,12 @@ impl Bench<'_> {
 async fn stop(service: Arc<Service>, lanes: Lanes) {
     service.stop();
     lanes.finish().await;
+}
+
+/// Has what filling a ledger left behind done now, not while something is measured.
+async fn settle(database: &Database) -> Result<(), BenchError> {
+    let client = database.connect_as_owner().await?;
+    client.batch_execute("vacuum analyze").await?;
+    client.batch_execute("checkpoint").await?;
+    Ok(())
 }

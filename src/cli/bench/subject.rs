@@ -250,12 +250,25 @@ pub async fn debits_over_http(
     in_flight: usize,
     time: Duration,
 ) -> Result<Outcome, BenchError> {
+    checked(load::run(address, in_flight, time, 201, make_debits(accounts)).await?)
+}
+
+/// The same at a steady rate, whether or not those before were answered.
+pub async fn debits_at_rate(
+    address: SocketAddr,
+    accounts: u64,
+    rate: f64,
+    time: Duration,
+) -> Result<Outcome, BenchError> {
+    checked(load::run_at_rate(address, rate, time, 201, make_debits(accounts)).await?)
+}
+
+fn make_debits(accounts: u64) -> MakeRequest {
     let run: u64 = rand::random();
-    let make: MakeRequest = Arc::new(move |n| {
+    Arc::new(move |n| {
         let path = format!("/v1/accounts/{}/credits/debits", account_name(scramble(n ^ run, accounts)));
         Some(load::request("POST", &path, &format!("Idempotency-Key: {}\r\n", Keys::Timed.make()), br#"{"amount":1}"#))
-    });
-    checked(load::run(address, in_flight, time, 201, make).await?)
+    })
 }
 
 /// Requests to the bare handler.

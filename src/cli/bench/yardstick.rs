@@ -39,6 +39,30 @@ impl Pgbench {
         self.rate(&["-S"], clients, time).await
     }
 
+    /// The 99th percentile of simple updates at a steady rate, whether or not those before were answered (`-R`), in
+    /// milliseconds from when each was to begin.
+    pub async fn p99_at_rate(&self, clients: usize, rate: f64, time: Duration) -> Result<f64, BenchError> {
+        let folder = std::env::temp_dir().join(format!("subledger-pgbench-{}", std::process::id()));
+        std::fs::create_dir_all(&folder)?;
+        let prefix = folder.join("log").display().to_string();
+        let (clients, seconds) = (clients.to_string(), time.as_secs().max(1).to_string());
+        let rate = format!("{rate:.0}");
+        let arguments = ["-N", "-n", "-M", "prepared", "-c", &clients, "-j", "2", "-T", &seconds, "-R", &rate, "-l"];
+        let called = self.call(&[&arguments[..], &["--log-prefix", &prefix]].concat()).await;
+        let mut latencies_us: Vec<u64> = Vec::new();
+        for file in std::fs::read_dir(&folder)? {
+            // client, transaction, time, …
+            let text = std::fs::read_to_string(file?.path())?;
+            latencies_us.extend(text.lines().filter_map(|line| line.split(' ').nth(2)?.parse::<u64>().ok()));
+        }
+        std::fs::remove_dir_all(&folder)?;
+        called?;
+        latencies_us.sort_unstable();
+        let at = latencies_us.len() * 99 / 100;
+        let p99 = latencies_us.get(at).ok_or_else(|| BenchError::Yardstick("pgbench logged nothing".to_owned()))?;
+        Ok(*p99 as f64 / 1e3)
+    }
+
     async fn rate(&self, script: &[&str], clients: usize, time: Duration) -> Result<f64, BenchError> {
         let (clients, seconds) = (clients.to_string(), time.as_secs().max(1).to_string());
         let common = ["-n", "-M", "prepared", "-c", &clients, "-j", "2", "-T", &seconds];
