@@ -18,8 +18,8 @@ run: build postgres ## build, provide a Postgres, and show the service at work o
 test: toolchain postgres ## run all tests
 	cargo test --all-targets
 
-test-long: toolchain postgres ## run all tests, those marked as long (#[ignore]) too, optimised
-	cargo test --release --all-targets -- --include-ignored
+test-long: toolchain postgres ## run all tests, those marked as long (#[ignore]) too
+	cargo test --all-targets -- --include-ignored
 
 mutants: toolchain postgres ## break the rules one by one (tests/mutants), and see that the tests notice
 	scripts/mutants.sh

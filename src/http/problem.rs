@@ -244,18 +244,20 @@ impl ApiError {
     /// The answer, with the receipt of a refusal that is on record.
     pub fn response(&self, receipt: Option<String>) -> HttpResponse {
         let problem = Problem { receipt, ..self.problem() };
-        if self.status_code().is_server_error() {
-            tracing::error!(error = ?self, code = problem.code, request_id = problem.request_id, "a request failed");
-        }
-        let mut response = HttpResponse::build(self.status_code());
-        if self.status_code() == StatusCode::SERVICE_UNAVAILABLE {
+        let status = self.status_code();
+        let mut response = HttpResponse::build(status);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            // It passes, and metrics count it; an error in the log is a defect.
+            tracing::warn!(error = ?self, code = problem.code, request_id = problem.request_id, "cannot answer now");
             response.insert_header((RETRY_AFTER, "1"));
+        } else if status.is_server_error() {
+            tracing::error!(error = ?self, code = problem.code, request_id = problem.request_id, "a request failed");
         }
         if let Self::App(AppError::Rejected(Rejection::LimitExceeded { resets_at, .. })) = self {
             // As a date, so that a replay of the refusal says the same.
             response.insert_header((RETRY_AFTER, resets_at.format("%a, %d %b %Y %H:%M:%S GMT").to_string()));
         }
-        if self.status_code() == StatusCode::UNAUTHORIZED {
+        if status == StatusCode::UNAUTHORIZED {
             response.insert_header((WWW_AUTHENTICATE, "Bearer"));
         }
         let body = serde_json::to_vec(&problem).unwrap_or_default();
