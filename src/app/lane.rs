@@ -43,8 +43,9 @@ const MAX_BATCH: usize = 256;
 const MAX_TRIES: u32 = 12;
 /// Batches for which others are kept out, once they were met, and met no more.
 const SHARING: u32 = 32;
-/// Events of others in a partition that are caught up with; past so many, its accounts are read anew.
-const MAX_MISSED: i64 = 1_000;
+/// Events of others that are caught up with; past so many, the accounts of their partitions are read anew. They are read
+/// while all others wait.
+const MAX_MISSED: usize = 2_000;
 /// Keys whose outcome is kept in memory, for retries that come soon.
 const RECENT_KEYS: NonZeroUsize = NonZeroUsize::new(50_000).expect("not zero");
 /// Links kept in memory.
@@ -115,7 +116,7 @@ impl Lane {
                 return;
             }
             self.taken(&batch);
-            if AssertUnwindSafe(self.work_off(batch)).catch_unwind().await.is_err() {
+            if AssertUnwindSafe(self.work_off(batch, true)).catch_unwind().await.is_err() {
                 // A defect. Whose command was in hand is told that its outcome is unknown; all others go on, and what
                 // is in memory may be half done.
                 tracing::error!(lane = self.settings.name, "a lane panicked; it goes on from what is stored");
@@ -133,8 +134,8 @@ impl Lane {
         }
     }
 
-    /// Tries until every command of the batch is answered.
-    async fn work_off(&mut self, mut batch: Vec<Work>) {
+    /// Tries until every command of the batch is answered. It may take more on the way, if it `may_grow`.
+    async fn work_off(&mut self, mut batch: Vec<Work>, may_grow: bool) {
         for attempt in 0..MAX_TRIES {
             batch = self.answer_recent(batch);
             // Nobody waits for these any more, and nothing was done for them yet.
@@ -145,7 +146,7 @@ impl Lane {
             if attempt > 2 {
                 tokio::time::sleep(Duration::from_millis(5 << attempt.min(6))).await;
             }
-            let attempted = self.attempt(&mut batch).await;
+            let attempted = self.attempt(&mut batch, may_grow && attempt == 0).await;
             self.writer.release().await;
             match attempted {
                 Ok(refused) if refused.values().any(|refusal| *refusal == Refusal::Stale) => self.sharing = SHARING,
@@ -170,7 +171,8 @@ impl Lane {
         give_back(batch, || AppError::Overloaded);
     }
 
-    /// One poison command must not fail its neighbours: halves are tried apart until it stands alone.
+    /// One poison command must not fail its neighbours: halves are tried apart, and none comes to them, until it stands
+    /// alone.
     async fn bisect(&mut self, mut batch: Vec<Work>, error: StoreError) {
         self.memory.forget(&batch);
         if batch.len() == 1 {
@@ -179,19 +181,27 @@ impl Lane {
             return give_back(batch, || AppError::Poisoned(text.clone()));
         }
         let second = batch.split_off(batch.len() / 2);
-        Box::pin(self.work_off(batch)).await;
-        Box::pin(self.work_off(second)).await;
+        Box::pin(self.work_off(batch, false)).await;
+        Box::pin(self.work_off(second, false)).await;
     }
 
     /// Loads, decides, appends, answers. What was refused stays in `batch`; so does everything on an error.
-    async fn attempt(&mut self, batch: &mut Vec<Work>) -> Result<HashMap<i16, Refusal>, StoreError> {
+    async fn attempt(&mut self, batch: &mut Vec<Work>, may_grow: bool) -> Result<HashMap<i16, Refusal>, StoreError> {
         self.writer.connect().await?;
+        if self.writer.is_new() {
+            // It may lead to a server that took over, and knows less than the one before.
+            self.memory.clear();
+            self.recent.clear();
+            self.linked.clear();
+        }
         if self.sharing > 0 {
             self.sharing -= 1;
             self.keep_others_out().await?;
-            // This may have taken a while.
-            let more = self.take_more(batch.len());
-            batch.extend(self.answer_recent(more));
+            if may_grow {
+                // This may have taken a while.
+                let more = self.take_more(batch.len());
+                batch.extend(self.answer_recent(more));
+            }
         }
         self.settings.metrics.append_batch_size.observe(batch.len() as f64);
         self.memory.load(self.writer.client()?, batch).await?;
@@ -384,6 +394,7 @@ impl Lane {
         let mut round = Round { plan: Plan::new(), decided, changed: BTreeMap::new() };
         let mut touched: BTreeMap<AccountId, (i16, i64, Changes)> = BTreeMap::new();
         let mut claimed: HashSet<Digest> = HashSet::new();
+        let mut undecided: Vec<AccountId> = Vec::new();
         let mut failure = None;
         for work in works {
             let partition_id = self.memory.partition(&work.account);
@@ -392,6 +403,7 @@ impl Lane {
                 continue;
             }
             if work.links.iter().any(|link| round.plan.batch.links_elsewhere(link, work.account.as_str())) {
+                undecided.push(work.account);
                 let _ = work.reply.send(Err(AppError::LinkedElsewhere));
                 continue;
             }
@@ -399,17 +411,20 @@ impl Lane {
                 self.memory.accounts.peek(&work.account).and_then(|account| account.credits.merged_into.clone())
                 && work.command.is_some()
             {
+                undecided.push(work.account);
                 let _ = work.reply.send(Err(AppError::Moved(into)));
                 continue;
             }
             if let Some(Command::OfHold(OfHold { hold, ended: None, .. })) = &work.command
                 && self.memory.accounts.peek(&work.account).is_none_or(|account| account.credits.hold(*hold).is_none())
             {
+                undecided.push(work.account);
                 let _ = work.reply.send(Err(AppError::HoldEnded));
                 continue;
             }
             // After the ways out above: a repeat waits for the answer of the first.
             if work.key.is_some_and(|key| !claimed.insert(key.key)) {
+                undecided.push(work.account.clone());
                 round.decided.push(Decided { work, partition_id, answer: None });
                 continue;
             }
@@ -422,6 +437,13 @@ impl Lane {
                 }
             };
             round.decided.push(Decided { work, partition_id, answer });
+        }
+        // The append checks the partitions that it enters. What is in memory of the others may be old, or newer in a part
+        // that was just read: whoever comes next must not rest on it.
+        for id in undecided {
+            if !round.plan.has_entered(self.memory.partition(&id)) {
+                self.memory.accounts.forget(&id);
+            }
         }
         for (id, (partition_id, version, changes)) in touched {
             // Rows follow from events. Without any, they stay as they are: a refusal writes nothing.

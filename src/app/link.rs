@@ -34,6 +34,7 @@ pub async fn move_stream(
     let mut client = pool.get().await.map_err(StoreError::from)?;
     let statement = append::prepare(&client).await?;
     let tx = client.transaction().await.map_err(StoreError::from)?;
+    tx.batch_execute(append::CUT_OFF).await.map_err(StoreError::from)?;
     let (from_partition, into_partition) =
         (partition_of(from.as_str(), partitions), partition_of(into.as_str(), partitions));
     let mut both = vec![from_partition, into_partition];

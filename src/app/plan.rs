@@ -40,6 +40,11 @@ impl Plan {
         Ok(head)
     }
 
+    /// Whether the append will check a partition's head.
+    pub fn has_entered(&self, partition_id: i16) -> bool {
+        self.heads.contains_key(&partition_id)
+    }
+
     /// Puts the events that an account has just gone through at the end of its partition, which was entered. Stripe ids
     /// that are linked to the account already need no link. Answers the last position.
     pub fn add_events(

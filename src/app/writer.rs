@@ -19,6 +19,7 @@ const FIND_OUT_MS: [u64; 6] = [0, 50, 200, 500, 1_000, 2_000];
 pub struct Writer {
     database: Database,
     connection: Option<Connection>,
+    is_new: bool,
     holds_locks: bool,
 }
 
@@ -32,6 +33,7 @@ struct Connection {
 
 impl Connection {
     async fn new(client: Client) -> Result<Self, StoreError> {
+        append::limit_stall(&client).await?;
         let append = append::prepare(&client).await?;
         let lock_heads = client.prepare(load::LOCK_HEADS).await?;
         let after = log::prepare_after(&client).await?;
@@ -41,7 +43,7 @@ impl Connection {
 
 impl Writer {
     pub fn new(database: Database) -> Self {
-        Self { database, connection: None, holds_locks: false }
+        Self { database, connection: None, is_new: false, holds_locks: false }
     }
 
     /// Sees to it that there is a connection.
@@ -51,7 +53,13 @@ impl Writer {
         }
         self.disconnect();
         self.connection = Some(Connection::new(self.database.connect().await?).await?);
+        self.is_new = true;
         Ok(())
+    }
+
+    /// Whether the connection was made since this was asked last.
+    pub fn is_new(&mut self) -> bool {
+        std::mem::take(&mut self.is_new)
     }
 
     pub fn disconnect(&mut self) {
@@ -69,12 +77,13 @@ impl Writer {
     }
 
     /// Keeps all others from writing to these partitions until the next append, or [`release`](Self::release). Answers
-    /// their heads and, of those whose position is known, the events after it, at most `limit` each. One round trip.
+    /// their heads and, of those whose position is `known`, the events after it; of partitions with too many, for `limit` in
+    /// all, none. One round trip.
     pub async fn lock(
         &mut self,
         partitions: &[i16],
         known: &[(i16, i64)],
-        limit: i64,
+        limit: usize,
     ) -> Result<(HashMap<i16, Head>, Vec<StoredEvent>), StoreError> {
         self.holds_locks = true;
         let Connection { client, lock_heads, after, .. } = self.connection()?;

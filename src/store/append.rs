@@ -324,10 +324,19 @@ pub async fn prepare(client: &Client) -> Result<Statement, StoreError> {
     Ok(client.prepare(&text).await?)
 }
 
-/// Begins a transaction in which heads can be locked before the append. Whoever stalls while it holds them is cut off:
-/// everybody else waits for it.
+/// Sees to it that a writer who has gone, with heads locked and an answer under way, is given up soon: everybody else
+/// waits for it.
+pub async fn limit_stall(client: &Client) -> Result<(), StoreError> {
+    Ok(client.batch_execute("/* limit_stall */ set tcp_user_timeout = '10s'").await?)
+}
+
+/// Cuts the transaction off if it does nothing for a while: everybody else waits for the heads it locks.
+pub const CUT_OFF: &str = "set local idle_in_transaction_session_timeout = '5s'";
+
+/// Begins a transaction in which heads can be locked before the append. What it reads after it got a lock is as the others
+/// left it.
 pub async fn begin(client: &Client) -> Result<(), StoreError> {
-    Ok(client.batch_execute("/* begin */ begin; set local idle_in_transaction_session_timeout = '5s'").await?)
+    Ok(client.batch_execute(&format!("/* begin */ begin isolation level read committed; {CUT_OFF}")).await?)
 }
 
 pub async fn commit(client: &Client) -> Result<(), StoreError> {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row, ToStatement};
 
-use super::append::{Batch, Digest};
+use super::append::{Batch, CUT_OFF, Digest};
 use super::chain::Hash;
 use super::error::StoreError;
 use crate::domain::account::Account;
@@ -204,7 +204,7 @@ pub async fn not_committed(client: &impl GenericClient, batch: &Batch) -> Result
     let ends = batch.ends();
     let partitions: Vec<i16> = ends.iter().map(|end| end.partition_id).collect();
     // The session that broke may hold the locks still; whoever asks tries again.
-    client.batch_execute("/* not_committed */ set local lock_timeout = '2s'").await?;
+    client.batch_execute(&format!("/* not_committed */ set local lock_timeout = '2s'; {CUT_OFF}")).await?;
     lock_heads(client, LOCK_HEADS, &partitions).await?;
     let mut missing = Vec::new();
     for end in ends {

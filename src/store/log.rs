@@ -128,23 +128,26 @@ pub async fn of_partition(
 pub async fn prepare_after(client: &Client) -> Result<Statement, StoreError> {
     let text = format!(
         "/* after */ select e.* from unnest($1::smallint[], $2::bigint[]) as k (partition_id, after)
+         join heads on heads.partition_id = k.partition_id and heads.position between k.after + 1 and k.after + $3
          cross join lateral (
              select {COLUMNS}, payload::text from events
              where events.partition_id = k.partition_id and events.position > k.after
-             order by events.position limit $3) e"
+             order by events.position) e"
     );
     Ok(client.prepare(&text).await?)
 }
 
-/// The events of some partitions after a position each, at most `limit` each, in order.
+/// The events of some partitions after a position each, in order; of those where there are too many, for `limit` in all,
+/// none.
 pub async fn after(
     client: &Client,
     statement: &Statement,
     positions: &[(i16, i64)],
-    limit: i64,
+    limit: usize,
 ) -> Result<Vec<StoredEvent>, StoreError> {
     let (partitions, after): (Vec<i16>, Vec<i64>) = positions.iter().copied().unzip();
-    let rows = client.query(statement, &[&partitions, &after, &limit]).await?;
+    let limit_each = i64::try_from(limit / positions.len().max(1)).unwrap_or(i64::MAX);
+    let rows = client.query(statement, &[&partitions, &after, &limit_each]).await?;
     Ok(rows.iter().map(stored).collect())
 }
 

@@ -15,5 +15,6 @@ mod orders;
 mod program;
 mod proxy;
 mod replicas;
+mod sharing;
 mod story;
 mod twins;

@@ -109,9 +109,10 @@ impl LaneMemory {
     fn take(&mut self, id: &AccountId, event: &StoredEvent) {
         let Some(account) = self.accounts.get_mut(id) else { return };
         let follows = account.version + 1 == event.version;
-        let read = event.event().ok().filter(|read| follows && (account.billing.is_some() || is_hot(read)));
-        match read {
+        match event.event().ok().filter(|read| follows && is_hot(read)) {
             Some(read) => {
+                // Read when it was needed, it may show the event already. It is read again when it is needed.
+                account.billing = None;
                 account.evolve(&read, &mut Changes::default());
                 account.position = event.position;
             }

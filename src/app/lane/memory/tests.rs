@@ -76,10 +76,14 @@ fn an_account_whose_event_cannot_be_taken_in_is_dropped_alone() {
     assert_eq!(seen(&needs_more, "a"), None, "without its billing, the hot part may not be all that changes");
     assert_eq!(seen(&needs_more, "b"), Some((2, 4, 0)));
 
-    let mut has_all = memory();
-    has_all.accounts.get_mut(&id("a")).expect("in memory").billing = Some(Box::default());
-    catch_up(&mut has_all, 5, &[event("a", 5, 3, SUSPENDED)]);
-    assert!(has_all.accounts.peek(&id("a")).is_some_and(|account| account.credits.suspension.is_some()));
+    let mut has_billing = memory();
+    has_billing.accounts.get_mut(&id("a")).expect("in memory").billing = Some(Box::default());
+    catch_up(&mut has_billing, 5, &[event("a", 5, 3, DEBITED)]);
+    assert_eq!(seen(&has_billing, "a"), Some((3, 5, 3)));
+    let billing = has_billing.accounts.peek(&id("a")).map(|account| account.billing.is_some());
+    assert_eq!(billing, Some(false), "it may have been read after the event");
+    catch_up(&mut has_billing, 6, &[event("a", 6, 4, SUSPENDED)]);
+    assert_eq!(seen(&has_billing, "a"), None);
 
     let mut gap = memory();
     catch_up(&mut gap, 5, &[event("a", 5, 4, DEBITED)]);
