@@ -272,9 +272,11 @@ fn decide_grant(draft: &mut Draft<'_>, grant: &Grant, context: Context<'_>) -> R
     };
     settle_clock(draft, context);
     let catalog = context.catalog_digest.to_owned();
-    let granted = CreditsGranted { lot: lot.clone(), catalog, allowance: None, reason: grant.reason.clone() };
+    let granted = CreditsGranted { lot, catalog, allowance: None, reason: grant.reason.clone() };
     draft.emit(Event::CreditsGranted(granted));
-    Ok(Outcome::Granted(lot))
+    // With what has gone to a debt.
+    let left = draft.account.credits.lot(grant.grant).or_else(|| draft.changes.closed_lots.get(&grant.grant));
+    left.cloned().map(Outcome::Granted).ok_or(Rejection::AlreadyExpired)
 }
 
 fn decide_debit(

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::billing::{Billing, Observation};
 use super::charge::{Charge, Cover};
 use super::credit::{Allowance, Credits, Draw, Lot, is_zero};
-use super::hold::Hold;
+use super::hold::{Hold, Used};
 use super::ids::{AccountId, LotId};
 use super::overrides::{Override, Suspension};
 use super::rejection::Rejection;
@@ -176,6 +176,8 @@ pub struct HoldCaptured {
     pub released: i64,
     /// Catalog in force: the beginning of its digest.
     pub catalog: String,
+    /// What was asked for. `None` in events from before it was kept.
+    pub used: Option<Used>,
 }
 
 /// Credits that were set aside were given back.

@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 use uuid::Uuid;
 
-use super::charge::{Cover, Priced, require_amount};
+use super::charge::{Charge, Cover, Priced, require_amount};
 use super::command::Outcome;
 use super::credit::{Credits, Draw};
 use super::draft::{Context, Draft};
 use super::event::{CreditsClawedBack, Event, HoldCaptured, HoldExpired, HoldExtended, HoldPlaced, HoldReleased};
 use super::limits::{admit, counted_now};
+use super::overrides::refuse_suspended;
 use super::rejection::Rejection;
 use super::settle::{expire_lots, settle_clock};
 
@@ -58,7 +59,8 @@ pub struct HoldRecord {
 }
 
 /// How much of a hold was used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Used {
     All,
     /// Credits.
@@ -125,6 +127,9 @@ pub fn place(
 /// Spends what a hold has set aside: all of it, a part, or more where the feature lets a capture exceed its hold.
 pub fn capture(draft: &mut Draft<'_>, hold: Hold, used: Used, context: Context<'_>) -> Result<Outcome, Rejection> {
     let (amount, quantity) = used.price(&hold, context)?;
+    if amount > hold.amount {
+        admit_beyond(draft, &hold, quantity, context)?;
+    }
     let cover = capture_cover(draft, &hold, amount, context)?;
     let released = hold.cover.taken() - cover.taken();
     let feature = hold.feature.clone();
@@ -139,10 +144,22 @@ pub fn capture(draft: &mut Draft<'_>, hold: Hold, used: Used, context: Context<'
         counted,
         released,
         catalog,
+        used: Some(used),
     }));
     settle_returned(draft, &hold, context.now);
     let record = HoldRecord { status: HoldStatus::Captured, hold, captured: amount };
     Ok(Outcome::HoldEnded { record, available: draft.account.credits.available_at(context.now) })
+}
+
+/// What was not set aside is asked for like a debit: it must be allowed now, and within the feature's limits.
+fn admit_beyond(draft: &Draft<'_>, hold: &Hold, units: Option<i64>, context: Context<'_>) -> Result<(), Rejection> {
+    refuse_suspended(draft)?;
+    let more = units.unwrap_or(0) - hold.quantity.unwrap_or(0);
+    if let Some(feature) = hold.feature.as_ref().filter(|_| more > 0) {
+        Charge::Feature { feature: feature.clone(), quantity: more }.price(draft, context)?;
+        admit(&draft.account.credits, feature, more, context)?;
+    }
+    Ok(())
 }
 
 /// What pays for a capture: first what was set aside, then, as far as it goes beyond that, what would pay for a debit.

@@ -36,10 +36,10 @@ pub fn command_of(event: &Event, at: DateTime<Utc>) -> Option<Command> {
         }
         Event::ChargeRejected(rejected) => Some(Command::Debit { debit: rejected.id, charge: rejected.charge.clone() }),
         Event::HoldCaptured(captured) => {
-            let used = match (&captured.feature, captured.quantity) {
+            let used = captured.used.unwrap_or(match (&captured.feature, captured.quantity) {
                 (Some(_), Some(quantity)) => Used::Quantity(quantity),
                 _ => Used::Amount(captured.amount),
-            };
+            });
             Some(of_hold(captured.hold, HoldAct::Capture(used)))
         }
         Event::HoldReleased(released) => Some(of_hold(released.hold, HoldAct::Release)),

@@ -41,8 +41,8 @@ pub async fn get(
 #[serde(deny_unknown_fields)]
 struct PostGrant {
     amount: i64,
-    #[serde(default = "manual")]
-    source: LotSource,
+    #[serde(default)]
+    source: GrantSource,
     #[serde(default = "default_priority")]
     priority: i32,
     effective_at: Option<DateTime<Utc>>,
@@ -50,8 +50,13 @@ struct PostGrant {
     reason: Option<String>,
 }
 
-fn manual() -> LotSource {
-    LotSource::Manual
+/// Plans and packs grant by themselves.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum GrantSource {
+    #[default]
+    Manual,
+    Promotion,
 }
 
 fn default_priority() -> i32 {
@@ -67,14 +72,13 @@ pub async fn grant(
 ) -> Result<HttpResponse, ApiError> {
     let account = account_id(&path)?;
     let (key, body) = keyed_json::<PostGrant>(&request, payload).await?;
-    if !matches!(body.source, LotSource::Manual | LotSource::Promotion) {
-        let problem = "must be manual or promotion; plans and packs grant by themselves".to_owned();
-        return Err(ApiError::InvalidParameter { field: "source".to_owned(), problem });
-    }
     let grant = Grant {
         grant: state.service.new_id(),
         amount: body.amount,
-        source: body.source,
+        source: match body.source {
+            GrantSource::Manual => LotSource::Manual,
+            GrantSource::Promotion => LotSource::Promotion,
+        },
         priority: body.priority,
         effective_at: body.effective_at,
         expires_at: body.expires_at,

@@ -9,7 +9,7 @@ use serde_with::skip_serializing_none;
 
 use super::problem::{ApiError, Problem};
 use super::reading::Data;
-use super::request::{MAX_JSON_BYTES, account_id, key_of, keyed_json, parse_json, read_body};
+use super::request::{MAX_JSON_BYTES, account_id, key_of, keyed_json, parse_json, parse_row, read_body};
 use super::server::State;
 use super::views::DebitView;
 use crate::app::receipt::Receipt;
@@ -156,8 +156,8 @@ pub async fn batch(state: web::Data<State>, payload: web::Payload) -> Result<Htt
 
 async fn batch_row(state: &State, row: &Value) -> Result<Row, ApiError> {
     let text = row.to_string();
-    let debit = BatchDebit::deserialize(row).map_err(|error| ApiError::InvalidBody(error.to_string()))?;
-    let key = debit.idempotency_key.as_deref().ok_or(ApiError::IdempotencyKeyMissing)?;
+    let debit: BatchDebit = parse_row(row)?;
+    let key = debit.idempotency_key.as_deref().ok_or_else(key_missing)?;
     let key = key_of(key, &[b"batch", text.as_bytes()])?;
     let account = account_id(&debit.account)?;
     let charge = PostCharge { feature: debit.feature, quantity: debit.quantity, amount: debit.amount }.charge()?;
@@ -172,6 +172,11 @@ async fn batch_row(state: &State, row: &Value) -> Result<Row, ApiError> {
     };
     let debit = view(outcome, answer.receipt(), answer.position)?;
     Ok(Row::Made { status: StatusCode::CREATED.as_u16(), replayed: answer.replayed, debit })
+}
+
+fn key_missing() -> ApiError {
+    let problem = "must be given: a fresh UUID for each debit".to_owned();
+    ApiError::InvalidParameter { field: "idempotency_key".to_owned(), problem }
 }
 
 fn row_problem(error: ApiError) -> Row {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::problem::{ApiError, Problem};
 use super::reading::{AsOf, Data, as_of, consistency, min_position};
-use super::request::{MAX_JSON_BYTES, account_id, number, parse_json, read_body};
+use super::request::{MAX_JSON_BYTES, account_id, number, parse_json, parse_row, read_body};
 use super::server::State;
 use crate::app::reads::{AccountNow, Consistency, Read};
 use crate::app::receipt::{Check, Receipt};
@@ -147,7 +147,7 @@ fn refused(error: ApiError) -> Checked {
 }
 
 async fn one_check(state: &State, row: Value) -> Result<Checked, ApiError> {
-    let check: PostCheck = serde_json::from_value(row).map_err(|error| ApiError::InvalidBody(error.to_string()))?;
+    let check: PostCheck = parse_row(&row)?;
     if !(1..=MAX_AMOUNT).contains(&check.quantity) {
         let problem = format!("must be a whole number from 1 to {MAX_AMOUNT}");
         return Err(ApiError::InvalidParameter { field: "quantity".to_owned(), problem });

@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, web};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::problem::ApiError;
 use crate::app::work::Key;
@@ -45,8 +46,22 @@ pub async fn read_body(mut payload: web::Payload, max: usize) -> Result<Bytes, A
 
 /// Reads a JSON body.
 pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    // Else an array of the right length would do.
+    if body.trim_ascii_start().first().is_some_and(|first| *first == b'[') {
+        return Err(ApiError::InvalidBody(NO_OBJECT.to_owned()));
+    }
     serde_json::from_slice(body).map_err(|error| ApiError::InvalidBody(error.to_string()))
 }
+
+/// A row of a batch.
+pub fn parse_row<T: DeserializeOwned>(row: &Value) -> Result<T, ApiError> {
+    if !row.is_object() {
+        return Err(ApiError::InvalidBody(NO_OBJECT.to_owned()));
+    }
+    T::deserialize(row).map_err(|error| ApiError::InvalidBody(error.to_string()))
+}
+
+const NO_OBJECT: &str = "must be a JSON object, with its fields by name";
 
 /// The key of a request that must have one, and its JSON body.
 pub async fn keyed_json<T: DeserializeOwned>(
@@ -89,6 +104,10 @@ pub fn account_id(name: &str) -> Result<AccountId, ApiError> {
     let invalid = |problem: String| ApiError::InvalidParameter { field: "account".to_owned(), problem };
     if name == SYSTEM_ACCOUNT {
         return Err(invalid(format!("{SYSTEM_ACCOUNT} is the service's own")));
+    }
+    // What stands for bytes that were no text: different ones would all mean the same account.
+    if name.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(invalid("must be UTF-8".to_owned()));
     }
     AccountId::new(name).map_err(|error| invalid(error.to_string()))
 }
