@@ -127,10 +127,7 @@ pub fn place(
 /// Spends what a hold has set aside: all of it, a part, or more where the feature lets a capture exceed its hold.
 pub fn capture(draft: &mut Draft<'_>, hold: Hold, used: Used, context: Context<'_>) -> Result<Outcome, Rejection> {
     let (amount, quantity) = used.price(&hold, context)?;
-    if amount > hold.amount {
-        admit_beyond(draft, &hold, quantity, context)?;
-    }
-    let cover = capture_cover(draft, &hold, amount, context)?;
+    let cover = capture_cover(draft, &hold, amount, quantity, context)?;
     let released = hold.cover.taken() - cover.taken();
     let feature = hold.feature.clone();
     let counted = feature.as_ref().map(|_| counted_now(&draft.account.credits, context));
@@ -163,7 +160,13 @@ fn admit_beyond(draft: &Draft<'_>, hold: &Hold, units: Option<i64>, context: Con
 }
 
 /// What pays for a capture: first what was set aside, then, as far as it goes beyond that, what would pay for a debit.
-fn capture_cover(draft: &Draft<'_>, hold: &Hold, amount: i64, context: Context<'_>) -> Result<Cover, Rejection> {
+fn capture_cover(
+    draft: &Draft<'_>,
+    hold: &Hold,
+    amount: i64,
+    quantity: Option<i64>,
+    context: Context<'_>,
+) -> Result<Cover, Rejection> {
     let mut left = amount.min(hold.amount);
     let mut take = |most: i64| {
         let taken = left.min(most);
@@ -181,6 +184,7 @@ fn capture_cover(draft: &Draft<'_>, hold: &Hold, amount: i64, context: Context<'
         if !feature.is_some_and(|feature| feature.capture_beyond_hold) {
             return Err(Rejection::CaptureExceedsHold { held: hold.amount, required: amount });
         }
+        admit_beyond(draft, hold, quantity, context)?;
         let more = draft.account.credits.cover(beyond, hold.feature.as_deref(), context)?;
         for draw in more.lots {
             match cover.lots.iter_mut().find(|known| known.lot == draw.lot) {

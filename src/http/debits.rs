@@ -157,7 +157,7 @@ pub async fn batch(state: web::Data<State>, payload: web::Payload) -> Result<Htt
 async fn batch_row(state: &State, row: &Value) -> Result<Row, ApiError> {
     let text = row.to_string();
     let debit: BatchDebit = parse_row(row)?;
-    let key = debit.idempotency_key.as_deref().ok_or_else(key_missing)?;
+    let key = debit.idempotency_key.as_deref().ok_or(ApiError::IdempotencyKeyMissing)?;
     let key = key_of(key, &[b"batch", text.as_bytes()])?;
     let account = account_id(&debit.account)?;
     let charge = PostCharge { feature: debit.feature, quantity: debit.quantity, amount: debit.amount }.charge()?;
@@ -172,11 +172,6 @@ async fn batch_row(state: &State, row: &Value) -> Result<Row, ApiError> {
     };
     let debit = view(outcome, answer.receipt(), answer.position)?;
     Ok(Row::Made { status: StatusCode::CREATED.as_u16(), replayed: answer.replayed, debit })
-}
-
-fn key_missing() -> ApiError {
-    let problem = "must be given: a fresh UUID for each debit".to_owned();
-    ApiError::InvalidParameter { field: "idempotency_key".to_owned(), problem }
 }
 
 fn row_problem(error: ApiError) -> Row {

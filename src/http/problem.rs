@@ -30,7 +30,9 @@ pub enum ApiError {
     InvalidBody(String),
     #[error("{field}: {problem}")]
     InvalidParameter { field: String, problem: String },
-    #[error("this request needs an Idempotency-Key header: any string of your own, the same when you retry")]
+    #[error(
+        "this needs an idempotency key, as the Idempotency-Key header or the `idempotency_key` of a row: any string of your own, the same when you retry"
+    )]
     IdempotencyKeyMissing,
     #[error("an Idempotency-Key has 1 to 255 printable ASCII characters")]
     IdempotencyKeyInvalid,

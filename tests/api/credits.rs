@@ -90,12 +90,15 @@ async fn grants_that_make_no_sense_are_refused() {
     let backwards = json!({"amount": 1, "effective_at": rfc3339(day(2)), "expires_at": rfc3339(day(1))});
     grant(backwards).await.problem(400, "already_expired");
     for source in ["plan", "pack", "free_plan"] {
-        grant(json!({"amount": 1, "source": source})).await.problem(400, "invalid_parameter");
+        let problem = grant(json!({"amount": 1, "source": source})).await.problem(400, "invalid_body");
+        let detail = problem["detail"].as_str().expect("a detail");
+        assert!(detail.contains("`manual` or `promotion`"), "{detail}");
     }
     grant(json!({"amount": 1, "reason": "x".repeat(501)})).await.problem(400, "invalid_parameter");
     for body in [
         json!({"amount": 1, "source": "theft"}),
         json!({"amount": 1, "expires_at": "tomorrow"}),
+        json!([1, "manual", 50, null, null, null]),
         json!({"amount": 1, "priority": 3_000_000_000_i64}),
         json!({"credits": 1}),
     ] {

@@ -218,6 +218,31 @@ async fn a_capture_beyond_its_hold_needs_the_features_leave_and_the_credits() {
 }
 
 #[tokio::test]
+async fn a_capture_beyond_its_hold_is_asked_for_like_a_debit() {
+    let catalog = SELLER.replace("credit_cost = 1\n", "credit_cost = 1\ncapture_beyond_hold = true\n");
+    let app = TestApp::with(Setup { catalog, ..Setup::default() }).await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    let path = |what: &str| format!("/v1/accounts/user_1/{what}");
+    let place = async || hold(&app, json!({"feature": "generation", "quantity": 2})).await;
+    let (suspended, denied, limited) = (place().await, place().await, place().await);
+
+    app.call(Method::PUT, &path("suspension")).json(json!({"reason": "fraud"})).send().await.expect(200);
+    act(&app, &suspended, "capture", json!({"quantity": 3})).await.problem(403, "account_suspended");
+    act(&app, &suspended, "capture", json!({"quantity": 2})).await.expect(200);
+    app.call(Method::DELETE, &path("suspension")).send().await.expect(200);
+
+    let overrides = path("overrides/generation");
+    app.call(Method::PUT, &overrides).json(json!({"allowed": false})).send().await.expect(200);
+    act(&app, &denied, "capture", json!({"amount": 3})).await.problem(403, "override_denied");
+    act(&app, &denied, "capture", json!({})).await.expect(200);
+
+    app.call(Method::PUT, &overrides).json(json!({"limit": 6, "per": "day"})).send().await.expect(200);
+    act(&app, &limited, "capture", json!({"quantity": 7})).await.problem(403, "limit_exceeded");
+    act(&app, &limited, "capture", json!({"quantity": 4})).await.expect(200);
+    assert_eq!(credits(&app).await, (2, 0));
+}
+
+#[tokio::test]
 async fn requests_that_make_no_sense_are_refused() {
     let app = start().await;
     let path = "/v1/accounts/user_1/credits/holds";

@@ -75,6 +75,21 @@ async fn every_step_of_a_hold_is_explained() {
 }
 
 #[tokio::test]
+async fn a_capture_of_credits_that_are_no_whole_units_is_explained() {
+    let catalog = SELLER.replacen("credit_cost = 1\n", "credit_cost = 2\n", 1);
+    let app = TestApp::with(Setup { catalog, ..Setup::default() }).await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    for body in [json!({"amount": 1}), json!({"amount": 3}), json!({"quantity": 1}), json!({})] {
+        let placed = json!({"feature": "generation", "quantity": 2});
+        let held = app.post("/v1/accounts/user_1/credits/holds", placed).await.expect(201);
+        let path = format!("/v1/holds/{}/capture", held["id"].as_str().expect("an id"));
+        let captured = app.post(&path, body.clone()).await.expect(200);
+        let explained = explain(&app, &captured["receipt"]).await;
+        assert_eq!(explained["agrees"], true, "{body}: {explained}");
+    }
+}
+
+#[tokio::test]
 async fn a_record_that_the_rules_would_not_have_made_is_found_out() {
     let mut app = TestApp::start().await;
     app.skip_checks();
