@@ -105,7 +105,7 @@ impl Service {
                 let at_position = async |position| log::at_position(&**client, *partition_id, position).await;
                 let mut stored = at_position(*position).await?.ok_or_else(not_found)?;
                 // What came of the end of a hold, at once, is explained by that.
-                while matches!(stored.event_type.as_str(), "credits_clawed_back" | "credits_expired") {
+                while matches!(stored.event_type.as_str(), "credits_clawed_back" | "credits_expired" | "debt_repaid") {
                     let earlier = at_position(stored.previous_position).await?;
                     let is_same = |earlier: &StoredEvent| earlier.at == stored.at;
                     let Some(earlier) = earlier.filter(is_same) else { break };
@@ -255,6 +255,7 @@ fn draws_of(event: &Event) -> Vec<Draw> {
         Event::HoldPlaced(placed) => placed.hold.cover.lots.clone(),
         Event::HoldCaptured(captured) => captured.cover.lots.clone(),
         Event::CreditsExpired(expired) => expired.lots.clone(),
+        Event::DebtRepaid(repaid) => repaid.lots.clone(),
         _ => Vec::new(),
     }
 }

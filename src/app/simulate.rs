@@ -264,6 +264,7 @@ fn is_derived(event: &Event) -> bool {
         | Event::AllowanceAdvanced(_)
         | Event::SubscriptionCreditsEnded(_)
         | Event::CreditsExpired(_)
+        | Event::DebtRepaid(_)
         | Event::CreditsClawedBack(_)
         | Event::CreditsReinstated(_)
         | Event::HoldExpired(_) => true,

@@ -96,6 +96,16 @@ impl Account {
                 }
                 self.close_empty_lots(changes);
             }
+            Event::DebtRepaid(repaid) => {
+                for draw in &repaid.lots {
+                    if let Some(lot) = self.credits.lot_mut(draw.lot) {
+                        lot.remaining -= draw.amount;
+                        lot.repaid += draw.amount;
+                    }
+                    self.credits.debt -= draw.amount;
+                }
+                self.close_empty_lots(changes);
+            }
             Event::CreditsClawedBack(clawed_back) => self.claw_back(clawed_back, changes),
             Event::CreditsReinstated(reinstated) => self.reinstate(reinstated, changes),
             Event::CreditsDebited(debited) => {
@@ -313,12 +323,7 @@ impl Account {
     }
 
     fn grant(&mut self, granted: &CreditsGranted, changes: &mut Changes) {
-        let mut lot = granted.lot.clone();
-        // A new lot first makes good what is owed.
-        let repaid = self.credits.debt.min(lot.remaining);
-        self.credits.debt -= repaid;
-        lot.remaining -= repaid;
-        lot.repaid += repaid;
+        let lot = granted.lot.clone();
         match lot.source {
             LotSource::FreePlan => self.credits.free_until = self.credits.free_until.max(lot.expires_at),
             LotSource::Pack => {

@@ -20,7 +20,7 @@ use super::overrides::{
     Override, decide_override, decide_override_removal, decide_reinstatement, decide_suspension, refuse_suspended,
 };
 use super::rejection::Rejection;
-use super::settle::{settle_all, settle_clock, settle_idle};
+use super::settle::{repay_debt, settle_all, settle_clock, settle_idle};
 use super::stripe_object::StripeObject;
 use super::usage::{RecordUsage, decide_usage};
 
@@ -274,6 +274,7 @@ fn decide_grant(draft: &mut Draft<'_>, grant: &Grant, context: Context<'_>) -> R
     let catalog = context.catalog_digest.to_owned();
     let granted = CreditsGranted { lot, catalog, allowance: None, reason: grant.reason.clone() };
     draft.emit(Event::CreditsGranted(granted));
+    repay_debt(draft, context.now);
     // With what has gone to a debt.
     let left = draft.account.credits.lot(grant.grant).or_else(|| draft.changes.closed_lots.get(&grant.grant));
     left.cloned().map(Outcome::Granted).ok_or(Rejection::AlreadyExpired)

@@ -92,6 +92,12 @@ pub struct CreditsExpired {
     pub lots: Vec<Draw>,
 }
 
+/// Credits that came to be spendable made good what was owed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DebtRepaid {
+    pub lots: Vec<Draw>,
+}
+
 /// A refund or dispute took back what its payment had bought.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CreditsClawedBack {
@@ -274,6 +280,7 @@ pub enum Event {
     SubscriptionCreditsEnded(SubscriptionCreditsEnded),
     CreditsGranted(CreditsGranted),
     CreditsExpired(CreditsExpired),
+    DebtRepaid(DebtRepaid),
     CreditsClawedBack(CreditsClawedBack),
     CreditsReinstated(CreditsReinstated),
     CreditsDebited(CreditsDebited),
@@ -319,6 +326,7 @@ impl Event {
             Event::SubscriptionCreditsEnded(_) => "subscription_credits_ended",
             Event::CreditsGranted(_) => "credits_granted",
             Event::CreditsExpired(_) => "credits_expired",
+            Event::DebtRepaid(_) => "debt_repaid",
             Event::CreditsClawedBack(_) => "credits_clawed_back",
             Event::CreditsReinstated(_) => "credits_reinstated",
             Event::CreditsDebited(_) => "credits_debited",
@@ -350,6 +358,7 @@ impl Event {
             Event::SubscriptionCreditsEnded(payload) => serde_json::to_string(payload),
             Event::CreditsGranted(payload) => serde_json::to_string(payload),
             Event::CreditsExpired(payload) => serde_json::to_string(payload),
+            Event::DebtRepaid(payload) => serde_json::to_string(payload),
             Event::CreditsClawedBack(payload) => serde_json::to_string(payload),
             Event::CreditsReinstated(payload) => serde_json::to_string(payload),
             Event::CreditsDebited(payload) => serde_json::to_string(payload),
@@ -406,6 +415,7 @@ impl Event {
             "allowance_advanced" => read!(Event::AllowanceAdvanced),
             "subscription_credits_ended" => read!(Event::SubscriptionCreditsEnded),
             "credits_expired" => read!(Event::CreditsExpired),
+            "debt_repaid" => read!(Event::DebtRepaid),
             "credits_clawed_back" => read!(Event::CreditsClawedBack),
             "credits_reinstated" => read!(Event::CreditsReinstated),
             "override_set" => read!(Event::OverrideSet),

@@ -17,7 +17,7 @@ use super::event::{CreditsClawedBack, Event, HoldCaptured, HoldExpired, HoldExte
 use super::limits::{admit, counted_now};
 use super::overrides::refuse_suspended;
 use super::rejection::Rejection;
-use super::settle::{expire_lots, settle_clock};
+use super::settle::{expire_lots, repay_debt, settle_clock};
 
 /// How long a hold may last from the moment it is placed or extended.
 pub const MAX_HOLD: TimeDelta = TimeDelta::days(31);
@@ -230,7 +230,8 @@ pub fn expire_holds(draft: &mut Draft<'_>, now: DateTime<Utc>) {
 }
 
 /// What a hold gave back is in its lots again. A refund that was written off while they were held takes its share after
-/// all, else a hold would keep credits from a refund; and a lot that expired meanwhile expires with what it got.
+/// all, else a hold would keep credits from a refund; a lot that expired meanwhile expires with what it got; and what may
+/// be spent makes good what is owed.
 fn settle_returned(draft: &mut Draft<'_>, hold: &Hold, now: DateTime<Utc>) {
     for draw in &hold.cover.lots {
         let Some(lot) = draft.account.credits.lot(draw.lot) else { continue };
@@ -249,6 +250,7 @@ fn settle_returned(draft: &mut Draft<'_>, hold: &Hold, now: DateTime<Utc>) {
         }));
     }
     expire_lots(draft, now);
+    repay_debt(draft, now);
 }
 
 /// Finds an open hold for a command that names it, once the clock has been settled.

@@ -15,7 +15,7 @@ use super::claims::settle_claims;
 use super::credit::{Allowance, Credits, Draw, Lot, LotSource};
 use super::draft::{Context, Draft};
 use super::event::{
-    AllowanceArmed, AllowanceProgress, CreditsExpired, CreditsGranted, Event, SubscriptionCreditsEnded,
+    AllowanceArmed, AllowanceProgress, CreditsExpired, CreditsGranted, DebtRepaid, Event, SubscriptionCreditsEnded,
 };
 use super::hold::expire_holds;
 use super::ids::AccountId;
@@ -27,6 +27,7 @@ const LATEST_NEWS: TimeDelta = TimeDelta::days(30);
 
 /// Settles all that Stripe's facts and the clock make due. Needs the account's billing.
 pub fn settle_all(draft: &mut Draft<'_>, context: Context<'_>) {
+    repay_debt_until(draft, context.now);
     expire_holds(draft, context.now);
     let facts = arm_allowances(draft);
     let dues = Dues::of(facts.iter().map(|armed| &armed.allowance), context);
@@ -37,9 +38,11 @@ pub fn settle_all(draft: &mut Draft<'_>, context: Context<'_>) {
     grant_allowances(draft, context, Some(&dues));
     // What rolls over would outlive a subscription that had ended before its invoice was heard of.
     end_subscriptions(draft);
+    repay_debt_until(draft, context.now);
     expire_lots(draft, context.now);
     settle_claims(draft, context, &dues);
     expire_lots(draft, context.now);
+    repay_debt(draft, context.now);
 }
 
 /// Settles what the passing of time alone makes due: refills, the free plan's month, expiry.
@@ -47,17 +50,21 @@ pub fn settle_clock(draft: &mut Draft<'_>, context: Context<'_>) {
     if !is_clock_due(&draft.account.credits, context) {
         return;
     }
+    repay_debt_until(draft, context.now);
     expire_holds(draft, context.now);
     grant_allowances(draft, context, None);
     grant_free_plan(draft, context);
+    repay_debt_until(draft, context.now);
     expire_lots(draft, context.now);
 }
 
 /// Records what the passing of time has made due of an account that nobody asks about: refills and expiry, of holds too. The
 /// free plan's month waits for a spender.
 pub fn settle_idle(draft: &mut Draft<'_>, context: Context<'_>) {
+    repay_debt_until(draft, context.now);
     expire_holds(draft, context.now);
     grant_allowances(draft, context, None);
+    repay_debt_until(draft, context.now);
     expire_lots(draft, context.now);
 }
 
@@ -90,6 +97,7 @@ pub fn is_clock_due(credits: &Credits, context: Context<'_>) -> bool {
         || credits.free_until.is_none_or(|until| until <= context.now)
         || credits.lots.iter().any(|lot| lot.is_expired_at(context.now))
         || credits.holds.iter().any(|hold| hold.is_expired_at(context.now))
+        || credits.debt > 0 && credits.spendable_at(context.now) > 0
         // One that was paid for in advance may begin by now.
         || !credits.beyond_caps(context.now).is_empty()
 }
@@ -294,6 +302,36 @@ pub(super) fn month_around(anchor: DateTime<Utc>, now: DateTime<Utc>) -> Option<
     let month = months_begun(anchor, now)?;
     let start = anchor.checked_add_months(Months::new(month))?;
     Some((start, anchor.checked_add_months(Months::new(month + 1))?))
+}
+
+/// Has credits make good what is owed, as they came to be spendable one after the other: what expired since was there first.
+/// So it makes no difference when anybody looked.
+fn repay_debt_until(draft: &mut Draft<'_>, now: DateTime<Utc>) {
+    let credits = &draft.account.credits;
+    if credits.debt <= 0 {
+        return;
+    }
+    let begun = credits.lots.iter().map(|lot| lot.effective_at);
+    let mut moments: Vec<_> = begun.chain(credits.holds.iter().map(|hold| hold.expires_at)).collect();
+    moments.retain(|moment| *moment <= now);
+    moments.sort_unstable();
+    moments.dedup();
+    for moment in moments {
+        expire_holds(draft, moment);
+        repay_debt(draft, moment);
+    }
+}
+
+/// Has what may be spent at `now` make good what is owed: nobody owes and has credits, both at once.
+pub fn repay_debt(draft: &mut Draft<'_>, now: DateTime<Utc>) {
+    let credits = &draft.account.credits;
+    if credits.debt <= 0 {
+        return;
+    }
+    let lots = credits.draw(credits.debt, now);
+    if !lots.is_empty() {
+        draft.emit(Event::DebtRepaid(DebtRepaid { lots }));
+    }
 }
 
 /// Records what has expired in lots. What is held of them stays until the hold ends.

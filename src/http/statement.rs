@@ -44,6 +44,7 @@ const ENTRY_TYPES: &[&str] = &[
     "credits_granted",
     "credits_debited",
     "credits_expired",
+    "debt_repaid",
     "credits_clawed_back",
     "credits_reinstated",
     "hold_placed",
@@ -122,6 +123,10 @@ fn entry(event: &Event, at: DateTime<Utc>, position: i64) -> Option<Entry> {
         Event::CreditsExpired(expired) => {
             let amount: i64 = expired.lots.iter().map(|draw| draw.amount).sum();
             Entry { lots: DrawView::of(&expired.lots), ..blank("expiry", -amount, format!("expiry_{position}")) }
+        }
+        // It moves nothing between what may be spent and what is owed: the balance is the difference of both.
+        Event::DebtRepaid(repaid) => {
+            Entry { lots: DrawView::of(&repaid.lots), ..blank("repayment", 0, format!("repayment_{position}")) }
         }
         Event::CreditsClawedBack(clawed) => Entry {
             cause: Some(clawed.cause.clone()),

@@ -329,6 +329,61 @@ async fn a_plan_may_let_an_account_owe_so_many_credits_and_new_ones_make_it_good
 }
 
 #[tokio::test]
+async fn whatever_may_be_spent_makes_good_what_is_owed_and_what_may_not_does_not() {
+    let app = TestApp::with(free_plan_with("overage = { limit = 50 }")).await;
+    let standing = async |account: &str| {
+        let credits = app.get(&format!("/v1/accounts/{account}/credits")).await.expect(200);
+        (credits["available"].as_i64().expect("a number"), credits["debt"].as_i64().expect("a number"))
+    };
+    let grant = async |account: &str, body: Value| {
+        app.post(&format!("/v1/accounts/{account}/credits/grants"), body).await.expect(201)
+    };
+    let owe = async |account: &str| {
+        account_with(&app, account, 0).await;
+        app.debit(account, &format!("{account} owes"), json!({"amount": 40})).await.expect(201);
+        assert_eq!(standing(account).await, (-30, 30));
+    };
+    // What a hold gives back.
+    account_with(&app, "user_1", 0).await;
+    app.debit("user_1", "all there is", json!({"amount": 10})).await.expect(201);
+    grant("user_1", json!({"amount": 100, "expires_at": rfc3339(START + 60)})).await;
+    let held = app.post("/v1/accounts/user_1/credits/holds", json!({"amount": 100})).await.expect(201);
+    app.debit("user_1", "beyond", json!({"amount": 30})).await.expect(201);
+    assert_eq!(standing("user_1").await, (-30, 30));
+    app.post(&format!("/v1/holds/{}/release", held["id"].as_str().expect("an id")), json!({})).await.expect(200);
+    assert_eq!(standing("user_1").await, (70, 0));
+    // What begins later, also if nobody looks until it is over.
+    owe("user_2").await;
+    let later = json!({"amount": 100, "effective_at": rfc3339(START + 10), "expires_at": rfc3339(START + 50)});
+    let granted = grant("user_2", later).await;
+    assert_eq!((granted["remaining"].clone(), standing("user_2").await), (json!(100), (-30, 30)));
+    // What begins in a year, and opens no new room before.
+    owe("user_3").await;
+    grant("user_3", json!({"amount": 500, "effective_at": rfc3339(START + 31_536_000)})).await;
+    app.debit("user_3", "more", json!({"amount": 21})).await.problem(402, "insufficient_credits");
+    app.debit("user_3", "the rest", json!({"amount": 20})).await.expect(201);
+    assert_eq!(standing("user_3").await, (-50, 50));
+    // Less than is owed.
+    owe("user_4").await;
+    assert_eq!(grant("user_4", json!({"amount": 10})).await["remaining"], 0);
+    assert_eq!(standing("user_4").await, (-20, 20));
+
+    app.clock.set(START + 61);
+    assert_eq!(standing("user_1").await, (0, 0), "the lot is over, and had paid before");
+    assert_eq!(standing("user_2").await, (0, 0));
+    for account in ["user_1", "user_2", "user_3", "user_4"] {
+        app.debit(account, &format!("{account} looks"), json!({"amount": 1_000}))
+            .await
+            .problem(402, "insufficient_credits");
+        let page = app.get(&format!("/v1/accounts/{account}/credits/entries?limit=500")).await.expect(200);
+        let entries = page["data"].as_array().expect("entries");
+        let sum: i64 = entries.iter().map(|entry| entry["amount"].as_i64().expect("an amount")).sum();
+        let ahead = if account == "user_3" { 500 } else { 0 };
+        assert_eq!(sum, standing(account).await.0 + ahead, "{account}");
+    }
+}
+
+#[tokio::test]
 async fn a_plan_may_bill_what_goes_beyond_the_credits() {
     let app = TestApp::with(free_plan_with("overage = \"unlimited\"")).await;
     account_with(&app, "user_1", 0).await;

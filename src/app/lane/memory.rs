@@ -177,6 +177,7 @@ fn is_hot(event: &Event) -> bool {
     matches!(
         event,
         Event::CreditsDebited(_)
+            | Event::DebtRepaid(_)
             | Event::HoldPlaced(_)
             | Event::HoldExtended(_)
             | Event::HoldCaptured(_)

@@ -59,10 +59,7 @@ fn lots_add_up(account: &str, log: &[Event], balance: &Credits) {
     for event in log {
         match event {
             Event::CreditsGranted(granted) => {
-                let due = granted.lot.granted - granted.lot.clawed_back;
-                let repaid = debt.min(due);
-                debt -= repaid;
-                let before = left.insert(granted.lot.id, due - repaid);
+                let before = left.insert(granted.lot.id, granted.lot.granted - granted.lot.clawed_back);
                 assert_eq!(before, None, "{account}: {} was granted twice", granted.lot.cause);
             }
             Event::CreditsDebited(debited) => {
@@ -74,6 +71,11 @@ fn lots_add_up(account: &str, log: &[Event], balance: &Credits) {
             }
             Event::CreditsExpired(expired) => {
                 expired.lots.iter().for_each(|draw| *left.entry(draw.lot).or_default() -= draw.amount);
+            }
+            Event::DebtRepaid(repaid) => {
+                repaid.lots.iter().for_each(|draw| *left.entry(draw.lot).or_default() -= draw.amount);
+                debt -= repaid.lots.iter().map(|draw| draw.amount).sum::<i64>();
+                assert!(debt >= 0, "{account}: more was repaid than was owed");
             }
             Event::CreditsClawedBack(clawed) => {
                 *left.entry(clawed.lot).or_default() -= clawed.clawed_back;

@@ -6,17 +6,43 @@ use super::{Allowance, HoldState, Kind, Ledger, Lot, months_after};
 impl Ledger {
     /// What is recorded of an account that nobody asks about: the free month waits for a spender.
     pub fn settle_idle(&mut self, now: i64) {
+        self.pay_in_time(now);
         self.end_holds(now);
         self.refill(now);
+        self.pay_in_time(now);
         self.expire(now);
     }
 
     /// All that is due when somebody wants to spend.
     pub fn settle(&mut self, now: i64) {
+        self.pay_in_time(now);
         self.end_holds(now);
         self.refill(now);
         self.grant_free_month(now);
+        self.pay_in_time(now);
         self.expire(now);
+    }
+
+    /// Whatever may be spent makes good what is owed.
+    pub(super) fn pay(&mut self, now: i64) {
+        for (lot, amount) in self.draw(self.debt, now) {
+            self.lots[lot].remaining -= amount;
+            self.lots[lot].repaid += amount;
+            self.debt -= amount;
+        }
+    }
+
+    /// From the moment on at which it may be spent, whether or not anybody looked then.
+    pub(super) fn pay_in_time(&mut self, now: i64) {
+        if self.debt == 0 {
+            return;
+        }
+        let open = self.holds.iter().filter(|hold| hold.state == HoldState::Open);
+        let moments: Vec<i64> = self.lots.iter().map(|lot| lot.begins).chain(open.map(|hold| hold.ends)).collect();
+        for moment in std::collections::BTreeSet::from_iter(moments).range(..=now) {
+            self.end_holds(*moment);
+            self.pay(*moment);
+        }
     }
 
     pub(super) fn end_holds(&mut self, now: i64) {
@@ -44,6 +70,7 @@ impl Ledger {
             lot.remaining -= taken;
         }
         self.expire(now);
+        self.pay(now);
     }
 
     pub(super) fn refill(&mut self, now: i64) {
@@ -100,12 +127,7 @@ impl Ledger {
         self.add(Lot { ends: Some(end), ..Lot::new(Kind::Free, cause, 20, start) });
     }
 
-    /// A new lot makes good what is owed, then may be spent.
     pub(super) fn add(&mut self, mut lot: Lot) {
-        let repaid = self.debt.min(lot.remaining);
-        self.debt -= repaid;
-        lot.remaining -= repaid;
-        lot.repaid = repaid;
         lot.id = (self.id_of)(&lot.cause);
         self.lots.push(lot);
     }

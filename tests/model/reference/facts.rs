@@ -6,14 +6,16 @@ use super::{Allowance, DAY, Dispute, Kind, Ledger, Lot, Purchase};
 impl Ledger {
     /// Takes a fact in, and does what follows from it. The free month waits for a spender.
     pub fn fact(&mut self, now: i64, change: impl FnOnce(&mut Self)) {
+        self.pay_in_time(now);
         self.end_holds(now);
-        // What was due before makes a debt good before what is new.
         self.refill(now);
         change(self);
         self.refill(now);
+        self.pay_in_time(now);
         self.expire(now);
         self.claim();
         self.expire(now);
+        self.pay(now);
     }
 
     pub fn subscribed(&mut self, plan: &'static Plan) {

@@ -308,6 +308,7 @@ impl Ledger {
         }
         self.settle(now);
         self.add(Lot { priority, ends, ..Lot::new(Kind::Other, cause, amount, begins) });
+        self.pay(now);
         Ok(())
     }
 
