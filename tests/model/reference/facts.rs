@@ -9,6 +9,8 @@ impl Ledger {
         self.pay_in_time(now);
         self.end_holds(now);
         self.refill(now);
+        // What was due before makes a debt good before what is new.
+        self.pay_in_time(now);
         change(self);
         self.refill(now);
         self.pay_in_time(now);
