@@ -15,7 +15,7 @@ use super::rejection::Rejection;
 
 /// Overrides of one account: they are in the part of it that every debit writes.
 pub const MAX_OVERRIDES: usize = 50;
-/// Longest reason, in bytes. It goes into the log, so it must not name a person.
+/// Longest reason, in characters. It goes into the log, so it must not name a person.
 pub const MAX_REASON: usize = 500;
 
 /// What holds for one feature of one account, in place of what its plan says.
@@ -198,7 +198,7 @@ pub fn decide_override_removal(
     Ok(Outcome::Done)
 }
 
-/// Suspends an account, or gives the reason of its suspension anew.
+/// Suspends an account, or gives another reason for its suspension.
 pub fn decide_suspension(
     draft: &mut Draft<'_>,
     reason: Option<&String>,
@@ -206,7 +206,7 @@ pub fn decide_suspension(
 ) -> Result<Outcome, Rejection> {
     require_known(draft)?;
     let known = draft.account.credits.suspension.as_ref();
-    if known.is_none_or(|known| known.reason.as_ref() != reason) {
+    if known.is_none_or(|known| reason.is_some() && known.reason.as_ref() != reason) {
         let since = known.map_or(context.now, |known| known.since);
         let suspension = Suspension { since, reason: reason.cloned() };
         draft.emit(Event::AccountSuspended(AccountSuspended { suspension }));

@@ -3,8 +3,9 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::charge::Charge;
-use super::command::{Command, HoldAct, OfHold};
-use super::event::Event;
+use super::command::{Command, Grant, HoldAct, OfHold};
+use super::credit::LotSource;
+use super::event::{CreditsGranted, Event};
 use super::hold::Used;
 
 /// What was asked for, if the event is the answer to a debit or a hold.
@@ -26,6 +27,19 @@ pub fn command_of(event: &Event, at: DateTime<Utc>) -> Option<Command> {
     let of_hold = |hold, act| Command::OfHold(OfHold { hold, ended: None, act });
     match event {
         Event::CreditsDebited(debited) => Some(Command::Debit { debit: debited.debit, charge: charge_of(event)? }),
+        Event::CreditsGranted(CreditsGranted { lot, reason, .. })
+            if matches!(lot.source, LotSource::Manual | LotSource::Promotion) =>
+        {
+            Some(Command::Grant(Grant {
+                grant: lot.id,
+                amount: lot.granted,
+                source: lot.source,
+                priority: lot.priority,
+                effective_at: Some(lot.effective_at),
+                expires_at: lot.expires_at,
+                reason: reason.clone(),
+            }))
+        }
         Event::HoldPlaced(placed) => {
             Some(Command::Hold { hold: placed.hold.id, charge: charge_of(event)?, expires_at: placed.hold.expires_at })
         }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::debits::created;
 use super::problem::ApiError;
 use super::reading::{AsOf, ReadQuery};
-use super::request::{account_id, keyed_json, reason};
+use super::request::{account_id, keyed_json, reason, time};
 use super::server::State;
 use super::views::LotView;
 use crate::domain::catalog::DEFAULT_PACK_PRIORITY;
@@ -45,7 +45,9 @@ struct PostGrant {
     source: GrantSource,
     #[serde(default = "default_priority")]
     priority: i32,
+    #[serde(default, deserialize_with = "time")]
     effective_at: Option<DateTime<Utc>>,
+    #[serde(default, deserialize_with = "time")]
     expires_at: Option<DateTime<Utc>>,
     reason: Option<String>,
 }

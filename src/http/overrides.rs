@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::page::PageQuery;
 use super::problem::ApiError;
 use super::reading;
-use super::request::{MAX_JSON_BYTES, account_id, parse_json, read_body, reason};
+use super::request::{MAX_JSON_BYTES, account_id, parse_json, read_body, reason, time};
 use super::server::State;
 use crate::domain::catalog::{Per, WindowLimit};
 use crate::domain::command::Command;
@@ -27,6 +27,7 @@ struct PutOverride {
     limit: Option<Limit>,
     per: Option<Per>,
     values: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "time")]
     expires_at: Option<DateTime<Utc>>,
     reason: Option<String>,
 }

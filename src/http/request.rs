@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, web};
 use bytes::{Bytes, BytesMut};
+use chrono::{DateTime, Datelike, Utc};
 use futures_util::StreamExt;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::problem::ApiError;
@@ -123,11 +125,20 @@ pub fn plain_id<'a>(id: &'a str, field: &str) -> Result<&'a str, ApiError> {
 
 /// A reason that goes into the log, which is kept for ever.
 pub fn reason(reason: Option<String>) -> Result<Option<String>, ApiError> {
-    if reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON || reason.contains('\0')) {
-        let problem = format!("must have at most {MAX_REASON} bytes, and no U+0000");
+    if reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON || reason.contains('\0')) {
+        let problem = format!("must have at most {MAX_REASON} characters, and no U+0000");
         return Err(ApiError::InvalidParameter { field: "reason".to_owned(), problem });
     }
     Ok(reason)
+}
+
+/// A time that can be given back as RFC 3339 has it: with four digits for the year.
+pub fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
+    let time = Option::<DateTime<Utc>>::deserialize(deserializer)?;
+    if time.is_some_and(|time| !(0..=9_999).contains(&time.year())) {
+        return Err(D::Error::custom("a time must have a year from 0000 to 9999"));
+    }
+    Ok(time)
 }
 
 /// A query parameter that must be a whole number within bounds.

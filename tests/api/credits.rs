@@ -98,6 +98,8 @@ async fn grants_that_make_no_sense_are_refused() {
     for body in [
         json!({"amount": 1, "source": "theft"}),
         json!({"amount": 1, "expires_at": "tomorrow"}),
+        json!({"amount": 1, "expires_at": "+262142-12-31T23:59:59Z"}),
+        json!({"amount": 1, "effective_at": "-0001-01-01T00:00:00Z"}),
         json!([1, "manual", 50, null, null, null]),
         json!({"amount": 1, "priority": 3_000_000_000_i64}),
         json!({"credits": 1}),

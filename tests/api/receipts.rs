@@ -75,6 +75,26 @@ async fn every_step_of_a_hold_is_explained() {
 }
 
 #[tokio::test]
+async fn a_grant_by_hand_is_explained_and_a_check_in_the_future_is_not() {
+    let app = TestApp::start().await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    app.grant("user_1", 5).await.expect(201);
+    let entries = app.get("/v1/accounts/user_1/credits/entries").await.expect(200);
+    for entry in entries["data"].as_array().expect("entries") {
+        let account = app.get("/v1/accounts/user_1/credits").await.expect(200);
+        let partition = account["as_of"]["partition"].as_i64().expect("a partition");
+        let explained = explain(&app, &json!(format!("{partition}-{}", entry["position"]))).await;
+        assert_ne!(explained["agrees"], false, "{explained}");
+    }
+    let check = app.get("/v1/accounts/user_1/entitlements/generation").await.expect(200);
+    let receipt = check["receipt"].as_str().expect("a receipt");
+    let mut parts: Vec<&str> = receipt.split('.').collect();
+    let later = format!("{}", (START + 86_400) * 1_000_000);
+    parts[2] = &later;
+    app.get(&format!("/v1/receipts/{}", parts.join("."))).await.problem(404, "receipt_not_found");
+}
+
+#[tokio::test]
 async fn a_capture_of_credits_that_are_no_whole_units_is_explained() {
     let catalog = SELLER.replacen("credit_cost = 1\n", "credit_cost = 2\n", 1);
     let app = TestApp::with(Setup { catalog, ..Setup::default() }).await;

@@ -23,6 +23,9 @@ async fn under_the_catalog_that_was_in_force_everything_would_have_been_as_it_wa
     let mut ledger = Ledger::new(4).await;
     let begin = ledger.clock.now();
     work::everything(&ledger, 5).await;
+    // Its first command is a grant by hand, which brings the free month with it.
+    ledger.open("gifted").await;
+    ledger.grant("gifted", 5).await;
     let simulated = ask(&ledger, begin, |_| {}).await;
     assert!(simulated.events > 1_000 && simulated.accounts > 40, "{simulated:?}");
     assert_eq!(simulated.affected, 0, "{simulated:#?}");
