@@ -68,18 +68,13 @@ pub async fn rebuild(database: &Database, progress: Progress) -> Result<Rebuilt,
     let started = Instant::now();
     let shadow = Shadow::create(database).await?;
     let rebuilt = build(database, &shadow, progress).await;
-    match rebuilt {
-        Ok(mut rebuilt) => {
-            rebuilt.seconds = started.elapsed().as_secs_f64();
-            Ok(rebuilt)
-        }
-        Err(error) => {
-            if let Err(left) = shadow.discard().await {
-                tracing::warn!(error = %left, "tables of a failed rebuild were left behind; the next one removes them");
-            }
-            Err(error)
-        }
+    if rebuilt.is_err()
+        && let Err(left) = shadow.discard().await
+    {
+        tracing::warn!(error = %left, "tables of a failed rebuild were left behind; the next one removes them");
     }
+    shadow.finish().await;
+    Ok(Rebuilt { seconds: started.elapsed().as_secs_f64(), ..rebuilt? })
 }
 
 async fn build(database: &Database, shadow: &Shadow, progress: Progress) -> Result<Rebuilt, StoreError> {

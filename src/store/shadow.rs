@@ -48,9 +48,19 @@ impl Shadow {
             return Err(StoreError::Refused("another rebuild is under way".to_owned()));
         }
         let shadow = Self { owner, home: row.get(1), schema: row.get(2) };
-        shadow.refuse_materialized_views().await?;
-        let Self { owner, home, schema } = &shadow;
-        let tables = shadow
+        match shadow.make_tables().await {
+            Ok(()) => Ok(shadow),
+            Err(error) => {
+                shadow.finish().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn make_tables(&self) -> Result<(), StoreError> {
+        self.refuse_materialized_views().await?;
+        let Self { owner, home, schema } = self;
+        let tables = self
             .statements(
                 "/* statements */ select format('create table %s.%I (like %s.%I including all excluding indexes)%s',
                      place.shadow, c.relname, place.live, c.relname, ' with (' || array_to_string(c.reloptions, ', ') || ')')
@@ -62,8 +72,13 @@ impl Shadow {
              create table {schema}.link_claims as
                  select stripe_id, account_id, partition_id, null::timestamptz as at from {home}.stripe_links limit 0"
         );
-        owner.batch_execute(&script).await?;
-        Ok(shadow)
+        Ok(owner.batch_execute(&script).await?)
+    }
+
+    /// Lets the next rebuild begin at once. The server would, too, but only when it notices that the connection is gone.
+    pub async fn finish(self) {
+        // Whatever goes wrong here, the connection ends with `self`.
+        let _ = self.owner.query("/* finish */ select pg_advisory_unlock($1)", &[&REBUILD_LOCK]).await;
     }
 
     /// Another connection to which the tables under construction are the read models.
@@ -175,7 +190,7 @@ impl Shadow {
     }
 
     /// Removes what was made.
-    pub async fn discard(self) -> Result<(), StoreError> {
+    pub async fn discard(&self) -> Result<(), StoreError> {
         let schema = &self.schema;
         Ok(self.owner.batch_execute(&format!("/* discard */ drop schema if exists {schema} cascade")).await?)
     }
