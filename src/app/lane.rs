@@ -117,11 +117,10 @@ impl Lane {
             }
             self.taken(&batch);
             if AssertUnwindSafe(self.work_off(batch, true)).catch_unwind().await.is_err() {
-                // A defect. Whose command was in hand is told that its outcome is unknown; all others go on, and what
-                // is in memory may be half done.
+                // A defect. Whose command was in hand is told that its outcome is unknown; all others go on. What is in
+                // memory may be half done, and ends with the connection.
                 tracing::error!(lane = self.settings.name, "a lane panicked; it goes on from what is stored");
                 self.writer.disconnect();
-                self.memory.clear();
             }
         }
     }

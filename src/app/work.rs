@@ -103,6 +103,11 @@ impl Answer {
     pub fn receipt(&self) -> Receipt {
         Receipt::Event { partition_id: self.partition_id, position: self.position }
     }
+
+    /// That of a refusal. Only one that lies in the account is on record.
+    pub fn receipt_of_refusal(&self) -> Option<Receipt> {
+        self.result.as_ref().is_err_and(Rejection::lies_in_account).then(|| self.receipt())
+    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,6 @@ use crate::app::work::{Answer, Key};
 use crate::domain::charge::Charge;
 use crate::domain::command::{Command, Outcome};
 use crate::domain::ids::AccountId;
-use crate::domain::rejection::Rejection;
 
 /// Debits in one batch.
 const MAX_DEBITS: usize = 1_000;
@@ -46,9 +45,7 @@ pub fn created<T: Serialize>(
     answer: Answer,
     view: impl FnOnce(&Outcome) -> Result<T, ApiError>,
 ) -> Result<HttpResponse, ApiError> {
-    // A refusal that lies in the account is on record.
-    let on_record = answer.result.as_ref().is_err_and(Rejection::lies_in_account);
-    let receipt = on_record.then(|| answer.receipt().to_string());
+    let receipt = answer.receipt_of_refusal();
     reply(StatusCode::CREATED, answer, view, receipt)
 }
 
@@ -65,7 +62,7 @@ fn reply<T: Serialize>(
     status: StatusCode,
     answer: Answer,
     view: impl FnOnce(&Outcome) -> Result<T, ApiError>,
-    receipt: Option<String>,
+    receipt: Option<Receipt>,
 ) -> Result<HttpResponse, ApiError> {
     let replayed = answer.replayed;
     let mut response = match answer.result {
@@ -165,8 +162,8 @@ async fn batch_row(state: &State, row: &Value) -> Result<Row, ApiError> {
     let outcome = match &answer.result {
         Ok(outcome) => outcome,
         Err(rejection) => {
-            let receipt = rejection.lies_in_account().then(|| answer.receipt().to_string());
-            let problem = Problem { receipt, ..ApiError::from(rejection.clone()).problem() };
+            let problem =
+                Problem { receipt: answer.receipt_of_refusal(), ..ApiError::from(rejection.clone()).problem() };
             return Ok(Row::Refused { status: problem.status, replayed: Some(answer.replayed), problem });
         }
     };

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::middleware::request_id;
 use crate::app::error::AppError;
+use crate::app::receipt::Receipt;
 use crate::domain::rejection::Rejection;
 use crate::store::error::StoreError;
 use crate::stripe::signature::SignatureError;
@@ -215,7 +216,7 @@ pub struct Problem {
     pub request_id: String,
     /// Of a refusal that is on record.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub receipt: Option<String>,
+    pub receipt: Option<Receipt>,
 }
 
 impl ApiError {
@@ -244,7 +245,7 @@ impl ApiError {
     }
 
     /// The answer, with the receipt of a refusal that is on record.
-    pub fn response(&self, receipt: Option<String>) -> HttpResponse {
+    pub fn response(&self, receipt: Option<Receipt>) -> HttpResponse {
         let problem = Problem { receipt, ..self.problem() };
         let status = self.status_code();
         let mut response = HttpResponse::build(status);

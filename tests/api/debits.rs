@@ -352,6 +352,13 @@ async fn whatever_may_be_spent_makes_good_what_is_owed_and_what_may_not_does_not
     assert_eq!(standing("user_1").await, (-30, 30));
     app.post(&format!("/v1/holds/{}/release", held["id"].as_str().expect("an id")), json!({})).await.expect(200);
     assert_eq!(standing("user_1").await, (70, 0));
+    // It is recorded with the release, before anybody looks.
+    let page = app.get("/v1/accounts/user_1/credits/entries?limit=500").await.expect(200);
+    let last = page["data"].as_array().and_then(|entries| entries.last()).expect("an entry");
+    assert_eq!(
+        (&last["type"], &last["amount"], &last["lots"][0]["amount"]),
+        (&json!("repayment"), &json!(0), &json!(30))
+    );
     // What begins later, also if nobody looks until it is over.
     owe("user_2").await;
     let later = json!({"amount": 100, "effective_at": rfc3339(START + 10), "expires_at": rfc3339(START + 50)});
