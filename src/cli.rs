@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod ledger;
+mod simulate;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -67,6 +68,8 @@ enum Command {
     Explain(ledger::ExplainArguments),
     /// Ask a running service whether it is ready; exit code 0 if so
     Healthcheck,
+    /// Be a Stripe to try flows on: stateful, with webhooks and a clock that can be advanced
+    Simulate(simulate::SimulateArguments),
     /// Measure, side by side with yardsticks, and write BENCHMARKS.md
     Bench(bench::Arguments),
 }
@@ -173,6 +176,7 @@ async fn execute(command: Command, config: Config, json: bool) -> Result<ExitCod
         Command::Explain(arguments) => return ledger::explain(arguments, &config, json).await,
         Command::Account(arguments) => return account(arguments, &config, json).await,
         Command::Healthcheck => return Ok(healthcheck(&config).await),
+        Command::Simulate(arguments) => return simulate::run(arguments, json).await,
         Command::Bench(arguments) => return bench::run(arguments).await,
     }
     Ok(ExitCode::SUCCESS)
