@@ -21,6 +21,7 @@ mod problems;
 mod receipts;
 mod refunds;
 mod scripts;
+mod selling;
 mod subscription_changes;
 mod support;
 mod sweeping;

@@ -8,6 +8,7 @@ pub mod contract;
 pub mod house;
 pub mod invariants;
 pub mod logs;
+pub mod simulated;
 pub mod stripe;
 pub mod stripe_api;
 
