@@ -13,7 +13,7 @@ use super::receipt::{Check, Receipt};
 use super::service::Service;
 use crate::domain::account::{Account, Changes};
 use crate::domain::catalog::{Catalog, Feature, Overage};
-use crate::domain::charge::Charge;
+use crate::domain::charge::{Charge, overage_left};
 use crate::domain::command::{Command, decide};
 use crate::domain::credit::{Credits, Draw, Lot, LotSource};
 use crate::domain::draft::{Context, Draft};
@@ -344,6 +344,9 @@ fn of_charge(feature: &str, quantity: i64, credits: &Credits, context: Context<'
 }
 
 fn of_price(feature: &Feature, quantity: i64) -> Option<String> {
+    if !feature.costs_credits() {
+        return Some(format!("{quantity} of {} cost no credits", feature.id));
+    }
     let cost = feature.cost_of(quantity)?;
     let each = match feature.credit_cost {
         Some(each) => format!("{each} each"),
@@ -360,7 +363,7 @@ fn of_credits(credits: &Credits, feature: Option<&str>, context: Context<'_>) ->
     let available = credits.available_at(context.now);
     let beyond = match standing.overage(feature) {
         Overage::Deny => "and nothing beyond".to_owned(),
-        Overage::Limit(limit) => format!("and {limit} could be owed"),
+        Overage::Limit(limit) => format!("and {} of {limit} could still be owed", overage_left(limit, available)),
         Overage::Unlimited => "and what goes beyond is billed".to_owned(),
     };
     format!("{available} credits were available, {} held, {beyond}", credits.held())

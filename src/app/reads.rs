@@ -13,8 +13,9 @@ use super::history::{Moment, Past};
 use super::service::Service;
 use crate::domain::account::Account;
 use crate::domain::credit::Credits;
+use crate::domain::event::Event;
 use crate::domain::ids::{AccountId, Ownership};
-use crate::domain::settle::{credits_at, is_clock_due};
+use crate::domain::settle::{credits_at, due_events, is_clock_due};
 use crate::domain::standing::Standing;
 use crate::store::log;
 
@@ -62,6 +63,8 @@ pub struct AccountNow {
     pub id: AccountId,
     /// With all that the clock has made due.
     pub credits: Arc<Credits>,
+    /// As they are on record, if the clock has made more due since.
+    recorded: Option<Arc<Credits>>,
     pub version: i64,
     pub partition_id: i16,
     pub position: i64,
@@ -77,6 +80,12 @@ impl AccountNow {
     pub fn standing(&self) -> Standing<'_> {
         Standing::of(&self.credits, &self.catalog.catalog, self.at)
     }
+
+    /// What is in `credits`, but not on record yet.
+    pub fn due_events(&self) -> Vec<Event> {
+        let due = |recorded| due_events(&self.id, recorded, self.catalog.context(self.at));
+        self.recorded.as_deref().map(due).unwrap_or_default()
+    }
 }
 
 impl From<Past> for AccountNow {
@@ -84,7 +93,7 @@ impl From<Past> for AccountNow {
         let Past { account, at, partition_id, position, catalog, .. } = past;
         let Account { id, credits, version, .. } = account;
         let (credits, read_at) = (Arc::new(credits), Instant::now());
-        Self { id, credits, version, partition_id, position, read_at, at, catalog }
+        Self { id, credits, recorded: None, version, partition_id, position, read_at, at, catalog }
     }
 }
 
@@ -180,10 +189,12 @@ impl Service {
         let catalog = self.catalog.current();
         let now = self.clock.now();
         let context = catalog.context(now);
+        let mut recorded = None;
         if is_clock_due(&credits, context) {
-            credits = Arc::new(credits_at(&id, &credits, context));
+            let settled = Arc::new(credits_at(&id, &credits, context));
+            recorded = Some(std::mem::replace(&mut credits, settled));
         }
-        AccountNow { id, credits, version, partition_id, position, read_at, at: now, catalog }
+        AccountNow { id, credits, recorded, version, partition_id, position, read_at, at: now, catalog }
     }
 
     /// The past of an account, by its own id or by a Stripe id linked to it.

@@ -80,15 +80,25 @@ pub fn is_idle_work_due(id: &AccountId, credits: &Credits, context: Context<'_>)
     !draft.events.is_empty()
 }
 
+/// What a spender's command at `context.now` would record first: all that the clock has made due and nothing has recorded.
+pub fn due_events(id: &AccountId, credits: &Credits, context: Context<'_>) -> Vec<Event> {
+    settled(id, credits, context).0
+}
+
 /// The credits as they stand at `context.now`, with all that the clock has made due but no command has recorded yet.
 pub fn credits_at(id: &AccountId, credits: &Credits, context: Context<'_>) -> Credits {
     if !is_clock_due(credits, context) {
         return credits.clone();
     }
+    settled(id, credits, context).1
+}
+
+fn settled(id: &AccountId, credits: &Credits, context: Context<'_>) -> (Vec<Event>, Credits) {
     let mut account = Account { credits: credits.clone(), billing: None, ..Account::new(id.clone()) };
     let mut changes = Changes::default();
-    settle_clock(&mut Draft::new(&mut account, &mut changes), context);
-    account.credits
+    let mut draft = Draft::new(&mut account, &mut changes);
+    settle_clock(&mut draft, context);
+    (draft.events, account.credits)
 }
 
 /// Whether anything has come due that [`credits_at`] would show.

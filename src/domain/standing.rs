@@ -65,6 +65,8 @@ pub enum Reason {
     Overage,
     /// Too little credit.
     InsufficientCredits,
+    /// So much costs more credits than one debit may take.
+    OutOfRange,
 }
 
 /// The answer to "may this account do this now?".
@@ -215,6 +217,10 @@ pub fn check(credits: &Credits, catalog: &Catalog, feature: &str, quantity: i64,
     if grant.limit.or(answer.remaining).is_some_and(|limit| quantity > limit) {
         answer.allowed = false;
         answer.reason = Reason::LimitExceeded;
+    }
+    if declared.bounded_cost_of(quantity).is_err() {
+        answer.allowed = false;
+        answer.reason = Reason::OutOfRange;
     }
     if declared.costs_credits() {
         if answer.unlimited {

@@ -88,8 +88,11 @@ fn app_kind(error: &AppError) -> (StatusCode, &'static str, &'static str) {
     use StatusCode as S;
     match error {
         AppError::Rejected(rejection) => rejection_kind(rejection),
-        AppError::AccountNotFound(_) => (S::NOT_FOUND, "account_not_found", "No such account"),
+        AppError::AccountNotFound(_) | AppError::AccountNotYetOpen { .. } => {
+            (S::NOT_FOUND, "account_not_found", "No such account")
+        }
         AppError::ReceiptNotFound(_) => (S::NOT_FOUND, "receipt_not_found", "No such receipt"),
+        AppError::AsOfTooRecent { .. } => (S::CONFLICT, "as_of_too_recent", "The time is too recent"),
         AppError::KeyReused => {
             (S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The Idempotency-Key belongs to another request")
         }
@@ -159,6 +162,7 @@ pub const CODES: &[&str] = &[
     "account_not_found",
     "account_suspended",
     "already_expired",
+    "as_of_too_recent",
     "body_incomplete",
     "body_too_large",
     "body_too_slow",
@@ -244,9 +248,16 @@ impl ApiError {
         }
     }
 
-    /// The answer, with the receipt of a refusal that is on record.
-    pub fn response(&self, receipt: Option<Receipt>) -> HttpResponse {
-        let problem = Problem { receipt, ..self.problem() };
+    /// The body of a refusal that an Idempotency-Key keeps, with its receipt if it is on record.
+    pub fn kept_problem(&self, receipt: Option<Receipt>) -> Problem {
+        let problem = self.problem();
+        let detail =
+            format!("{}; the Idempotency-Key keeps this answer, so another attempt needs a new one", problem.detail);
+        Problem { detail, receipt, ..problem }
+    }
+
+    /// The answer with a body of this error.
+    pub fn response(&self, problem: &Problem) -> HttpResponse {
         let status = self.status_code();
         let mut response = HttpResponse::build(status);
         if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -256,14 +267,16 @@ impl ApiError {
         } else if status.is_server_error() {
             tracing::error!(error = ?self, code = problem.code, request_id = problem.request_id, "a request failed");
         }
-        if let Self::App(AppError::Rejected(Rejection::LimitExceeded { resets_at, .. })) = self {
+        if let Self::App(AppError::Rejected(rejection @ Rejection::LimitExceeded { resets_at, .. })) = self
+            && !rejection.is_beyond_whole_limit()
+        {
             // As a date, so that a replay of the refusal says the same.
             response.insert_header((RETRY_AFTER, resets_at.format("%a, %d %b %Y %H:%M:%S GMT").to_string()));
         }
         if status == StatusCode::UNAUTHORIZED {
             response.insert_header((WWW_AUTHENTICATE, "Bearer"));
         }
-        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let body = serde_json::to_vec(problem).unwrap_or_default();
         response.insert_header((CONTENT_TYPE, "application/problem+json")).body(body)
     }
 }
@@ -274,7 +287,7 @@ impl ResponseError for ApiError {
     }
 
     fn error_response(&self) -> HttpResponse {
-        self.response(None)
+        self.response(&self.problem())
     }
 }
 

@@ -193,8 +193,12 @@ fn days_asked(query: &UsageQuery, period: Period, now: DateTime<Utc>) -> Result<
     let is_period = from.is_none() && to.is_none();
     let to = to.unwrap_or_else(|| now.date_naive());
     let period_start = DateTime::from_timestamp(period.start, 0).unwrap_or(now).date_naive();
+    if from.is_none() && to < period_start {
+        let problem = format!("must be given, too: to lies before the running period, which began on {period_start}");
+        return Err(invalid("from", problem));
+    }
     // A period is hardly ever longer than the longest answer; of one that is, the last days are told.
-    let from = from.unwrap_or_else(|| period_start.min(to).max(to - TimeDelta::days(MAX_DAYS - 1)));
+    let from = from.unwrap_or_else(|| period_start.max(to - TimeDelta::days(MAX_DAYS - 1)));
     if from > to {
         return Err(invalid("from", "must not lie after to".to_owned()));
     }
