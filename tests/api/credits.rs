@@ -200,7 +200,7 @@ async fn the_statement_ends_with_what_is_due_and_not_on_record() {
             .iter()
             .map(|entry| (entry["type"].as_str().expect("a type"), entry["amount"].as_i64().expect("an amount")))
             .collect();
-        assert_eq!(lines, [("hold_expiry", 50), ("grant", PRO_CREDITS), ("expiry", -300)]);
+        assert_eq!(lines, [("hold_expiry", 50), ("expiry", -300), ("grant", PRO_CREDITS)]);
         for entry in pending {
             balance = balance.zip(entry["amount"].as_i64()).map(|(balance, amount)| balance + amount);
             assert_eq!((entry["balance"].as_i64(), &entry["position"]), (balance, &json!(null)));

@@ -236,8 +236,9 @@ async fn a_capture_beyond_its_hold_is_asked_for_like_a_debit() {
     act(&app, &denied, "capture", json!({"amount": 3})).await.problem(403, "override_denied");
     act(&app, &denied, "capture", json!({})).await.expect(200);
 
-    app.call(Method::PUT, &overrides).json(json!({"limit": 6, "per": "day"})).send().await.expect(200);
-    act(&app, &limited, "capture", json!({"quantity": 7})).await.problem(403, "limit_exceeded");
+    app.call(Method::PUT, &overrides).json(json!({"limit": 8, "per": "day"})).send().await.expect(200);
+    // Four are used; the hold's own two count with what goes beyond them.
+    act(&app, &limited, "capture", json!({"quantity": 5})).await.problem(403, "limit_exceeded");
     act(&app, &limited, "capture", json!({"quantity": 4})).await.expect(200);
     assert_eq!(credits(&app).await, (2, 0));
 }

@@ -321,7 +321,8 @@ async fn at_most_35_days_back_and_hardly_ahead() {
     let at =
         async |seconds: i64| record(&app, json!({"feature": "calls", "quantity": 1, "at": rfc3339(seconds)})).await;
     let problem = at(day(-35) - 1).await.problem(400, "time_out_of_range");
-    assert_eq!(problem["detail"], "at must be from 2025-12-11T12:00:00Z to 2026-01-15T12:05:00Z");
+    let detail = problem["detail"].as_str().expect("a detail");
+    assert!(detail.starts_with("at must be from 2025-12-11T12:00:00Z to 2026-01-15T12:05:00Z;"), "{detail}");
     assert_eq!(at(day(-35)).await.expect(201)["day"], "2025-12-11");
     at(START + 301).await.problem(400, "time_out_of_range");
     assert_eq!(at(START + 300).await.expect(201)["at"], rfc3339(START), "what is ahead is taken for now");
