@@ -77,7 +77,7 @@ impl From<&Lot> for LotBefore {
         Self {
             id: lot.id,
             source: lot.source,
-            cause: lot.cause.clone(),
+            cause: lot.cause.to_string(),
             remaining: lot.remaining,
             held: lot.held,
             priority: lot.priority,

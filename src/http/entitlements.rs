@@ -52,7 +52,7 @@ struct CheckView {
 }
 
 fn answer(account: &AccountNow, feature: &str, quantity: i64) -> CheckView {
-    let entitlement = check(&account.credits, &account.catalog.catalog, feature, quantity, account.at);
+    let entitlement = check(account.credits(), &account.catalog.catalog, feature, quantity, account.at);
     let receipt = Receipt::Check(Check {
         account: account.id.clone(),
         version: account.version,

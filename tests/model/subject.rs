@@ -173,7 +173,8 @@ impl<'a> Subject<'a> {
     pub fn view(&self, now: i64) -> View {
         let context = self.offer.context(now);
         let credits = credits_at(&self.account.id, &self.account.credits, context);
-        let mut lots: Vec<_> = credits.lots.iter().map(|lot| (lot.cause.clone(), lot.remaining, lot.held)).collect();
+        let mut lots: Vec<_> =
+            credits.lots.iter().map(|lot| (lot.cause.to_string(), lot.remaining, lot.held)).collect();
         lots.sort();
         View {
             available: credits.available_at(context.now),
