@@ -313,9 +313,9 @@ async fn account(arguments: AccountArguments, config: &Config, json: bool) -> Re
         Ok(account) => {
             let now = service.clock.now();
             let catalog = service.catalog.current();
-            let standing = subledger::domain::standing::Standing::of(&account.credits, &catalog.catalog, now);
+            let standing = subledger::domain::standing::Standing::of(account.credits(), &catalog.catalog, now);
             let plan = standing.plan.map(|plan| plan.id.as_str());
-            let available = account.credits.available_at(now);
+            let available = account.credits().available_at(now);
             let lot = |lot: &subledger::domain::credit::Lot| {
                 let expires = lot.expires_at.map_or_else(|| "never expires".to_owned(), |at| format!("until {at}"));
                 format!("  {} of {}  {}  {}", lot.remaining, lot.granted, expires, lot.cause)
@@ -324,9 +324,9 @@ async fn account(arguments: AccountArguments, config: &Config, json: bool) -> Re
                 "{}: plan {}, {available} credits\n{}",
                 account.id,
                 plan.unwrap_or("-"),
-                join(account.credits.lots.iter().map(lot))
+                join(account.credits().lots.iter().map(lot))
             );
-            let value = json!({"id": account.id, "plan": plan, "available": available, "lots": account.credits.lots});
+            let value = json!({"id": account.id, "plan": plan, "available": available, "lots": account.credits().lots});
             print(json, &value, text.trim_end());
             ExitCode::SUCCESS
         }

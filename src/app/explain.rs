@@ -77,7 +77,7 @@ impl From<&Lot> for LotBefore {
         Self {
             id: lot.id,
             source: lot.source,
-            cause: lot.cause.clone(),
+            cause: lot.cause.to_string(),
             remaining: lot.remaining,
             held: lot.held,
             priority: lot.priority,
@@ -159,7 +159,7 @@ impl Service {
         })
     }
 
-    async fn explain_check(&self, receipt: &Receipt, asked: &Check) -> Result<Explanation, AppError> {
+    async fn explain_check(&self, receipt: &Receipt, asked: &Check<'_>) -> Result<Explanation, AppError> {
         let not_found = || AppError::ReceiptNotFound(receipt.to_string());
         // Nobody was answered in the future, but for what replicas' clocks disagree by.
         let latest = self.clock.now() + TimeDelta::minutes(1);
@@ -176,13 +176,13 @@ impl Service {
         Ok(Explanation {
             receipt: receipt.to_string(),
             kind: "check".to_owned(),
-            account: asked.account.clone(),
+            account: asked.account.clone().into_owned(),
             at,
             partition: partition_of(asked.account.as_str(), self.partitions),
             position: account.position,
             version: account.version,
             catalog: catalog.digest.clone(),
-            plan: answer.plan.clone(),
+            plan: answer.plan.map(str::to_owned),
             allowed: answer.allowed,
             reason: reason_of(&answer),
             because: of_charge(&asked.feature, asked.quantity, credits, context),
@@ -375,6 +375,6 @@ fn code(rejection: &Rejection) -> String {
     json["code"].as_str().unwrap_or_default().to_owned()
 }
 
-fn reason_of(answer: &Entitlement) -> Option<String> {
+fn reason_of(answer: &Entitlement<'_>) -> Option<String> {
     serde_json::to_value(answer.reason).ok()?.as_str().map(str::to_owned)
 }

@@ -327,11 +327,11 @@ impl Account {
         match lot.source {
             LotSource::FreePlan => self.credits.free_until = self.credits.free_until.max(lot.expires_at),
             LotSource::Pack => {
-                if let (Some(billing), Some(session)) = (&mut self.billing, &lot.bought_by)
+                if let (Some(billing), Some(session)) = (&mut self.billing, lot.bought_by.as_deref())
                     && let Some(record) = billing.checkout_sessions.get_mut(session)
                 {
                     record.credits = Some(lot.granted);
-                    changes.touched.insert((Kind::CheckoutSession, session.clone()));
+                    changes.touched.insert((Kind::CheckoutSession, session.to_owned()));
                 }
             }
             LotSource::Plan | LotSource::Promotion | LotSource::Manual => {}

@@ -268,7 +268,7 @@ fn decide_grant(draft: &mut Draft<'_>, grant: &Grant, context: Context<'_>) -> R
         id: grant.grant,
         priority: grant.priority,
         expires_at: grant.expires_at,
-        ..Lot::new(grant.source, format!("grant:{}", grant.grant), grant.amount, effective_at)
+        ..Lot::new(grant.source, &format!("grant:{}", grant.grant), grant.amount, effective_at)
     };
     settle_clock(draft, context);
     let catalog = context.catalog_digest.to_owned();

@@ -1,5 +1,7 @@
 //! Which plan an account is on, and whether it may use a feature.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -70,12 +72,12 @@ pub enum Reason {
 }
 
 /// The answer to "may this account do this now?".
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entitlement {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Entitlement<'a> {
     pub allowed: bool,
     pub reason: Reason,
-    pub feature: String,
-    pub plan: Option<String>,
+    pub feature: &'a str,
+    pub plan: Option<&'a str>,
     pub state: AccountState,
     /// Units that the credits still buy and the limits still allow; `None` when neither bounds it.
     pub remaining: Option<i64>,
@@ -87,20 +89,20 @@ pub struct Entitlement {
     pub resets_at: Option<DateTime<Utc>>,
     pub unlimited: bool,
     /// Such as the models a tier may use.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub values: Vec<String>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub values: Cow<'a, [String]>,
     /// Every limit, from the shortest window to the longest.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<LimitNow>,
     #[serde(rename = "override")]
-    pub overridden: Option<OverrideSeen>,
+    pub overridden: Option<OverrideSeen<'a>>,
 }
 
 /// The override that decided.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OverrideSeen {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OverrideSeen<'a> {
     pub expires_at: Option<DateTime<Utc>>,
-    pub reason: Option<String>,
+    pub reason: Option<&'a str>,
 }
 
 impl<'a> Standing<'a> {
@@ -167,20 +169,26 @@ pub fn plan_of<'a>(access: &Access, catalog: &'a Catalog) -> Option<&'a Plan> {
 }
 
 /// May the account use `quantity` units of `feature` at `now`? Authorises no spending: only a debit does.
-pub fn check(credits: &Credits, catalog: &Catalog, feature: &str, quantity: i64, now: DateTime<Utc>) -> Entitlement {
+pub fn check<'a>(
+    credits: &'a Credits,
+    catalog: &'a Catalog,
+    feature: &'a str,
+    quantity: i64,
+    now: DateTime<Utc>,
+) -> Entitlement<'a> {
     let standing = Standing::of(credits, catalog, now);
     let mut answer = Entitlement {
         allowed: false,
         reason: Reason::NotInPlan,
-        feature: feature.to_owned(),
-        plan: standing.plan.map(|plan| plan.id.clone()),
+        feature,
+        plan: standing.plan.map(|plan| plan.id.as_str()),
         state: standing.state(credits),
         remaining: None,
         limit: None,
         per: None,
         resets_at: None,
         unlimited: standing.is_unlimited(),
-        values: Vec::new(),
+        values: Cow::default(),
         limits: Vec::new(),
         overridden: None,
     };
@@ -201,13 +209,14 @@ pub fn check(credits: &Credits, catalog: &Catalog, feature: &str, quantity: i64,
         };
         return answer;
     };
-    answer.limits = limits_at(credits, &grant.windows, feature, period_of(credits, &standing, now), now);
+    if !grant.windows.is_empty() {
+        answer.limits = limits_at(credits, &grant.windows, feature, period_of(credits, &standing, now), now);
+    }
     let tightest = tightest(&answer.limits);
     answer.limit = grant.limit.or(tightest.map(|limit| limit.limit));
     answer.per = tightest.map(|limit| limit.per);
     answer.resets_at = tightest.map(|limit| limit.resets_at);
     answer.remaining = tightest.map(|limit| limit.remaining);
-    answer.values = grant.values.clone();
     answer.reason = match ruling.by {
         Some(_) => Reason::Override,
         None if standing.in_grace => Reason::InGrace,
@@ -246,12 +255,16 @@ pub fn check(credits: &Credits, catalog: &Catalog, feature: &str, quantity: i64,
             }
         }
     }
+    answer.values = match grant {
+        Cow::Borrowed(grant) => Cow::Borrowed(&grant.values),
+        Cow::Owned(grant) => Cow::Owned(grant.values),
+    };
     answer
 }
 
-impl OverrideSeen {
-    fn of(known: &Override) -> Self {
-        Self { expires_at: known.expires_at, reason: known.reason.clone() }
+impl<'a> OverrideSeen<'a> {
+    fn of(known: &'a Override) -> Self {
+        Self { expires_at: known.expires_at, reason: known.reason.as_deref() }
     }
 }
 

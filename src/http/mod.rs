@@ -11,6 +11,7 @@ pub mod entitlements;
 pub mod events;
 pub mod health;
 pub mod holds;
+pub mod json;
 pub mod lookup;
 pub mod middleware;
 pub mod overrides;

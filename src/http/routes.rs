@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use actix_web::guard::fn_guard;
 use actix_web::http::Method;
 use actix_web::http::header::{ALLOW, HeaderValue};
 use actix_web::middleware::from_fn;
@@ -41,7 +42,8 @@ macro_rules! routes {
             path: $path,
             scope: $scope,
             query: routes!(@query $($query)?),
-            handler: || web::route().method(Method::$method).to($handler),
+            // Not `method`, which notes each method that was tried in the request, for an answer that we word ourselves.
+            handler: || web::route().guard(fn_guard(|asked| asked.head().method == Method::$method)).to($handler),
         }),*]
     };
 }

@@ -176,7 +176,8 @@ impl<'a> Subject<'a> {
         let credits = credits_at(&self.account.id, &self.account.credits, context);
         let due: i64 = due_events(&self.account.id, &self.account.credits, context).iter().map(entry).sum();
         assert_eq!(self.statement() + due, credits.balance(), "the statement's balance with what is pending");
-        let mut lots: Vec<_> = credits.lots.iter().map(|lot| (lot.cause.clone(), lot.remaining, lot.held)).collect();
+        let mut lots: Vec<_> =
+            credits.lots.iter().map(|lot| (lot.cause.to_string(), lot.remaining, lot.held)).collect();
         lots.sort();
         View {
             available: credits.available_at(context.now),
