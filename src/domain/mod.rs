@@ -9,6 +9,7 @@ pub mod claims;
 pub mod command;
 pub mod credit;
 pub mod draft;
+pub mod dunning;
 pub mod event;
 pub mod hold;
 pub mod ids;

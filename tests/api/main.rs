@@ -8,6 +8,7 @@ mod billing;
 mod contract;
 mod credits;
 mod debits;
+mod dunning;
 mod entitlements;
 mod events;
 mod health;
