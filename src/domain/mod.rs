@@ -20,6 +20,7 @@ pub mod payment;
 pub mod plan_change;
 pub mod rejection;
 pub mod replay;
+pub mod revenue;
 pub mod settle;
 pub mod standing;
 pub mod stripe_object;

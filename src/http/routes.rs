@@ -12,7 +12,7 @@ use super::middleware::{Local, at_route};
 use super::problem::ApiError;
 use super::{
     accounts, admin, billing, credits, debits, docs, entitlements, events, health, holds, overrides, plans, receipts,
-    statement, usage, webhooks,
+    revenue, statement, usage, webhooks,
 };
 
 /// A route.
@@ -79,6 +79,7 @@ impl RouteTable {
             GET "/v1/plans" Some(Read) => plans::list,
             GET "/v1/plans/{plan}" Some(Read) => plans::get,
             GET "/v1/credit-packs" Some(Read) => plans::list_credit_packs,
+            GET "/v1/analytics/revenue" Some(Admin) => revenue::get,
             GET "/v1/events" Some(Admin) => events::list,
             GET "/v1/admin/parked" Some(Admin) => admin::list_parked,
             POST "/v1/admin/parked/retry" Some(Admin) => admin::retry_all_parked,

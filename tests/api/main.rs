@@ -19,6 +19,7 @@ mod plan_changes;
 mod plans;
 mod problems;
 mod receipts;
+mod revenue;
 mod scripts;
 mod support;
 mod sweeping;
