@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod ledger;
+mod revenue;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -63,6 +64,8 @@ enum Command {
     Events(ledger::EventsArguments),
     /// Show an account: plan, credits, lots
     Account(AccountArguments),
+    /// Recurring revenue, churn, money earned and deferred, credits
+    Revenue(revenue::RevenueArguments),
     /// Explain a debit, a hold, a refusal or a check, out of the log
     Explain(ledger::ExplainArguments),
     /// Ask a running service whether it is ready; exit code 0 if so
@@ -170,6 +173,7 @@ async fn execute(command: Command, config: Config, json: bool) -> Result<ExitCod
         Command::Verify(arguments) => return ledger::verify(arguments, &config, json).await,
         Command::Rebuild => return ledger::rebuild(&config, json).await,
         Command::Events(arguments) => return ledger::events(arguments, &config, json).await,
+        Command::Revenue(arguments) => return revenue::revenue(arguments, &config, json).await,
         Command::Explain(arguments) => return ledger::explain(arguments, &config, json).await,
         Command::Account(arguments) => return account(arguments, &config, json).await,
         Command::Healthcheck => return Ok(healthcheck(&config).await),

@@ -40,6 +40,8 @@ pub struct Config {
     pub inbox_retention_days: u32,
     /// 0: never.
     pub sweep_interval_seconds: u64,
+    /// 0: only on request.
+    pub revenue_interval_seconds: u64,
 }
 
 /// How log lines look.
@@ -75,6 +77,10 @@ pub const SETTINGS: &[(&str, &str)] = &[
     (
         "SUBLEDGER_SWEEP_INTERVAL_SECONDS",
         "how often refills and expiry of idle accounts are recorded; 0: when somebody asks [3600]",
+    ),
+    (
+        "SUBLEDGER_REVENUE_INTERVAL_SECONDS",
+        "how often the revenue report and its metrics are made anew; 0: when somebody asks [3600]",
     ),
     ("RUST_LOG", "log filter [info]"),
 ];
@@ -174,6 +180,7 @@ impl Config {
             inbox_retention_days: u32::try_from(source.number("SUBLEDGER_INBOX_RETENTION_DAYS", 90, 1, 36_500)?)
                 .unwrap_or(90),
             sweep_interval_seconds: source.number("SUBLEDGER_SWEEP_INTERVAL_SECONDS", 3_600, 0, 31_536_000)? as u64,
+            revenue_interval_seconds: source.number("SUBLEDGER_REVENUE_INTERVAL_SECONDS", 3_600, 0, 31_536_000)? as u64,
         })
     }
 }

@@ -148,12 +148,14 @@ pub async fn serve(
     }
     let pruning = prune_inbox(Arc::clone(&service), config.inbox_retention_days);
     let sweeping = sweep(Arc::clone(&service), config.sweep_interval_seconds);
+    let reporting = report_revenue(Arc::clone(&service), config.revenue_interval_seconds);
     let auth = Auth::new(config.admin_key.as_deref(), config.listen.ip().is_loopback());
     tracing::info!(address = %config.listen, partitions = service.partitions, lanes = config.lanes, "serving");
     ready(&service);
     let served = server::run(listener, State::new(Arc::clone(&service), auth), config.http_workers, shutdown).await;
     pruning.abort();
     sweeping.abort();
+    reporting.abort();
     running.stop().await;
     ground.close().await?;
     served.map_err(|cause| StartError::Listen { address: config.listen, cause })?;
@@ -198,6 +200,22 @@ fn sweep(service: Arc<Service>, interval_seconds: u64) -> JoinHandle<()> {
                 Ok(0) => {}
                 Ok(accounts) => tracing::info!(accounts, "refills and expiry of idle accounts recorded"),
                 Err(error) => tracing::warn!(%error, "idle accounts could not be swept; trying again later"),
+            }
+            tokio::time::sleep(Duration::from_secs(interval_seconds)).await;
+        }
+    })
+}
+
+fn report_revenue(service: Arc<Service>, interval_seconds: u64) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let Ok(seconds) = i64::try_from(interval_seconds) else { return };
+        if seconds == 0 {
+            return;
+        }
+        loop {
+            // Of several replicas, the others show what the first has made.
+            if let Err(error) = service.refresh_revenue(chrono::Duration::seconds(seconds)).await {
+                tracing::warn!(%error, "the revenue report could not be made; trying again later");
             }
             tokio::time::sleep(Duration::from_secs(interval_seconds)).await;
         }

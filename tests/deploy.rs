@@ -37,7 +37,7 @@ fn rules() -> Vec<Value> {
 fn metrics() -> BTreeMap<String, Vec<String>> {
     let metrics = Metrics::new().expect("metrics");
     // A new metric that alerts.yml uses has to be listed here.
-    let collectors: [&dyn Collector; 17] = [
+    let collectors: [&dyn Collector; 18] = [
         &metrics.stripe_events,
         &metrics.parked,
         &metrics.unmapped_prices,
@@ -53,6 +53,7 @@ fn metrics() -> BTreeMap<String, Vec<String>> {
         &metrics.cached_reads,
         &metrics.read_throughs,
         &metrics.follower_age_seconds,
+        &metrics.revenue.as_of,
         &metrics.http_requests,
         &metrics.http_seconds,
     ];

@@ -17,6 +17,7 @@ use crate::domain::charge::{Charge, overage_left};
 use crate::domain::command::{Command, decide};
 use crate::domain::credit::{Credits, Draw, Lot, LotSource};
 use crate::domain::draft::{Context, Draft};
+use crate::domain::dunning::Stage;
 use crate::domain::event::Event;
 use crate::domain::ids::{AccountId, LotId};
 use crate::domain::rejection::Rejection;
@@ -324,15 +325,22 @@ fn of_charge(feature: &str, quantity: i64, credits: &Credits, context: Context<'
         Some(access) => format!("the plan is {plan}, by subscription {} ({})", access.subscription, access.status),
         None => format!("the plan is {plan}, for no subscription grants another"),
     }];
-    if standing.in_grace {
-        because.push("a payment failed, and the days of grace were running".to_owned());
-    }
+    because.extend(standing.overdue.map(|overdue| {
+        let since = overdue.since.format("%FT%TZ");
+        match overdue.stage {
+            Stage::InGrace => format!("a payment failed at {since}, and the days of grace were running"),
+            Stage::Restricted => format!("a payment failed at {since}, and the days of grace were over"),
+            Stage::Suspended => format!("a payment failed at {since}, and the account was suspended for it"),
+        }
+    }));
     let Some(declared) = context.catalog.feature(feature) else {
         because.push(format!("the catalog has no feature {feature}"));
         return because;
     };
-    if !standing.plan.is_some_and(|plan| plan.features.contains_key(feature)) {
-        because.push(format!("{plan} does not include {feature}"));
+    if standing.grant(feature).is_none() {
+        let is_kept_back = standing.plan.is_some_and(|plan| plan.features.contains_key(feature));
+        let until_paid = if is_kept_back { " until it is paid for" } else { "" };
+        because.push(format!("{plan} does not include {feature}{until_paid}"));
         return because;
     }
     because.push(format!("{plan} includes {feature}"));

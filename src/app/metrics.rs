@@ -4,6 +4,8 @@ use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use super::revenue::RevenueGauges;
+
 /// Event types counted by name; Stripe has more, and will have others: those count as `other`.
 const MAX_TYPE_LABEL: usize = 64;
 
@@ -46,6 +48,7 @@ pub struct Metrics {
     pub follower_age_seconds: Gauge,
     /// Events that the last poll found others had written.
     pub follower_lag: IntGauge,
+    pub revenue: RevenueGauges,
     pub http_requests: IntCounterVec,
     pub http_seconds: HistogramVec,
 }
@@ -115,6 +118,7 @@ impl Metrics {
                 "subledger_follower_lag_events",
                 "Events of other replicas that the last poll found",
             )?,
+            revenue: RevenueGauges::register(&registry)?,
             http_requests: counter(
                 "subledger_http_requests_total",
                 "Requests, by route pattern, method and status",

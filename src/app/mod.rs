@@ -22,6 +22,7 @@ pub mod plan;
 pub mod reads;
 pub mod rebuild;
 pub mod receipt;
+pub mod revenue;
 pub mod service;
 pub mod simulate;
 pub mod sweep;

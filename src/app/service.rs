@@ -20,6 +20,7 @@ use super::lane::{Lane, LaneSettings};
 use super::link;
 use super::links::LinkReader;
 use super::metrics::Metrics;
+use super::revenue::Revenue;
 use super::work::{Answer, Key, Work};
 use crate::clock::Clock;
 use crate::domain::catalog::Catalog;
@@ -86,6 +87,7 @@ pub struct Service {
     pub(super) holds: HoldOwners,
     follower: AbortHandle,
     pub(super) jobs: Jobs,
+    pub(super) revenue: Revenue,
 }
 
 /// The tasks of a service's lanes.
@@ -159,6 +161,7 @@ impl Service {
             follower,
             holds: HoldOwners::default(),
             jobs: Jobs::default(),
+            revenue: Revenue::default(),
         };
         Ok((Arc::new(service), Lanes(tasks)))
     }

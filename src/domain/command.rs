@@ -287,7 +287,7 @@ fn decide_debit(
     context: Context<'_>,
 ) -> Result<Outcome, Rejection> {
     require_known(draft)?;
-    refuse_suspended(draft)?;
+    refuse_suspended(draft, context)?;
     let Priced { amount, feature, quantity } = charge.price(draft, context)?;
     settle_clock(draft, context);
     let credits = &draft.account.credits;
@@ -324,7 +324,7 @@ fn decide_hold(
     context: Context<'_>,
 ) -> Result<Outcome, Rejection> {
     require_known(draft)?;
-    refuse_suspended(draft)?;
+    refuse_suspended(draft, context)?;
     let priced = charge.price(draft, context)?;
     settle_clock(draft, context);
     hold::place(draft, hold, priced, expires_at, context)

@@ -50,6 +50,13 @@ pub enum Rejection {
     },
     #[error("the account has been suspended since {}; its credits are kept", since.format("%FT%TZ"))]
     AccountSuspended { since: DateTime<Utc> },
+    #[error(
+        "a payment has been overdue since {}, so the account is suspended until it is made good; its credits are kept",
+        since.format("%FT%TZ")
+    )]
+    SuspendedUnpaid { since: DateTime<Utc> },
+    #[error("{feature} waits for a payment that is overdue")]
+    PaymentOverdue { feature: String },
     #[error("an account has at most {max} overrides; remove one first")]
     TooManyOverrides { max: usize },
     #[error("{field} must be from 1 to {max}")]
@@ -106,7 +113,9 @@ impl Rejection {
             | Self::FeatureNotInPlan { .. }
             | Self::OverrideDenied { .. }
             | Self::LimitExceeded { .. }
-            | Self::AccountSuspended { .. } => true,
+            | Self::AccountSuspended { .. }
+            | Self::SuspendedUnpaid { .. }
+            | Self::PaymentOverdue { .. } => true,
             Self::AccountNotFound { .. }
             | Self::UnknownFeature { .. }
             | Self::FeatureNotMetered { .. }

@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 
-use chrono::{DateTime, Duration, Utc};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::catalog::{Catalog, CreditAllowance, Overage, Per, Plan, PriceKey, WhilePaused};
+use super::catalog::{Catalog, CreditAllowance, FeatureGrant, Overage, Per, Plan, PriceKey, WhilePaused};
 use super::credit::{Access, Credits};
+use super::dunning::{Overdue, Stage};
 use super::limits::{LimitNow, limits_at, period_of, tightest};
 use super::overrides::{Override, ruling};
 
@@ -17,8 +18,8 @@ pub struct Standing<'a> {
     pub plan: Option<&'a Plan>,
     /// `None` on the default plan.
     pub subscription: Option<&'a Access>,
-    /// A payment failed, and the plan's days of grace are running.
-    pub in_grace: bool,
+    /// A payment of the subscription failed, or of the one that would decide, were it paid.
+    pub overdue: Option<Overdue>,
 }
 
 /// How an account stands with its subscription.
@@ -29,9 +30,11 @@ pub enum AccountState {
     Trialing,
     /// A payment failed, and the plan's days of grace are running.
     InGrace,
+    /// They are over: the features that the plan keeps for that go on, or the default plan holds.
+    Restricted,
     /// The subscription is paused, whether or not its features go on.
     Paused,
-    /// Suspended by a caller: nothing is allowed.
+    /// Suspended, by a caller or because a payment stayed overdue: nothing is allowed.
     Suspended,
     /// No subscription decides: the default plan does.
     Free,
@@ -47,12 +50,16 @@ pub enum Reason {
     Unlimited,
     /// Included; a payment failed, and the days of grace are running.
     InGrace,
+    /// Included; a payment is overdue, and the feature is one of those that go on all the same.
+    Restricted,
     /// An override allows it.
     Override,
     /// An override denies it.
     OverrideDenied,
     /// The account is suspended.
     Suspended,
+    /// A payment stayed overdue for so long that nothing is allowed.
+    SuspendedUnpaid,
     /// A paused subscription would include it.
     Paused,
     /// The catalog knows no such feature.
@@ -79,6 +86,9 @@ pub struct Entitlement<'a> {
     pub feature: &'a str,
     pub plan: Option<&'a str>,
     pub state: AccountState,
+    /// While a payment is overdue: how far it has come, and what follows when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dunning: Option<Overdue>,
     /// Units that the credits still buy and the limits still allow; `None` when neither bounds it.
     pub remaining: Option<i64>,
     /// The limit; of several, the one that allows least now.
@@ -106,14 +116,16 @@ pub struct OverrideSeen<'a> {
 }
 
 impl<'a> Standing<'a> {
-    /// Decides at `now`: of the subscriptions that grant access, the one on the highest plan; else the default plan.
+    /// Decides at `now`: of the subscriptions that grant access, the one on the highest plan; else the default plan. One that
+    /// is paid for, or in grace, comes before one that is overdue, and that before one that is suspended for it.
     pub fn of(credits: &'a Credits, catalog: &'a Catalog, now: DateTime<Utc>) -> Self {
         let best =
             credits.access.iter().filter_map(|access| Self::through(access, catalog, now)).max_by_key(|standing| {
+                let openness = std::cmp::Reverse(standing.stage().filter(|stage| *stage != Stage::InGrace));
                 let created = standing.subscription.map(|access| (access.created, access.subscription.as_str()));
-                (standing.plan.map(|plan| plan.rank), created)
+                (openness, standing.plan.map(|plan| plan.rank), created)
             });
-        best.unwrap_or(Self { plan: Some(catalog.default_plan()), subscription: None, in_grace: false })
+        best.unwrap_or(Self { plan: Some(catalog.default_plan()), subscription: None, overdue: None })
     }
 
     fn through(access: &'a Access, catalog: &'a Catalog, now: DateTime<Utc>) -> Option<Self> {
@@ -121,15 +133,34 @@ impl<'a> Standing<'a> {
         if access.is_paused() && plan.is_none_or(|plan| plan.while_paused == WhilePaused::Stop) {
             return None;
         }
-        let open = matches!(access.status.as_str(), "active" | "trialing" | "past_due" | "paused");
-        let in_grace = open && access.past_due_since.is_some();
-        let grace_over = access.past_due_since.is_some_and(|since| {
-            let days = plan.map_or(0, |plan| plan.grace_days);
-            let since = DateTime::from_timestamp(since, 0);
-            let end = since.and_then(|since| since.checked_add_signed(Duration::days(i64::from(days))));
-            end.is_some_and(|end| now >= end)
-        });
-        (open && !grace_over).then_some(Self { plan, subscription: Some(access), in_grace })
+        if !matches!(access.status.as_str(), "active" | "trialing" | "past_due" | "paused" | "unpaid") {
+            return None;
+        }
+        let overdue = Overdue::of(access, plan, now);
+        if access.status == "unpaid" && overdue.is_none() {
+            return None;
+        }
+        let is_restricted = overdue.is_some_and(|overdue| overdue.stage == Stage::Restricted);
+        if is_restricted && plan.is_none_or(|plan| plan.dunning.restricted_features.is_none()) {
+            return Some(Self { plan: Some(catalog.default_plan()), subscription: None, overdue });
+        }
+        Some(Self { plan, subscription: Some(access), overdue })
+    }
+
+    /// How far an overdue payment has come.
+    pub fn stage(&self) -> Option<Stage> {
+        self.overdue.map(|overdue| overdue.stage)
+    }
+
+    /// What the plan grants of a feature, as far as it is paid for.
+    pub fn grant(&self, feature: &str) -> Option<&'a FeatureGrant> {
+        let plan = self.plan?;
+        let goes_on = match self.stage().filter(|_| self.subscription.is_some()) {
+            None | Some(Stage::InGrace) => true,
+            Some(Stage::Restricted) => plan.dunning.keeps(feature),
+            Some(Stage::Suspended) => false,
+        };
+        plan.features.get(feature).filter(|_| goes_on)
     }
 
     /// How the account stands, of whose credits this is the standing.
@@ -137,8 +168,13 @@ impl<'a> Standing<'a> {
         if credits.suspension.is_some() {
             return AccountState::Suspended;
         }
+        match self.stage() {
+            None => {}
+            Some(Stage::InGrace) => return AccountState::InGrace,
+            Some(Stage::Restricted) => return AccountState::Restricted,
+            Some(Stage::Suspended) => return AccountState::Suspended,
+        }
         match self.subscription {
-            Some(_) if self.in_grace => AccountState::InGrace,
             Some(access) if access.is_paused() => AccountState::Paused,
             Some(access) if access.status == "trialing" => AccountState::Trialing,
             Some(_) => AccountState::Active,
@@ -154,6 +190,10 @@ impl<'a> Standing<'a> {
     /// What happens to a charge for a feature, or for an amount, beyond the credits there are.
     pub fn overage(&self, feature: Option<&str>) -> Overage {
         let Some(plan) = self.plan else { return Overage::Deny };
+        // Whoever is overdue gets nothing more on credit.
+        if self.stage() == Some(Stage::Restricted) {
+            return Overage::Deny;
+        }
         let grant = feature.and_then(|feature| plan.features.get(feature));
         grant.and_then(|grant| grant.overage).unwrap_or(plan.overage)
     }
@@ -183,6 +223,7 @@ pub fn check<'a>(
         feature,
         plan: standing.plan.map(|plan| plan.id.as_str()),
         state: standing.state(credits),
+        dunning: standing.overdue,
         remaining: None,
         limit: None,
         per: None,
@@ -196,16 +237,16 @@ pub fn check<'a>(
         answer.reason = Reason::UnknownFeature;
         return answer;
     };
-    let ruling = ruling(credits, standing.plan, feature, now);
+    let ruling = ruling(credits, &standing, feature, now);
     answer.overridden = ruling.by.map(OverrideSeen::of);
     if answer.state == AccountState::Suspended {
-        answer.reason = Reason::Suspended;
+        answer.reason = if credits.suspension.is_some() { Reason::Suspended } else { Reason::SuspendedUnpaid };
         return answer;
     }
     let Some(grant) = ruling.grant else {
         answer.reason = match ruling.by {
             Some(_) => Reason::OverrideDenied,
-            None => missing(credits, catalog, feature),
+            None => why_missing(credits, catalog, feature),
         };
         return answer;
     };
@@ -217,10 +258,11 @@ pub fn check<'a>(
     answer.per = tightest.map(|limit| limit.per);
     answer.resets_at = tightest.map(|limit| limit.resets_at);
     answer.remaining = tightest.map(|limit| limit.remaining);
-    answer.reason = match ruling.by {
-        Some(_) => Reason::Override,
-        None if standing.in_grace => Reason::InGrace,
-        None => Reason::Included,
+    answer.reason = match (ruling.by, standing.stage()) {
+        (Some(_), _) => Reason::Override,
+        (None, None) => Reason::Included,
+        (None, Some(Stage::InGrace)) => Reason::InGrace,
+        (None, Some(Stage::Restricted | Stage::Suspended)) => Reason::Restricted,
     };
     answer.allowed = true;
     if grant.limit.or(answer.remaining).is_some_and(|limit| quantity > limit) {
@@ -269,7 +311,7 @@ impl<'a> OverrideSeen<'a> {
 }
 
 /// Why the plan in force lacks a feature: a subscription would include it, were it not paused or unpaid.
-fn missing(credits: &Credits, catalog: &Catalog, feature: &str) -> Reason {
+pub(super) fn why_missing(credits: &Credits, catalog: &Catalog, feature: &str) -> Reason {
     let has = |access: &Access| plan_of(access, catalog).is_some_and(|plan| plan.features.contains_key(feature));
     let is_unpaid = |access: &Access| access.past_due_since.is_some() || access.status == "unpaid";
     if credits.access.iter().any(|access| is_unpaid(access) && has(access)) {

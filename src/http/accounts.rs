@@ -101,6 +101,7 @@ async fn account_view(state: &State, name: &AccountId, min_position: i64) -> Res
         "metadata": profile.metadata.unwrap_or_else(|| json!({})),
         "plan": standing.plan.map(|plan| &plan.id),
         "state": standing.state(account.credits()),
+        "dunning": standing.overdue,
         "suspension": account.credits().suspension,
         "opened_at": account.credits().opened_at,
         "position": account.position,

@@ -21,6 +21,7 @@ pub mod problem;
 pub mod reading;
 pub mod receipts;
 pub mod request;
+pub mod revenue;
 pub mod routes;
 pub mod server;
 pub mod statement;

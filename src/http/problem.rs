@@ -134,6 +134,10 @@ fn rejection_kind(rejection: &Rejection) -> (StatusCode, &'static str, &'static 
         Rejection::OverrideDenied { .. } => (S::FORBIDDEN, "override_denied", "An override denies the feature"),
         Rejection::LimitExceeded { .. } => (S::FORBIDDEN, "limit_exceeded", "The limit is used up"),
         Rejection::AccountSuspended { .. } => (S::FORBIDDEN, "account_suspended", "The account is suspended"),
+        Rejection::SuspendedUnpaid { .. } => {
+            (S::FORBIDDEN, "suspended_unpaid", "The account is suspended until a payment is made good")
+        }
+        Rejection::PaymentOverdue { .. } => (S::FORBIDDEN, "payment_overdue", "A payment is overdue"),
         Rejection::TooManyOverrides { .. } => {
             (S::UNPROCESSABLE_ENTITY, "too_many_overrides", "The account has too many overrides")
         }
@@ -193,6 +197,7 @@ pub const CODES: &[&str] = &[
     "outcome_unknown",
     "overloaded",
     "override_denied",
+    "payment_overdue",
     "position_not_reached",
     "receipt_not_found",
     "signature_malformed",
@@ -202,6 +207,7 @@ pub const CODES: &[&str] = &[
     "signature_too_old",
     "stopping",
     "stripe_not_configured",
+    "suspended_unpaid",
     "time_out_of_range",
     "too_many_overrides",
     "unauthorized",

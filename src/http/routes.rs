@@ -13,7 +13,7 @@ use super::middleware::{Known, Local, at_route};
 use super::problem::ApiError;
 use super::{
     accounts, admin, billing, credits, debits, docs, entitlements, events, health, holds, overrides, plans, receipts,
-    statement, usage, webhooks,
+    revenue, statement, usage, webhooks,
 };
 
 /// A route.
@@ -57,6 +57,7 @@ const PAGE: &[&str] = &["limit", "cursor", "min_position"];
 const PAGE_OF_PAST: &[&str] = &["limit", "cursor", "as_of", "min_position"];
 const USAGE: &[&str] = &["feature", "from", "to", "min_position"];
 const FEED: &[&str] = &["after", "account", "type", "limit", "min_position"];
+const REVENUE: &[&str] = &["from", "to", "currency", "plan", "max_age_seconds"];
 const PARKED: &[&str] = &["limit", "cursor"];
 
 impl RouteTable {
@@ -98,6 +99,7 @@ impl RouteTable {
             GET "/v1/plans" Some(Read) => plans::list,
             GET "/v1/plans/{plan}" Some(Read) => plans::get,
             GET "/v1/credit-packs" Some(Read) => plans::list_credit_packs,
+            GET "/v1/analytics/revenue" Some(Admin) => revenue::get [REVENUE],
             GET "/v1/events" Some(Admin) => events::list [FEED],
             GET "/v1/admin/parked" Some(Admin) => admin::list_parked [PARKED],
             POST "/v1/admin/parked/retry" Some(Admin) => admin::retry_all_parked,

@@ -162,7 +162,7 @@ pub async fn statistics(
         Some(name) => return Err(Rejection::UnknownFeature { feature: name.clone() }.into()),
     };
     let features = names.into_iter().map(|name| {
-        let grant = ruling(account.credits(), standing.plan, &name, now).grant;
+        let grant = ruling(account.credits(), &standing, &name, now).grant;
         let windows = grant.as_ref().map_or(&[][..], |grant| &grant.windows);
         let limits = limits_at(account.credits(), windows, &name, period, now);
         feature_used(name, &account, limits, &days, asked.is_period.then_some(period))
@@ -237,7 +237,7 @@ fn features_of(
 ) -> BTreeSet<String> {
     let used = days.values().flat_map(|day| day.keys().cloned());
     let metered = catalog.features.iter().filter(|feature| feature.kind == FeatureKind::Metered);
-    let granted = metered.filter(|feature| ruling(account.credits(), standing.plan, &feature.id, now).grant.is_some());
+    let granted = metered.filter(|feature| ruling(account.credits(), standing, &feature.id, now).grant.is_some());
     used.chain(granted.map(|feature| feature.id.clone())).collect()
 }
 

@@ -14,6 +14,7 @@ pub mod migrate;
 pub mod partition;
 pub mod profiles;
 pub mod read;
+pub mod revenue;
 pub mod rows;
 pub mod scan;
 pub mod shadow;

@@ -79,6 +79,7 @@ impl Reader {
                 "rollover",
                 "trial",
                 "grace_days",
+                "dunning",
                 "while_paused",
                 "clawback",
                 "plan_change",
@@ -98,6 +99,7 @@ impl Reader {
             rollover: self.field(section, "rollover").map(|field| self.rollover(&field)).unwrap_or_default(),
             trial: self.section(section, "trial").map(|trial| self.trial(&trial)).unwrap_or_default(),
             grace_days: self.optional_integer(section, "grace_days").unwrap_or(0),
+            dunning: self.section(section, "dunning").map(|dunning| self.dunning(&dunning)).unwrap_or_default(),
             while_paused: self.field(section, "while_paused").and_then(|f| self.while_paused(&f)).unwrap_or_default(),
             clawback: self.field(section, "clawback").and_then(|field| self.clawback(&field)).unwrap_or_default(),
             plan_change: self

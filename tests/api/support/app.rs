@@ -94,6 +94,8 @@ impl TestApp {
 
     pub async fn with(setup: Setup) -> Self {
         super::logs::capture();
+        // Only the first succeeds.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let (place, database, url) = match &setup.database_url {
             Some(url) => (None, None, url.clone()),
             None => {
