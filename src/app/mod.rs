@@ -5,6 +5,7 @@ pub mod accounts;
 pub mod balance_cache;
 pub mod balance_reader;
 pub mod catalog;
+pub mod erasure;
 pub mod error;
 pub mod explain;
 pub mod fold;

@@ -9,6 +9,7 @@ mod contract;
 mod credits;
 mod debits;
 mod entitlements;
+mod erasure;
 mod events;
 mod health;
 mod history;
