@@ -157,7 +157,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
 async fn execute(command: Command, config: Config, json: bool) -> Result<ExitCode, StartError> {
     match command {
         Command::Serve => startup::serve(config, startup::stop_signal(), |_| {}).await?,
-        Command::Demo => demo::run(config).await?,
+        Command::Demo => demo::run(&config).await?,
         Command::Migrate => {
             let ground = Ground::open_beside(&config).await?;
             let partitions = migrate::migrate(&ground.database, config.partitions).await?;

@@ -24,6 +24,7 @@ pub mod reads;
 pub mod rebuild;
 pub mod receipt;
 pub mod service;
+pub mod settings;
 pub mod simulate;
 pub mod sweep;
 pub mod verify;

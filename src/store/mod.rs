@@ -16,6 +16,7 @@ pub mod profiles;
 pub mod read;
 pub mod rows;
 pub mod scan;
+pub mod settings;
 pub mod shadow;
 pub mod snapshot;
 pub mod tls;
