@@ -1,5 +1,6 @@
 //! Putting a service together, and taking it apart in order.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,8 +9,9 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::app::service::{Lanes, Service, ServiceSettings, StripeSettings};
+use crate::app::settings;
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, NOT_STORED, SETTINGS};
 use crate::domain::catalog::Catalog;
 use crate::embedded_postgres::{self, Durability, EmbeddedPostgres, EmbeddedPostgresError};
 use crate::http::auth::Auth;
@@ -29,6 +31,8 @@ pub enum StartError {
     Embedded(#[from] EmbeddedPostgresError),
     #[error(transparent)]
     Store(#[from] crate::store::error::StoreError),
+    #[error(transparent)]
+    Settings(#[from] crate::app::settings::SettingsError),
     #[error(transparent)]
     App(#[from] crate::app::error::AppError),
     #[error("the catalog {path} cannot be read: {cause}")]
@@ -85,13 +89,16 @@ impl Ground {
 #[derive(Debug)]
 pub struct Running {
     pub service: Arc<Service>,
+    /// With what the settings table has.
+    pub config: Config,
     lanes: Lanes,
 }
 
 impl Running {
-    /// Migrates and starts the lanes.
+    /// Migrates, reads the settings table, and starts the lanes.
     pub async fn start(config: &Config, database: &Database) -> Result<Self, StartError> {
         let partitions = migrate::migrate(database, config.partitions).await?;
+        let config = with_table(config, database).await?;
         let settings = ServiceSettings {
             database: database.clone(),
             partitions,
@@ -109,7 +116,7 @@ impl Running {
             },
         };
         let (service, lanes) = Service::start(settings).await?;
-        Ok(Self { service, lanes })
+        Ok(Self { service, config, lanes })
     }
 
     /// Finishes what was accepted.
@@ -117,6 +124,23 @@ impl Running {
         self.service.stop();
         self.lanes.finish().await;
     }
+}
+
+/// The settings with those that only the settings table gives. What something else gives is not even opened.
+async fn with_table(config: &Config, database: &Database) -> Result<Config, StartError> {
+    let client = database.connect_as_owner().await?;
+    let mut wanted = BTreeSet::new();
+    for (name, _) in SETTINGS.iter().filter(|(name, _)| !NOT_STORED.contains(name)) {
+        if config.origin(name)?.is_none() {
+            wanted.insert(*name);
+        }
+    }
+    let table = settings::read(&client, &config.master_keys, |name| wanted.contains(name)).await?;
+    if !table.is_empty() {
+        let names: Vec<&str> = table.keys().map(String::as_str).collect();
+        tracing::info!(names = names.join(","), "settings taken from the settings table");
+    }
+    Ok(config.with_table(table)?)
 }
 
 /// Reads and checks a catalog file.
@@ -132,7 +156,7 @@ pub fn read_catalog(path: &Path) -> Result<Catalog, StartError> {
 pub async fn serve(
     config: Config,
     shutdown: impl Future<Output = ()>,
-    ready: impl FnOnce(&Arc<Service>),
+    ready: impl FnOnce(&Running),
 ) -> Result<(), StartError> {
     // Taken first, so that a port in use is said before Postgres is started.
     let listener =
@@ -140,7 +164,7 @@ pub async fn serve(
     let catalog = config.catalog.as_deref().map(read_catalog).transpose()?;
     let ground = Ground::open(&config).await?;
     let running = Running::start(&config, &ground.database).await?;
-    let service = Arc::clone(&running.service);
+    let (service, config) = (Arc::clone(&running.service), running.config.clone());
     refuse_open_door(&config, &service).await?;
     if let Some(catalog) = catalog {
         let is_new = service.apply_catalog(catalog).await?;
@@ -151,7 +175,7 @@ pub async fn serve(
     let reporting = report_revenue(Arc::clone(&service), config.revenue_interval_seconds);
     let auth = Auth::new(config.admin_key.as_deref(), config.listen.ip().is_loopback());
     tracing::info!(address = %config.listen, partitions = service.partitions, lanes = config.lanes, "serving");
-    ready(&service);
+    ready(&running);
     let served = server::run(listener, State::new(Arc::clone(&service), auth), config.http_workers, shutdown).await;
     pruning.abort();
     sweeping.abort();

@@ -58,7 +58,7 @@ pub struct ServiceSettings {
 }
 
 /// How Stripe's events are taken.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct StripeSettings {
     /// All are accepted, so that they can be rotated; empty: Stripe is not configured.
     pub webhook_secrets: Vec<String>,
@@ -66,6 +66,17 @@ pub struct StripeSettings {
     pub livemode: bool,
     /// Metadata keys that hold our account id.
     pub account_metadata_keys: Vec<String>,
+}
+
+impl std::fmt::Debug for StripeSettings {
+    /// Without secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StripeSettings")
+            .field("webhook_secrets", &self.webhook_secrets.len())
+            .field("livemode", &self.livemode)
+            .field("account_metadata_keys", &self.account_metadata_keys)
+            .finish()
+    }
 }
 
 /// The running service.

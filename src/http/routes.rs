@@ -108,6 +108,7 @@ impl RouteTable {
             GET "/v1/admin/verify" Some(Admin) => admin::get_verify,
             POST "/v1/admin/rebuild" Some(Admin) => admin::start_rebuild,
             GET "/v1/admin/rebuild" Some(Admin) => admin::get_rebuild,
+            DELETE "/v1/admin/accounts/{account}/personal-data" Some(Admin) => admin::erase_personal_data,
             POST "/v1/admin/keys" Some(Admin) => admin::create_key,
             GET "/v1/admin/keys" Some(Admin) => admin::list_keys,
             DELETE "/v1/admin/keys/{key}" Some(Admin) => admin::revoke_key,

@@ -17,6 +17,7 @@ pub mod read;
 pub mod revenue;
 pub mod rows;
 pub mod scan;
+pub mod settings;
 pub mod shadow;
 pub mod snapshot;
 pub mod tls;

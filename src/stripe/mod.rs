@@ -2,5 +2,6 @@
 
 pub mod fields;
 pub mod project;
+pub mod redact;
 pub mod signature;
 pub mod translate;

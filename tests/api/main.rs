@@ -10,6 +10,7 @@ mod credits;
 mod debits;
 mod dunning;
 mod entitlements;
+mod erasure;
 mod events;
 mod health;
 mod history;

@@ -1,5 +1,5 @@
 //! The harness: the real application, a Postgres of its own, Stripe's events, and the contract every answer must keep.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod answer;
 pub mod app;
