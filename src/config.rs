@@ -40,6 +40,15 @@ pub struct Config {
     pub inbox_retention_days: u32,
     /// 0: never.
     pub sweep_interval_seconds: u64,
+    pub allow_private_webhooks: bool,
+    pub mail: Option<MailConfig>,
+}
+
+/// Where mail goes, and whom it comes from.
+#[derive(Clone)]
+pub struct MailConfig {
+    pub smtp_url: String,
+    pub from: String,
 }
 
 /// How log lines look.
@@ -76,6 +85,12 @@ pub const SETTINGS: &[(&str, &str)] = &[
         "SUBLEDGER_SWEEP_INTERVAL_SECONDS",
         "how often refills and expiry of idle accounts are recorded; 0: when somebody asks [3600]",
     ),
+    (
+        "SUBLEDGER_ALLOW_PRIVATE_WEBHOOKS",
+        "true: webhook endpoints may lie in this network, and be reached without TLS [false]",
+    ),
+    ("SUBLEDGER_SMTP_URL", "mail server for notifications, smtps://user:password@host; absent: none are mailed"),
+    ("SUBLEDGER_MAIL_FROM", "whom that mail comes from, such as Example <billing@example.com>"),
     ("RUST_LOG", "log filter [info]"),
 ];
 
@@ -174,6 +189,8 @@ impl Config {
             inbox_retention_days: u32::try_from(source.number("SUBLEDGER_INBOX_RETENTION_DAYS", 90, 1, 36_500)?)
                 .unwrap_or(90),
             sweep_interval_seconds: source.number("SUBLEDGER_SWEEP_INTERVAL_SECONDS", 3_600, 0, 31_536_000)? as u64,
+            allow_private_webhooks: source.parsed("SUBLEDGER_ALLOW_PRIVATE_WEBHOOKS", false, "true or false")?,
+            mail: mail(source.get("SUBLEDGER_SMTP_URL")?, source.get("SUBLEDGER_MAIL_FROM")?)?,
         })
     }
 }
@@ -188,12 +205,33 @@ fn admin_key(key: Option<String>) -> Result<Option<String>, ConfigError> {
     Ok(key)
 }
 
+impl std::fmt::Debug for MailConfig {
+    /// Without the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MailConfig").field("from", &self.from).finish_non_exhaustive()
+    }
+}
+
 fn webhook_secrets(secrets: Vec<String>) -> Result<Vec<String>, ConfigError> {
     if secrets.iter().any(|secret| !secret.starts_with("whsec_")) {
         let problem = "each must start with whsec_, as Stripe's dashboard shows them".to_owned();
         return Err(ConfigError { setting: "STRIPE_WEBHOOK_SECRETS".to_owned(), problem });
     }
     Ok(secrets)
+}
+
+/// One without the other is a mistake.
+fn mail(smtp_url: Option<String>, from: Option<String>) -> Result<Option<MailConfig>, ConfigError> {
+    let missing = |setting: &str, other: &str| {
+        let problem = format!("is needed beside {other}, or neither of them");
+        Err(ConfigError { setting: setting.to_owned(), problem })
+    };
+    match (smtp_url, from) {
+        (Some(smtp_url), Some(from)) => Ok(Some(MailConfig { smtp_url, from })),
+        (None, None) => Ok(None),
+        (Some(_), None) => missing("SUBLEDGER_MAIL_FROM", "SUBLEDGER_SMTP_URL"),
+        (None, Some(_)) => missing("SUBLEDGER_SMTP_URL", "SUBLEDGER_MAIL_FROM"),
+    }
 }
 
 fn livemode(source: &Source) -> Result<bool, ConfigError> {

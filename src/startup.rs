@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use crate::app::mail::MailSettings;
+use crate::app::outbound::OutboundSettings;
 use crate::app::service::{Lanes, Service, ServiceSettings, StripeSettings};
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::domain::catalog::Catalog;
 use crate::embedded_postgres::{self, Durability, EmbeddedPostgres, EmbeddedPostgresError};
 use crate::http::auth::Auth;
@@ -107,6 +109,7 @@ impl Running {
                 livemode: config.livemode,
                 account_metadata_keys: config.account_metadata_keys.clone(),
             },
+            outbound: outbound_settings(config)?,
         };
         let (service, lanes) = Service::start(settings).await?;
         Ok(Self { service, lanes })
@@ -117,6 +120,14 @@ impl Running {
         self.service.stop();
         self.lanes.finish().await;
     }
+}
+
+fn outbound_settings(config: &Config) -> Result<OutboundSettings, StartError> {
+    let mail = config.mail.clone().map(|mail| MailSettings { smtp_url: mail.smtp_url, from: mail.from });
+    if let Some(Err((setting, problem))) = mail.as_ref().map(MailSettings::check) {
+        return Err(ConfigError { setting: setting.to_owned(), problem }.into());
+    }
+    Ok(OutboundSettings { allow_private_webhooks: config.allow_private_webhooks, mail })
 }
 
 /// Reads and checks a catalog file.

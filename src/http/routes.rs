@@ -12,7 +12,7 @@ use super::middleware::{Local, at_route};
 use super::problem::ApiError;
 use super::{
     accounts, admin, billing, credits, debits, docs, entitlements, events, health, holds, overrides, plans, receipts,
-    statement, usage, webhooks,
+    statement, usage, webhook_deliveries, webhook_endpoints, webhooks,
 };
 
 /// A route.
@@ -80,6 +80,16 @@ impl RouteTable {
             GET "/v1/plans/{plan}" Some(Read) => plans::get,
             GET "/v1/credit-packs" Some(Read) => plans::list_credit_packs,
             GET "/v1/events" Some(Admin) => events::list,
+            POST "/v1/webhook-endpoints" Some(Admin) => webhook_endpoints::create,
+            GET "/v1/webhook-endpoints" Some(Admin) => webhook_endpoints::list,
+            GET "/v1/webhook-endpoints/{endpoint}" Some(Admin) => webhook_endpoints::get,
+            PATCH "/v1/webhook-endpoints/{endpoint}" Some(Admin) => webhook_endpoints::update,
+            DELETE "/v1/webhook-endpoints/{endpoint}" Some(Admin) => webhook_endpoints::delete,
+            POST "/v1/webhook-endpoints/{endpoint}/rotate-secret" Some(Admin) => webhook_endpoints::rotate_secret,
+            POST "/v1/webhook-endpoints/{endpoint}/replay" Some(Admin) => webhook_endpoints::replay,
+            GET "/v1/webhook-endpoints/{endpoint}/deliveries" Some(Admin) => webhook_deliveries::list,
+            GET "/v1/webhook-endpoints/{endpoint}/deliveries/{message}" Some(Admin) => webhook_deliveries::get,
+            POST "/v1/webhook-endpoints/{endpoint}/deliveries/{message}/retry" Some(Admin) => webhook_deliveries::retry,
             GET "/v1/admin/parked" Some(Admin) => admin::list_parked,
             POST "/v1/admin/parked/retry" Some(Admin) => admin::retry_all_parked,
             POST "/v1/admin/parked/{stripe_event}/retry" Some(Admin) => admin::retry_parked,
