@@ -47,7 +47,16 @@ pub struct Config {
     pub sweep_interval_seconds: u64,
     /// 0: only on request.
     pub revenue_interval_seconds: u64,
+    pub allow_private_webhooks: bool,
+    pub mail: Option<MailConfig>,
     source: Source,
+}
+
+/// Where mail goes, and whom it comes from.
+#[derive(Clone)]
+pub struct MailConfig {
+    pub smtp_url: String,
+    pub from: String,
 }
 
 /// How log lines look.
@@ -89,12 +98,18 @@ pub const SETTINGS: &[(&str, &str)] = &[
         "SUBLEDGER_REVENUE_INTERVAL_SECONDS",
         "how often the revenue report and its metrics are made anew; 0: when somebody asks [3600]",
     ),
+    (
+        "SUBLEDGER_ALLOW_PRIVATE_WEBHOOKS",
+        "true: webhook endpoints may lie in this network, and be reached without TLS [false]",
+    ),
+    ("SUBLEDGER_SMTP_URL", "mail server for notifications, smtps://user:password@host; absent: none are mailed"),
+    ("SUBLEDGER_MAIL_FROM", "whom that mail comes from, such as Example <billing@example.com>"),
     ("RUST_LOG", "log filter [info]"),
 ];
 
 /// Settings that are secrets: they go into the settings table encrypted or not at all.
 pub const SECRETS: &[&str] =
-    &["DATABASE_URL", "SUBLEDGER_ADMIN_KEY", "SUBLEDGER_MASTER_KEYS", "STRIPE_WEBHOOK_SECRETS", "STRIPE_SECRET_KEY"];
+    &["DATABASE_URL", "SUBLEDGER_ADMIN_KEY", "SUBLEDGER_MASTER_KEYS", "SUBLEDGER_SMTP_URL", "STRIPE_WEBHOOK_SECRETS", "STRIPE_SECRET_KEY"];
 
 /// Settings that the settings table cannot hold, since they are needed before it can be read, or belong to one machine.
 pub const NOT_STORED: &[&str] = &[
@@ -287,6 +302,8 @@ impl Config {
                 .unwrap_or(90),
             sweep_interval_seconds: source.number("SUBLEDGER_SWEEP_INTERVAL_SECONDS", 3_600, 0, 31_536_000)? as u64,
             revenue_interval_seconds: source.number("SUBLEDGER_REVENUE_INTERVAL_SECONDS", 3_600, 0, 31_536_000)? as u64,
+            allow_private_webhooks: source.parsed("SUBLEDGER_ALLOW_PRIVATE_WEBHOOKS", false, "true or false")?,
+            mail: mail(source.get("SUBLEDGER_SMTP_URL")?, source.get("SUBLEDGER_MAIL_FROM")?)?,
             source,
         })
     }
@@ -307,12 +324,33 @@ fn master_keys(keys: Option<String>) -> Result<MasterKeys, ConfigError> {
     MasterKeys::parse(&keys.unwrap_or_default()).map_err(|cause| error(cause.to_string()))
 }
 
+impl std::fmt::Debug for MailConfig {
+    /// Without the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MailConfig").field("from", &self.from).finish_non_exhaustive()
+    }
+}
+
 fn webhook_secrets(secrets: Vec<String>) -> Result<Vec<String>, ConfigError> {
     if secrets.iter().any(|secret| !secret.starts_with("whsec_")) {
         let problem = "each must start with whsec_, as Stripe's dashboard shows them".to_owned();
         return Err(ConfigError { setting: "STRIPE_WEBHOOK_SECRETS".to_owned(), problem });
     }
     Ok(secrets)
+}
+
+/// One without the other is a mistake.
+fn mail(smtp_url: Option<String>, from: Option<String>) -> Result<Option<MailConfig>, ConfigError> {
+    let missing = |setting: &str, other: &str| {
+        let problem = format!("is needed beside {other}, or neither of them");
+        Err(ConfigError { setting: setting.to_owned(), problem })
+    };
+    match (smtp_url, from) {
+        (Some(smtp_url), Some(from)) => Ok(Some(MailConfig { smtp_url, from })),
+        (None, None) => Ok(None),
+        (Some(_), None) => missing("SUBLEDGER_MAIL_FROM", "SUBLEDGER_SMTP_URL"),
+        (None, Some(_)) => missing("SUBLEDGER_SMTP_URL", "SUBLEDGER_MAIL_FROM"),
+    }
 }
 
 fn livemode(source: &Source) -> Result<bool, ConfigError> {

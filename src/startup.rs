@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use crate::app::mail::MailSettings;
+use crate::app::outbound::OutboundSettings;
 use crate::app::service::{Lanes, Service, ServiceSettings, StripeSettings};
 use crate::app::settings;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, NOT_STORED, SETTINGS};
+use crate::config::{Config, ConfigError, NOT_STORED, SETTINGS};
 use crate::domain::catalog::Catalog;
 use crate::embedded_postgres::{self, Durability, EmbeddedPostgres, EmbeddedPostgresError};
 use crate::http::auth::Auth;
@@ -114,6 +116,7 @@ impl Running {
                 livemode: config.livemode,
                 account_metadata_keys: config.account_metadata_keys.clone(),
             },
+            outbound: outbound_settings(config)?,
         };
         let (service, lanes) = Service::start(settings).await?;
         Ok(Self { service, config, lanes })
@@ -141,6 +144,14 @@ async fn with_table(config: &Config, database: &Database) -> Result<Config, Star
         tracing::info!(names = names.join(","), "settings taken from the settings table");
     }
     Ok(config.with_table(table)?)
+}
+
+fn outbound_settings(config: &Config) -> Result<OutboundSettings, StartError> {
+    let mail = config.mail.clone().map(|mail| MailSettings { smtp_url: mail.smtp_url, from: mail.from });
+    if let Some(Err((setting, problem))) = mail.as_ref().map(MailSettings::check) {
+        return Err(ConfigError { setting: setting.to_owned(), problem }.into());
+    }
+    Ok(OutboundSettings { allow_private_webhooks: config.allow_private_webhooks, mail })
 }
 
 /// Reads and checks a catalog file.

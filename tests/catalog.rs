@@ -217,6 +217,7 @@ fn any_plan() -> impl Strategy<Value = Plan> {
                     plan_change,
                     per_seat,
                     overage,
+                    low_balance: per_seat.then_some(i64::from(days)),
                     features,
                 }
             },

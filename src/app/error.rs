@@ -37,6 +37,10 @@ pub enum AppError {
     PositionNotReached { wanted: i64, reached: i64 },
     #[error("nothing on record has the receipt {0}")]
     ReceiptNotFound(String),
+    #[error("there are {max} webhook endpoints already; delete one first")]
+    TooManyWebhookEndpoints { max: i64 },
+    #[error("the webhook endpoint {0} is disabled; enable it first")]
+    WebhookEndpointDisabled(String),
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The stream moved: ask there. Only within the service.

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Object, Pool};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use uuid::Uuid;
 
@@ -20,6 +20,7 @@ use super::lane::{Lane, LaneSettings};
 use super::link;
 use super::links::LinkReader;
 use super::metrics::Metrics;
+use super::outbound::{Outbound, OutboundSettings};
 use super::revenue::Revenue;
 use super::work::{Answer, Key, Work};
 use crate::clock::Clock;
@@ -55,6 +56,7 @@ pub struct ServiceSettings {
     /// How old an answer from memory may be.
     pub staleness: Duration,
     pub stripe: StripeSettings,
+    pub outbound: OutboundSettings,
 }
 
 /// How Stripe's events are taken.
@@ -97,11 +99,14 @@ pub struct Service {
     pub(super) started_at: Instant,
     pub(super) holds: HoldOwners,
     follower: AbortHandle,
+    /// Changes when events were appended, by whatever replica: see [`Service::news`].
+    news: watch::Receiver<i64>,
     pub(super) jobs: Jobs,
     pub(super) revenue: Revenue,
+    pub(super) outbound: Arc<Outbound>,
 }
 
-/// The tasks of a service's lanes.
+/// The tasks of a service's lanes, and of what leaves it.
 #[derive(Debug)]
 pub struct Lanes(Vec<JoinHandle<()>>);
 
@@ -119,6 +124,7 @@ impl Lanes {
 impl Drop for Service {
     fn drop(&mut self) {
         self.follower.abort();
+        self.outbound.stop();
     }
 }
 
@@ -153,8 +159,19 @@ impl Service {
         let links = LinkReader::start(pool.clone());
         let reader = BalanceReader::start(pool.clone(), Arc::clone(&balances), settings.partitions);
         let database = settings.database.clone();
-        let follower = Follower::new(database, Arc::clone(&balances), catalog.clone(), metrics.clone());
+        let (news_sender, news) = watch::channel(0);
+        let follower = Follower::new(database, Arc::clone(&balances), catalog.clone(), metrics.clone(), news_sender);
         let follower = tokio::spawn(follower.run()).abort_handle();
+        let (outbound, outbound_tasks) = Outbound::start(
+            &settings.outbound,
+            &settings.database,
+            settings.partitions,
+            Arc::clone(&settings.clock),
+            metrics.clone(),
+            catalog.clone(),
+            news.clone(),
+        )?;
+        tasks.extend(outbound_tasks);
         let service = Self {
             pool,
             partitions: settings.partitions,
@@ -170,9 +187,11 @@ impl Service {
             staleness: settings.staleness,
             started_at: Instant::now(),
             follower,
+            news,
             holds: HoldOwners::default(),
             jobs: Jobs::default(),
             revenue: Revenue::default(),
+            outbound,
         };
         Ok((Arc::new(service), Lanes(tasks)))
     }
@@ -181,6 +200,7 @@ impl Service {
     pub fn stop(&self) {
         self.lanes.write().unwrap_or_else(PoisonError::into_inner).clear();
         self.follower.abort();
+        self.outbound.stop();
         self.pool.close();
     }
 
@@ -189,6 +209,12 @@ impl Service {
         let now = self.clock.now();
         let seconds = u64::try_from(now.timestamp()).unwrap_or(0);
         Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, now.timestamp_subsec_nanos()))
+    }
+
+    /// Wakes whoever waits for events that were appended, within some 20 ms. While the log cannot be followed it does not:
+    /// look now and then all the same.
+    pub fn news(&self) -> watch::Receiver<i64> {
+        self.news.clone()
     }
 
     /// A connection of the pool.

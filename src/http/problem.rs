@@ -107,6 +107,12 @@ fn app_kind(error: &AppError) -> (StatusCode, &'static str, &'static str) {
         AppError::PositionNotReached { .. } => {
             (S::CONFLICT, "position_not_reached", "The position has not been reached")
         }
+        AppError::TooManyWebhookEndpoints { .. } => {
+            (S::UNPROCESSABLE_ENTITY, "too_many_webhook_endpoints", "There are too many webhook endpoints")
+        }
+        AppError::WebhookEndpointDisabled(_) => {
+            (S::CONFLICT, "webhook_endpoint_disabled", "The webhook endpoint is disabled")
+        }
         AppError::Store(StoreError::OutcomeUnknown) => {
             (S::SERVICE_UNAVAILABLE, "outcome_unknown", "The outcome is unknown")
         }
@@ -210,8 +216,10 @@ pub const CODES: &[&str] = &[
     "suspended_unpaid",
     "time_out_of_range",
     "too_many_overrides",
+    "too_many_webhook_endpoints",
     "unauthorized",
     "unknown_feature",
+    "webhook_endpoint_disabled",
 ];
 
 /// The body of an error.

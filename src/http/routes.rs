@@ -13,7 +13,7 @@ use super::middleware::{Known, Local, at_route};
 use super::problem::ApiError;
 use super::{
     accounts, admin, billing, credits, debits, docs, entitlements, events, health, holds, overrides, plans, receipts,
-    revenue, statement, usage, webhooks,
+    revenue, statement, usage, webhook_deliveries, webhook_endpoints, webhooks,
 };
 
 /// A route.
@@ -56,7 +56,8 @@ const PAST: &[&str] = &["as_of", "min_position"];
 const PAGE: &[&str] = &["limit", "cursor", "min_position"];
 const PAGE_OF_PAST: &[&str] = &["limit", "cursor", "as_of", "min_position"];
 const USAGE: &[&str] = &["feature", "from", "to", "min_position"];
-const FEED: &[&str] = &["after", "account", "type", "limit", "min_position"];
+const FEED: &[&str] = &["after", "account", "type", "limit", "min_position", "wait_seconds"];
+const DELIVERIES: &[&str] = &["status", "account", "limit", "cursor"];
 const REVENUE: &[&str] = &["from", "to", "currency", "plan", "max_age_seconds"];
 const PARKED: &[&str] = &["limit", "cursor"];
 
@@ -101,6 +102,16 @@ impl RouteTable {
             GET "/v1/credit-packs" Some(Read) => plans::list_credit_packs,
             GET "/v1/analytics/revenue" Some(Admin) => revenue::get [REVENUE],
             GET "/v1/events" Some(Admin) => events::list [FEED],
+            POST "/v1/webhook-endpoints" Some(Admin) => webhook_endpoints::create,
+            GET "/v1/webhook-endpoints" Some(Admin) => webhook_endpoints::list,
+            GET "/v1/webhook-endpoints/{endpoint}" Some(Admin) => webhook_endpoints::get,
+            PATCH "/v1/webhook-endpoints/{endpoint}" Some(Admin) => webhook_endpoints::update,
+            DELETE "/v1/webhook-endpoints/{endpoint}" Some(Admin) => webhook_endpoints::delete,
+            POST "/v1/webhook-endpoints/{endpoint}/rotate-secret" Some(Admin) => webhook_endpoints::rotate_secret,
+            POST "/v1/webhook-endpoints/{endpoint}/replay" Some(Admin) => webhook_endpoints::replay,
+            GET "/v1/webhook-endpoints/{endpoint}/deliveries" Some(Admin) => webhook_deliveries::list [DELIVERIES],
+            GET "/v1/webhook-endpoints/{endpoint}/deliveries/{message}" Some(Admin) => webhook_deliveries::get,
+            POST "/v1/webhook-endpoints/{endpoint}/deliveries/{message}/retry" Some(Admin) => webhook_deliveries::retry,
             GET "/v1/admin/parked" Some(Admin) => admin::list_parked [PARKED],
             POST "/v1/admin/parked/retry" Some(Admin) => admin::retry_all_parked,
             POST "/v1/admin/parked/{stripe_event}/retry" Some(Admin) => admin::retry_parked,

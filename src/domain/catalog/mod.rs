@@ -87,6 +87,9 @@ pub struct Plan {
     /// What happens to a debit beyond the credits there are; a feature's grant may say otherwise for that feature.
     #[serde(default, skip_serializing_if = "Overage::is_deny")]
     pub overage: Overage,
+    /// With fewer credits than this left, the account's holder is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub low_balance: Option<i64>,
     /// What the plan entitles to, by feature id; a feature that is absent is not in the plan.
     #[serde(default)]
     pub features: BTreeMap<String, FeatureGrant>,
@@ -366,6 +369,7 @@ static BUILT_IN_FREE_PLAN: LazyLock<Plan> = LazyLock::new(|| Plan {
     plan_change: PlanChange::Prorated,
     per_seat: true,
     overage: Overage::Deny,
+    low_balance: None,
     features: BTreeMap::new(),
 });
 

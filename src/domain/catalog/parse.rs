@@ -85,6 +85,7 @@ impl Reader {
                 "plan_change",
                 "per_seat",
                 "overage",
+                "low_balance",
                 "features",
             ],
         );
@@ -108,6 +109,7 @@ impl Reader {
                 .unwrap_or_default(),
             per_seat: self.optional_boolean(section, "per_seat").unwrap_or(true),
             overage: self.field(section, "overage").map(|field| self.overage(&field)).unwrap_or_default(),
+            low_balance: self.optional_integer(section, "low_balance"),
             features: self.section(section, "features").map(|grants| self.grants(&grants)).unwrap_or_default(),
         }
     }

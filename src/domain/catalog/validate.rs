@@ -150,6 +150,9 @@ impl Rules<'_> {
         }
         self.within(&path(&at, "grace_days"), plan.grace_days.into(), 0, MAX_GRACE_DAYS);
         self.dunning(&path(&at, "dunning"), plan);
+        if let Some(credits) = plan.low_balance {
+            self.within(&path(&at, "low_balance"), credits, 1, MAX_CREDITS);
+        }
         for price in &plan.prices {
             let field = self.price(&at, &plan.id, price.into());
             self.interval(&path(&field, "interval_count"), price.interval, price.interval_count);

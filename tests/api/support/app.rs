@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
+use subledger::app::outbound::OutboundSettings;
 use subledger::app::service::{Lanes, Service, ServiceSettings, StripeSettings};
 use subledger::clock::Clock;
 use subledger::domain::catalog::Catalog;
@@ -35,6 +36,7 @@ pub struct Setup {
     pub webhook_secrets: Vec<String>,
     pub livemode: bool,
     pub queue_length: usize,
+    pub outbound: OutboundSettings,
     /// A migrated database elsewhere; `None`: a new one on the tests' server.
     pub database_url: Option<String>,
 }
@@ -48,6 +50,8 @@ impl Default for Setup {
             webhook_secrets: vec![WEBHOOK_SECRET.to_owned()],
             livemode: false,
             queue_length: 4_096,
+            // Receivers of the tests are on this machine.
+            outbound: OutboundSettings { allow_private_webhooks: true, mail: None },
             database_url: None,
         }
     }
@@ -121,6 +125,7 @@ impl TestApp {
                 livemode: setup.livemode,
                 account_metadata_keys: vec!["account_id".to_owned(), "user_id".to_owned()],
             },
+            outbound: setup.outbound.clone(),
         };
         let catalog = (!setup.catalog.is_empty()).then(|| Catalog::from_toml(&setup.catalog).expect("a catalog"));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
