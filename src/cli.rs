@@ -13,6 +13,7 @@ mod parked;
 mod progress;
 mod revenue;
 mod settings;
+mod simulate;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -87,6 +88,8 @@ enum Command {
     Explain(ledger::ExplainArguments),
     /// Ask a running service whether it is ready; exit code 0 if so
     Healthcheck,
+    /// Be a Stripe to try flows on: stateful, with webhooks and a clock that can be advanced
+    Simulate(simulate::SimulateArguments),
     /// Measure, side by side with yardsticks, and write BENCHMARKS.md
     Bench(bench::Arguments),
     /// Print a script that completes commands in a shell, such as for `source <(subledger completions bash)`
@@ -158,6 +161,7 @@ async fn execute(command: Command, config: Config, json: bool) -> Result<ExitCod
         Command::Explain(arguments) => return ledger::explain(arguments, &config, json).await,
         Command::Account(arguments) => return accounts::run(arguments, &config, json).await,
         Command::Healthcheck => return Ok(healthcheck(&config).await),
+        Command::Simulate(arguments) => return simulate::run(arguments, json).await,
         Command::Bench(arguments) => return bench::run(arguments).await,
         // Done already, without settings.
         Command::Completions { .. } => {}

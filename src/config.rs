@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+mod stripe;
+
 use crate::sealing::MasterKeys;
+pub use stripe::{SecretKey, StripeCalls};
 
 /// Partitions of a ledger that nobody asked to have more; see "Sixteen partitions" in ARCHITECTURE.md.
 pub const DEFAULT_PARTITIONS: i16 = 16;
@@ -32,6 +35,8 @@ pub struct Config {
     pub webhook_secrets: Vec<String>,
     /// Which events are applied.
     pub livemode: bool,
+    /// Calls to Stripe.
+    pub stripe_calls: StripeCalls,
     pub account_metadata_keys: Vec<String>,
     pub log_format: LogFormat,
     pub partitions: i16,
@@ -78,8 +83,22 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("SUBLEDGER_MASTER_KEYS", "id:key pairs that encrypt secrets in the database; the first encrypts, all decrypt"),
     ("STRIPE_WEBHOOK_SECRETS", "the endpoint's whsec_… secrets, comma-separated; all are accepted"),
     ("STRIPE_SECRET_KEY", "Stripe's API key; its prefix tells test from live mode"),
+    ("STRIPE_API_BASE", "where Stripe's API is [https://api.stripe.com]"),
+    ("STRIPE_ATTEMPT_TIMEOUT_MS", "longest time of one try of a call to Stripe [15000]"),
+    ("STRIPE_TIMEOUT_MS", "longest time of a call to Stripe with all its tries [30000]"),
     ("STRIPE_LIVEMODE", "true or false: which events are applied [from the key's prefix, else false]"),
     ("SUBLEDGER_ACCOUNT_METADATA_KEYS", "Stripe metadata keys that hold your account id [account_id,user_id]"),
+    ("SUBLEDGER_CHECKOUT_SUCCESS_URL", "where Checkout sends customers who have paid, unless the caller says"),
+    ("SUBLEDGER_CHECKOUT_CANCEL_URL", "where Checkout sends customers who turn back, unless the caller says"),
+    ("SUBLEDGER_PORTAL_RETURN_URL", "where Stripe's portal sends customers back to, unless the caller says"),
+    (
+        "SUBLEDGER_ALLOWED_REDIRECT_ORIGINS",
+        "origins that callers may send customers back to, comma-separated [those of the three above]",
+    ),
+    (
+        "SUBLEDGER_PAYMENT_ROUTES_PER_MINUTE",
+        "calls to payment routes within a minute, for each account; 0: as many as one likes [5]",
+    ),
     ("SUBLEDGER_LOG_FORMAT", "json or text [text on a terminal, else json]"),
     ("SUBLEDGER_PARTITIONS", "partitions of a new ledger, 1 to 1024; fixed for ever [16]"),
     ("SUBLEDGER_LANES", "in-process writers [2]"),
@@ -273,6 +292,7 @@ impl Config {
     fn read(source: Source) -> Result<Self, ConfigError> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let keys = source.list("SUBLEDGER_ACCOUNT_METADATA_KEYS")?;
+        let livemode = livemode(&source)?;
         let partitions =
             source.number("SUBLEDGER_PARTITIONS", usize::from(DEFAULT_PARTITIONS.unsigned_abs()), 1, 1_024)?;
         Ok(Self {
@@ -287,7 +307,8 @@ impl Config {
             admin_key: admin_key(source.get("SUBLEDGER_ADMIN_KEY")?)?,
             master_keys: master_keys(source.get("SUBLEDGER_MASTER_KEYS")?)?,
             webhook_secrets: webhook_secrets(source.list("STRIPE_WEBHOOK_SECRETS")?.unwrap_or_default())?,
-            livemode: livemode(&source)?,
+            livemode,
+            stripe_calls: StripeCalls::load(&source, livemode)?,
             account_metadata_keys: keys.unwrap_or_else(|| vec!["account_id".to_owned(), "user_id".to_owned()]),
             log_format: log_format(source.get("SUBLEDGER_LOG_FORMAT")?)?,
             partitions: i16::try_from(partitions).unwrap_or(DEFAULT_PARTITIONS),
@@ -358,7 +379,7 @@ fn livemode(source: &Source) -> Result<bool, ConfigError> {
         return source.parsed("STRIPE_LIVEMODE", false, "true or false");
     }
     let key = source.get("STRIPE_SECRET_KEY")?.unwrap_or_default();
-    Ok(key.starts_with("sk_live_") || key.starts_with("rk_live_"))
+    Ok(stripe::is_live(&key))
 }
 
 fn log_format(format: Option<String>) -> Result<LogFormat, ConfigError> {

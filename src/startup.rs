@@ -13,13 +13,15 @@ use crate::app::outbound::OutboundSettings;
 use crate::app::service::{Lanes, Service, ServiceSettings, StripeSettings};
 use crate::app::settings;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, ConfigError, NOT_STORED, SETTINGS};
+use crate::config::{Config, ConfigError, NOT_STORED, SETTINGS, StripeCalls};
 use crate::domain::catalog::Catalog;
+use crate::domain::redirect::Redirects;
 use crate::embedded_postgres::{self, Durability, EmbeddedPostgres, EmbeddedPostgresError};
 use crate::http::auth::Auth;
 use crate::http::server::{self, State};
 use crate::store::connect::Database;
-use crate::store::{inbox, keys, migrate};
+use crate::store::{inbox, keys, migrate, stripe_writes};
+use crate::stripe::client::ClientSettings;
 
 /// How often old webhook bodies are looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
@@ -115,6 +117,9 @@ impl Running {
                 webhook_secrets: config.webhook_secrets.clone(),
                 livemode: config.livemode,
                 account_metadata_keys: config.account_metadata_keys.clone(),
+                client: stripe_client_settings(&config.stripe_calls),
+                redirects: redirects(&config.stripe_calls)?,
+                payment_routes_per_minute: config.stripe_calls.payment_routes_per_minute,
             },
             outbound: outbound_settings(config)?,
         };
@@ -152,6 +157,28 @@ fn outbound_settings(config: &Config) -> Result<OutboundSettings, StartError> {
         return Err(ConfigError { setting: setting.to_owned(), problem }.into());
     }
     Ok(OutboundSettings { allow_private_webhooks: config.allow_private_webhooks, mail })
+}
+
+/// How the settings say that Stripe is called.
+pub fn stripe_client_settings(calls: &StripeCalls) -> ClientSettings {
+    let defaults = ClientSettings::default();
+    ClientSettings {
+        secret_key: calls.secret_key.as_ref().map(|key| key.reveal().to_owned()),
+        base: calls.api_base.clone().unwrap_or(defaults.base),
+        attempt_timeout: Duration::from_millis(calls.attempt_timeout_ms),
+        timeout: Duration::from_millis(calls.timeout_ms),
+        ..ClientSettings::default()
+    }
+}
+
+fn redirects(calls: &StripeCalls) -> Result<Redirects, ConfigError> {
+    let (success, cancel) = (&calls.checkout_success_url, &calls.checkout_cancel_url);
+    let portal = calls.portal_return_url.clone();
+    let read = Redirects::new(&calls.allowed_redirect_origins, success.clone(), cancel.clone(), portal);
+    read.map_err(|(url, error)| {
+        let setting = "SUBLEDGER_ALLOWED_REDIRECT_ORIGINS, SUBLEDGER_CHECKOUT_…_URL or SUBLEDGER_PORTAL_RETURN_URL";
+        ConfigError { setting: setting.to_owned(), problem: format!("{url:?} {error}") }
+    })
 }
 
 /// Reads and checks a catalog file.
@@ -215,6 +242,7 @@ fn prune_inbox(service: Arc<Service>, retention_days: u32) -> JoinHandle<()> {
                 Ok(client) => inbox::prune(&**client, before).await,
                 Err(error) => Err(error),
             };
+            prune_stripe_writes(&service).await;
             match pruned {
                 Ok(0) => {}
                 Ok(bodies) => tracing::info!(bodies, "old webhook bodies dropped"),
@@ -223,6 +251,18 @@ fn prune_inbox(service: Arc<Service>, retention_days: u32) -> JoinHandle<()> {
             tokio::time::sleep(PRUNE_EVERY).await;
         }
     })
+}
+
+/// Stripe forgets its keys after a day or so; a week is long enough for any repeat.
+async fn prune_stripe_writes(service: &Service) {
+    let before = SystemClock.now() - chrono::Duration::days(7);
+    let pruned = match service.connection().await {
+        Ok(client) => stripe_writes::prune(&**client, before).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = pruned {
+        tracing::warn!(%error, "old requests to Stripe could not be dropped; trying again later");
+    }
 }
 
 fn sweep(service: Arc<Service>, interval_seconds: u64) -> JoinHandle<()> {

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::error::AppError;
 use super::service::Service;
-use super::work::{Key, Work};
+use super::work::{Answer, Key, Work};
 use crate::domain::catalog::PriceKey;
 use crate::domain::command::{Command, Outcome};
 use crate::domain::ids::{AccountId, Ownership};
@@ -109,9 +109,22 @@ impl Service {
 
     async fn apply(&self, event: &StripeEvent, facts: Facts, row: &mut InboxRow) -> Result<Received, AppError> {
         row.status = InboxStatus::Applied;
+        let answer = self.observe(&facts, Some(Key::of_stripe_event(&event.id)), Some(row)).await?;
+        Ok(match answer.result {
+            _ if answer.replayed => Received::Duplicate,
+            Ok(Outcome::Observed { applied: false }) => Received::Superseded,
+            _ => {
+                self.report_unmapped_prices(&facts);
+                Received::Applied
+            }
+        })
+    }
+
+    /// Takes facts in to the account they belong to, whoever told of them.
+    pub async fn observe(&self, facts: &Facts, key: Option<Key>, row: Option<&InboxRow>) -> Result<Answer, AppError> {
         let mut thorough = false;
         for _ in 0..MAX_ROUTES {
-            let (account, link) = match self.route(&facts, thorough).await {
+            let (account, link) = match self.route(facts, thorough).await {
                 Err(AppError::Moved(_) | AppError::LinkedElsewhere) => {
                     self.links.forget(&facts.references);
                     thorough = true;
@@ -123,9 +136,9 @@ impl Service {
             let work = Work {
                 account: account.clone(),
                 command: Some(Command::Observe { observations: facts.observations.clone(), link }),
-                key: Some(Key::of_stripe_event(&event.id)),
+                key,
                 links: facts.references.clone(),
-                inbox: Some(row.clone()),
+                inbox: row.cloned(),
                 reply,
                 enqueued_at: Instant::now(),
             };
@@ -138,19 +151,12 @@ impl Service {
                 Ok(answer) => {
                     self.links.remember(facts.customer.iter().map(|id| (id.clone(), account.clone())));
                     // For a duplicate, too: the first delivery may have got no further than the log.
-                    self.keep_email(&facts, &account).await?;
-                    return Ok(match answer.result {
-                        _ if answer.replayed => Received::Duplicate,
-                        Ok(Outcome::Observed { applied: false }) => Received::Superseded,
-                        _ => {
-                            self.report_unmapped_prices(&facts);
-                            Received::Applied
-                        }
-                    });
+                    self.keep_email(facts, &account).await?;
+                    return Ok(answer);
                 }
             }
         }
-        Err(self.why_unroutable(&facts).await?)
+        Err(self.why_unroutable(facts).await?)
     }
 
     /// The ids of an event may lead to two accounts, and no number of tries changes that. Else it was bad luck.

@@ -12,8 +12,8 @@ use super::auth::Scope;
 use super::middleware::{Known, Local, at_route};
 use super::problem::ApiError;
 use super::{
-    accounts, admin, billing, credits, debits, docs, entitlements, events, health, holds, overrides, plans, receipts,
-    revenue, statement, usage, webhook_deliveries, webhook_endpoints, webhooks,
+    accounts, admin, billing, checkout, credits, debits, docs, entitlements, events, health, holds, overrides, plans,
+    receipts, refunds, revenue, statement, subscription_changes, usage, webhook_deliveries, webhook_endpoints, webhooks,
 };
 
 /// A route.
@@ -57,6 +57,7 @@ const PAGE: &[&str] = &["limit", "cursor", "min_position"];
 const PAGE_OF_PAST: &[&str] = &["limit", "cursor", "as_of", "min_position"];
 const USAGE: &[&str] = &["feature", "from", "to", "min_position"];
 const FEED: &[&str] = &["after", "account", "type", "limit", "min_position", "wait_seconds"];
+const UPCOMING: &[&str] = &["subscription"];
 const DELIVERIES: &[&str] = &["status", "account", "limit", "cursor"];
 const REVENUE: &[&str] = &["from", "to", "currency", "plan", "max_age_seconds"];
 const PARKED: &[&str] = &["limit", "cursor"];
@@ -77,6 +78,18 @@ impl RouteTable {
             GET "/v1/accounts/{account}/payments" Some(Read) => billing::list_payments [PAGE],
             GET "/v1/accounts/{account}/credit-purchases" Some(Read) => billing::list_credit_purchases [PAGE],
             GET "/v1/accounts/{account}/payment-methods" Some(Read) => billing::list_payment_methods [PAGE],
+            GET "/v1/accounts/{account}/upcoming-invoice" Some(Bill) => subscription_changes::upcoming_invoice [UPCOMING],
+            POST "/v1/accounts/{account}/checkout-sessions" Some(Bill) => checkout::create_checkout_session,
+            POST "/v1/accounts/{account}/portal-sessions" Some(Bill) => checkout::create_portal_session,
+            POST "/v1/accounts/{account}/subscription/cancel" Some(Bill) => subscription_changes::cancel,
+            POST "/v1/accounts/{account}/subscription/resume" Some(Bill) => subscription_changes::resume,
+            POST "/v1/accounts/{account}/subscription/change" Some(Bill) => subscription_changes::change,
+            POST "/v1/accounts/{account}/subscription/change-preview" Some(Bill) => subscription_changes::preview_change,
+            POST "/v1/accounts/{account}/subscription/cancel-change" Some(Bill) => subscription_changes::cancel_change,
+            POST "/v1/accounts/{account}/subscription/pause-collection" Some(Bill) => subscription_changes::pause_collection,
+            POST "/v1/accounts/{account}/subscription/resume-collection" Some(Bill) => subscription_changes::resume_collection,
+            POST "/v1/accounts/{account}/subscription/promotion-code" Some(Bill) => subscription_changes::apply_promotion_code,
+            POST "/v1/payments/{payment}/refunds" Some(Bill) => refunds::create,
             GET "/v1/accounts/{account}/entitlements" Some(Read) => entitlements::list [READ],
             POST "/v1/entitlements/check" Some(Read) => entitlements::check_batch,
             GET "/v1/accounts/{account}/credits" Some(Read) => credits::get [READ],
