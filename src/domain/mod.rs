@@ -4,6 +4,7 @@ pub mod account;
 pub mod allowance;
 pub mod billing;
 pub mod catalog;
+pub mod catalog_sync;
 pub mod charge;
 pub mod claims;
 pub mod command;
