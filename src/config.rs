@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+mod outbound;
+
+pub use outbound::{Outbound, SecretKey};
+
 /// Partitions of a ledger that nobody asked to have more; see "Sixteen partitions" in ARCHITECTURE.md.
 pub const DEFAULT_PARTITIONS: i16 = 16;
 
@@ -27,6 +31,8 @@ pub struct Config {
     pub webhook_secrets: Vec<String>,
     /// Which events are applied.
     pub livemode: bool,
+    /// Calls to Stripe.
+    pub outbound: Outbound,
     pub account_metadata_keys: Vec<String>,
     pub log_format: LogFormat,
     pub partitions: i16,
@@ -60,8 +66,22 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("SUBLEDGER_ADMIN_KEY", "bootstrap API key with every scope; needed to serve beyond loopback"),
     ("STRIPE_WEBHOOK_SECRETS", "the endpoint's whsec_… secrets, comma-separated; all are accepted"),
     ("STRIPE_SECRET_KEY", "Stripe's API key; its prefix tells test from live mode"),
+    ("STRIPE_API_BASE", "where Stripe's API is [https://api.stripe.com]"),
+    ("STRIPE_ATTEMPT_TIMEOUT_MS", "longest time of one try of a call to Stripe [15000]"),
+    ("STRIPE_TIMEOUT_MS", "longest time of a call to Stripe with all its tries [30000]"),
     ("STRIPE_LIVEMODE", "true or false: which events are applied [from the key's prefix, else false]"),
     ("SUBLEDGER_ACCOUNT_METADATA_KEYS", "Stripe metadata keys that hold your account id [account_id,user_id]"),
+    ("SUBLEDGER_CHECKOUT_SUCCESS_URL", "where Checkout sends customers who have paid, unless the caller says"),
+    ("SUBLEDGER_CHECKOUT_CANCEL_URL", "where Checkout sends customers who turn back, unless the caller says"),
+    ("SUBLEDGER_PORTAL_RETURN_URL", "where Stripe's portal sends customers back to, unless the caller says"),
+    (
+        "SUBLEDGER_ALLOWED_REDIRECT_ORIGINS",
+        "origins that callers may send customers back to, comma-separated [those of the three above]",
+    ),
+    (
+        "SUBLEDGER_PAYMENT_ROUTES_PER_MINUTE",
+        "calls to payment routes within a minute, for each account; 0: as many as one likes [5]",
+    ),
     ("SUBLEDGER_LOG_FORMAT", "json or text [text on a terminal, else json]"),
     ("SUBLEDGER_PARTITIONS", "partitions of a new ledger, 1 to 1024; fixed for ever [16]"),
     ("SUBLEDGER_LANES", "in-process writers [2]"),
@@ -147,6 +167,7 @@ impl Config {
         let source = Source::open(file)?;
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let keys = source.list("SUBLEDGER_ACCOUNT_METADATA_KEYS")?;
+        let livemode = livemode(&source)?;
         let partitions =
             source.number("SUBLEDGER_PARTITIONS", usize::from(DEFAULT_PARTITIONS.unsigned_abs()), 1, 1_024)?;
         Ok(Self {
@@ -160,7 +181,8 @@ impl Config {
             catalog: source.get("SUBLEDGER_CATALOG")?.map(PathBuf::from),
             admin_key: admin_key(source.get("SUBLEDGER_ADMIN_KEY")?)?,
             webhook_secrets: webhook_secrets(source.list("STRIPE_WEBHOOK_SECRETS")?.unwrap_or_default())?,
-            livemode: livemode(&source)?,
+            livemode,
+            outbound: Outbound::load(&source, livemode)?,
             account_metadata_keys: keys.unwrap_or_else(|| vec!["account_id".to_owned(), "user_id".to_owned()]),
             log_format: log_format(source.get("SUBLEDGER_LOG_FORMAT")?)?,
             partitions: i16::try_from(partitions).unwrap_or(DEFAULT_PARTITIONS),
@@ -201,7 +223,7 @@ fn livemode(source: &Source) -> Result<bool, ConfigError> {
         return source.parsed("STRIPE_LIVEMODE", false, "true or false");
     }
     let key = source.get("STRIPE_SECRET_KEY")?.unwrap_or_default();
-    Ok(key.starts_with("sk_live_") || key.starts_with("rk_live_"))
+    Ok(outbound::is_live(&key))
 }
 
 fn log_format(format: Option<String>) -> Result<LogFormat, ConfigError> {

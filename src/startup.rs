@@ -9,13 +9,15 @@ use tokio::task::JoinHandle;
 
 use crate::app::service::{Lanes, Service, ServiceSettings, StripeSettings};
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, ConfigError, Outbound};
 use crate::domain::catalog::Catalog;
+use crate::domain::redirect::Redirects;
 use crate::embedded_postgres::{self, Durability, EmbeddedPostgres, EmbeddedPostgresError};
 use crate::http::auth::Auth;
 use crate::http::server::{self, State};
 use crate::store::connect::Database;
 use crate::store::{inbox, keys, migrate};
+use crate::stripe::client::ClientSettings;
 
 /// How often old webhook bodies are looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
@@ -106,6 +108,9 @@ impl Running {
                 webhook_secrets: config.webhook_secrets.clone(),
                 livemode: config.livemode,
                 account_metadata_keys: config.account_metadata_keys.clone(),
+                client: stripe_client_settings(&config.outbound),
+                redirects: redirects(&config.outbound)?,
+                payment_routes_per_minute: config.outbound.payment_routes_per_minute,
             },
         };
         let (service, lanes) = Service::start(settings).await?;
@@ -117,6 +122,28 @@ impl Running {
         self.service.stop();
         self.lanes.finish().await;
     }
+}
+
+/// How the settings say that Stripe is called.
+pub fn stripe_client_settings(outbound: &Outbound) -> ClientSettings {
+    let defaults = ClientSettings::default();
+    ClientSettings {
+        secret_key: outbound.secret_key.as_ref().map(|key| key.reveal().to_owned()),
+        base: outbound.api_base.clone().unwrap_or(defaults.base),
+        attempt_timeout: Duration::from_millis(outbound.attempt_timeout_ms),
+        timeout: Duration::from_millis(outbound.timeout_ms),
+        ..ClientSettings::default()
+    }
+}
+
+fn redirects(outbound: &Outbound) -> Result<Redirects, ConfigError> {
+    let (success, cancel) = (&outbound.checkout_success_url, &outbound.checkout_cancel_url);
+    let portal = outbound.portal_return_url.clone();
+    let read = Redirects::new(&outbound.allowed_redirect_origins, success.clone(), cancel.clone(), portal);
+    read.map_err(|(url, error)| {
+        let setting = "SUBLEDGER_ALLOWED_REDIRECT_ORIGINS, SUBLEDGER_CHECKOUT_…_URL or SUBLEDGER_PORTAL_RETURN_URL";
+        ConfigError { setting: setting.to_owned(), problem: format!("{url:?} {error}") }
+    })
 }
 
 /// Reads and checks a catalog file.

@@ -8,6 +8,7 @@ use prometheus::core::Collector;
 use serde_json::Value;
 use subledger::app::metrics::Metrics;
 use subledger::config;
+use subledger::stripe::client::CallMetrics;
 
 const ALERTS: &str = include_str!("../deploy/alerts.yml");
 const ALERT_TESTS: [&str; 2] =
@@ -56,7 +57,9 @@ fn metrics() -> BTreeMap<String, Vec<String>> {
         &metrics.http_requests,
         &metrics.http_seconds,
     ];
-    let descriptions = collectors.iter().flat_map(|collector| collector.desc());
+    let calls = CallMetrics::new(&prometheus::Registry::new()).expect("metrics");
+    let of_calls: [&dyn Collector; 2] = [&calls.calls, &calls.key_refusals];
+    let descriptions = collectors.iter().chain(&of_calls).flat_map(|collector| collector.desc());
     descriptions.map(|metric| (metric.fq_name.clone(), metric.variable_labels.clone())).collect()
 }
 

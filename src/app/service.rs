@@ -25,9 +25,11 @@ use crate::clock::Clock;
 use crate::domain::catalog::Catalog;
 use crate::domain::command::Command;
 use crate::domain::ids::{AccountId, Ownership};
+use crate::domain::redirect::Redirects;
 use crate::store::connect::Database;
 use crate::store::error::StoreError;
 use crate::store::partition::partition_of;
+use crate::stripe::client::{CallMetrics, ClientError, ClientSettings, StripeClient};
 use crate::stripe::translate::SYSTEM_ACCOUNT;
 
 /// How often a command follows its account before giving up.
@@ -65,6 +67,12 @@ pub struct StripeSettings {
     pub livemode: bool,
     /// Metadata keys that hold our account id.
     pub account_metadata_keys: Vec<String>,
+    /// How Stripe is called.
+    pub client: ClientSettings,
+    /// Where customers may be sent back to.
+    pub redirects: Redirects,
+    /// Calls of payment routes within a minute, for each account; 0: as many as one likes.
+    pub payment_routes_per_minute: u32,
 }
 
 /// The running service.
@@ -76,6 +84,8 @@ pub struct Service {
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
     pub stripe: StripeSettings,
+    /// Calls Stripe.
+    pub stripe_client: StripeClient,
     pub database: Database,
     lanes: RwLock<Vec<mpsc::Sender<Work>>>,
     pub links: LinkReader,
@@ -114,6 +124,10 @@ impl Service {
     pub async fn start(settings: ServiceSettings) -> Result<(Arc<Self>, Lanes), StoreError> {
         let pool = settings.database.pool(settings.pool_size)?;
         let metrics = Metrics::new().map_err(|error| StoreError::Refused(error.to_string()))?;
+        let stripe_client = CallMetrics::new(&metrics.registry)
+            .map_err(ClientError::from)
+            .and_then(|calls| StripeClient::new(settings.stripe.client.clone(), calls))
+            .map_err(|error| StoreError::Refused(error.to_string()))?;
         let recorded = recorded_catalog(&**pool.get().await?).await?;
         let catalog = CatalogHolder::new(recorded);
         let balances = Arc::new(BalanceCache::new(settings.cache_bytes, settings.partitions));
@@ -149,6 +163,7 @@ impl Service {
             clock: settings.clock,
             metrics,
             stripe: settings.stripe,
+            stripe_client,
             database: settings.database,
             lanes: RwLock::new(senders),
             links,
