@@ -1,8 +1,10 @@
 //! The command line.
 
 mod bench;
+mod catalog_sync;
 mod demo;
 mod ledger;
+mod stripe_sync;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -46,7 +48,7 @@ enum Command {
     Demo,
     /// Bring the database up to date
     Migrate,
-    /// Check, apply or show the catalog
+    /// Check, apply or show the catalog, and make Stripe sell it
     #[command(subcommand)]
     Catalog(CatalogCommand),
     /// Make, list or revoke API keys
@@ -59,6 +61,12 @@ enum Command {
     Verify(ledger::VerifyArguments),
     /// Make the read models anew from the log, without stopping reads
     Rebuild,
+    /// Compare customers, subscriptions and invoices with Stripe, and repair; exit code 1 if something differs still
+    Reconcile(stripe_sync::ReconcileArguments),
+    /// Take in what Stripe lists of events (30 days), as if delivered again
+    Backfill(stripe_sync::BackfillArguments),
+    /// Bring in all customers, subscriptions and invoices of a Stripe account; goes on where an earlier run was cut
+    Import(stripe_sync::ImportArguments),
     /// Print events of the log
     Events(ledger::EventsArguments),
     /// Show an account: plan, credits, lots
@@ -79,6 +87,12 @@ enum CatalogCommand {
     Apply { file: PathBuf },
     /// Show the catalog in force
     Show,
+    /// Create and update products and prices in Stripe, and keep their ids
+    Push(catalog_sync::PushArguments),
+    /// Say where Stripe and the catalog differ; exit code 1 if they do
+    Diff(catalog_sync::DiffArguments),
+    /// Write a catalog of what Stripe sells
+    Import(catalog_sync::ImportArguments),
     /// Live through the log again under a draft, and say who would have been granted, refused or charged differently
     Simulate(ledger::SimulateArguments),
 }
@@ -169,6 +183,9 @@ async fn execute(command: Command, config: Config, json: bool) -> Result<ExitCod
         Command::Parked(command) => return parked(command, &config, json).await,
         Command::Verify(arguments) => return ledger::verify(arguments, &config, json).await,
         Command::Rebuild => return ledger::rebuild(&config, json).await,
+        Command::Reconcile(arguments) => return stripe_sync::reconcile(arguments, &config, json).await,
+        Command::Backfill(arguments) => return stripe_sync::backfill(arguments, &config, json).await,
+        Command::Import(arguments) => return stripe_sync::import(arguments, &config, json).await,
         Command::Events(arguments) => return ledger::events(arguments, &config, json).await,
         Command::Explain(arguments) => return ledger::explain(arguments, &config, json).await,
         Command::Account(arguments) => return account(arguments, &config, json).await,
@@ -217,6 +234,9 @@ async fn catalog(command: CatalogCommand, config: &Config, json: bool) -> Result
                 if is_new { "applied; running services take it over when they start" } else { "in force already" };
             print(json, &json!({"version": version, "is_new": is_new}), &format!("version {version}: {text}"));
         }
+        CatalogCommand::Push(arguments) => return catalog_sync::push(arguments, config, json).await,
+        CatalogCommand::Diff(arguments) => return catalog_sync::diff(arguments, config, json).await,
+        CatalogCommand::Import(arguments) => return catalog_sync::import(arguments, config, json).await,
         CatalogCommand::Simulate(arguments) => return ledger::simulate(arguments, config, json).await,
         CatalogCommand::Show => {
             let (ground, running) = open(config).await?;

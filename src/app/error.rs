@@ -3,6 +3,7 @@
 use crate::domain::ids::AccountId;
 use crate::domain::rejection::Rejection;
 use crate::store::error::StoreError;
+use crate::stripe::client::StripeCallError;
 
 /// Why nothing was done, or nothing can be said.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,8 @@ pub enum AppError {
     ReceiptNotFound(String),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Stripe(#[from] StripeCallError),
     /// The stream moved: ask there. Only within the service.
     #[error("the account was taken over by {0}")]
     Moved(AccountId),

@@ -18,6 +18,7 @@ pub mod money;
 pub mod overrides;
 pub mod payment;
 pub mod plan_change;
+pub mod reconciliation;
 pub mod redirect;
 pub mod rejection;
 pub mod replay;

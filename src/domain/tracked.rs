@@ -56,6 +56,11 @@ impl<T: Snapshot> Tracked<T> {
         Self { current: Box::new(snapshot), observed_at, after: change.after, befores, rivals: Vec::new() }
     }
 
+    /// Digest of the snapshot: what a later one names as the one it followed.
+    pub fn digest(&self) -> u32 {
+        self.after
+    }
+
     /// Takes an observation in; `false` when it is superseded by, or equal to, what is known.
     pub fn observe(&mut self, snapshot: T, observed_at: i64, change: Change) -> bool {
         self.merge(Self::new(snapshot, observed_at, change))

@@ -19,6 +19,7 @@ pub mod plans;
 pub mod problem;
 pub mod reading;
 pub mod receipts;
+pub mod reconcile;
 pub mod request;
 pub mod routes;
 pub mod server;

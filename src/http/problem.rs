@@ -9,7 +9,9 @@ use super::middleware::request_id;
 use crate::app::error::AppError;
 use crate::app::receipt::Receipt;
 use crate::domain::rejection::Rejection;
+use crate::domain::stripe_refusal::StripeRefusal;
 use crate::store::error::StoreError;
+use crate::stripe::client::StripeCallError;
 use crate::stripe::signature::SignatureError;
 
 /// Why a request was not done.
@@ -104,6 +106,7 @@ fn app_kind(error: &AppError) -> (StatusCode, &'static str, &'static str) {
         AppError::PositionNotReached { .. } => {
             (S::CONFLICT, "position_not_reached", "The position has not been reached")
         }
+        AppError::Stripe(error) => stripe_kind(error),
         AppError::Store(StoreError::OutcomeUnknown) => {
             (S::SERVICE_UNAVAILABLE, "outcome_unknown", "The outcome is unknown")
         }
@@ -114,6 +117,28 @@ fn app_kind(error: &AppError) -> (StatusCode, &'static str, &'static str) {
             (S::INTERNAL_SERVER_ERROR, "internal", "Internal error")
         }
     }
+}
+
+fn stripe_kind(error: &StripeCallError) -> (StatusCode, &'static str, &'static str) {
+    use StatusCode as S;
+    match error {
+        StripeCallError::NotConfigured => (S::SERVICE_UNAVAILABLE, "stripe_not_configured", "Stripe is not configured"),
+        StripeCallError::Refused(refusal) if refusal.is_our_key() => {
+            (S::SERVICE_UNAVAILABLE, "stripe_key_refused", "Stripe refuses our API key")
+        }
+        StripeCallError::Refused(refusal) => refusal_kind(refusal),
+        StripeCallError::Unavailable { .. } => {
+            (S::SERVICE_UNAVAILABLE, "stripe_unavailable", "Stripe is not available")
+        }
+        StripeCallError::Unreadable(_) => (S::BAD_GATEWAY, "stripe_unreadable", "Stripe's answer cannot be read"),
+    }
+}
+
+fn refusal_kind(refusal: &StripeRefusal) -> (StatusCode, &'static str, &'static str) {
+    if refusal.kind == "card_error" {
+        return (StatusCode::PAYMENT_REQUIRED, "payment_declined", "The payment was declined");
+    }
+    (StatusCode::UNPROCESSABLE_ENTITY, "stripe_refused", "Stripe refused")
 }
 
 fn rejection_kind(rejection: &Rejection) -> (StatusCode, &'static str, &'static str) {

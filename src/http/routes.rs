@@ -11,7 +11,7 @@ use super::auth::Scope;
 use super::middleware::{Local, at_route};
 use super::problem::ApiError;
 use super::{
-    accounts, admin, billing, credits, debits, docs, entitlements, events, health, holds, overrides, plans, receipts,
+    accounts, admin, billing, credits, debits, docs, entitlements, events, health, holds, overrides, plans, receipts, reconcile,
     statement, usage, webhooks,
 };
 
@@ -87,6 +87,8 @@ impl RouteTable {
             GET "/v1/admin/verify" Some(Admin) => admin::get_verify,
             POST "/v1/admin/rebuild" Some(Admin) => admin::start_rebuild,
             GET "/v1/admin/rebuild" Some(Admin) => admin::get_rebuild,
+            POST "/v1/admin/reconcile" Some(Admin) => reconcile::start,
+            GET "/v1/admin/reconcile" Some(Admin) => reconcile::get,
             POST "/v1/admin/keys" Some(Admin) => admin::create_key,
             GET "/v1/admin/keys" Some(Admin) => admin::list_keys,
             DELETE "/v1/admin/keys/{key}" Some(Admin) => admin::revoke_key,

@@ -18,4 +18,5 @@ pub mod rows;
 pub mod scan;
 pub mod shadow;
 pub mod snapshot;
+pub mod stripe_sync;
 pub mod tls;

@@ -94,7 +94,7 @@ pub struct InStripe {
 }
 
 /// What a product is for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Owner {
     Plan(String),
