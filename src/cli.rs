@@ -4,6 +4,7 @@ mod bench;
 mod catalog_sync;
 mod demo;
 mod ledger;
+mod simulate;
 mod stripe_sync;
 
 use std::path::PathBuf;
@@ -75,6 +76,8 @@ enum Command {
     Explain(ledger::ExplainArguments),
     /// Ask a running service whether it is ready; exit code 0 if so
     Healthcheck,
+    /// Be a Stripe to try flows on: stateful, with webhooks and a clock that can be advanced
+    Simulate(simulate::SimulateArguments),
     /// Measure, side by side with yardsticks, and write BENCHMARKS.md
     Bench(bench::Arguments),
 }
@@ -190,6 +193,7 @@ async fn execute(command: Command, config: Config, json: bool) -> Result<ExitCod
         Command::Explain(arguments) => return ledger::explain(arguments, &config, json).await,
         Command::Account(arguments) => return account(arguments, &config, json).await,
         Command::Healthcheck => return Ok(healthcheck(&config).await),
+        Command::Simulate(arguments) => return simulate::run(arguments, json).await,
         Command::Bench(arguments) => return bench::run(arguments).await,
     }
     Ok(ExitCode::SUCCESS)
