@@ -16,7 +16,7 @@ use crate::embedded_postgres::{self, Durability, EmbeddedPostgres, EmbeddedPostg
 use crate::http::auth::Auth;
 use crate::http::server::{self, State};
 use crate::store::connect::Database;
-use crate::store::{inbox, keys, migrate};
+use crate::store::{inbox, keys, migrate, stripe_writes};
 use crate::stripe::client::ClientSettings;
 
 /// How often old webhook bodies are looked for.
@@ -207,6 +207,7 @@ fn prune_inbox(service: Arc<Service>, retention_days: u32) -> JoinHandle<()> {
                 Ok(client) => inbox::prune(&**client, before).await,
                 Err(error) => Err(error),
             };
+            prune_stripe_writes(&service).await;
             match pruned {
                 Ok(0) => {}
                 Ok(bodies) => tracing::info!(bodies, "old webhook bodies dropped"),
@@ -215,6 +216,18 @@ fn prune_inbox(service: Arc<Service>, retention_days: u32) -> JoinHandle<()> {
             tokio::time::sleep(PRUNE_EVERY).await;
         }
     })
+}
+
+/// Stripe forgets its keys after a day or so; a week is long enough for any repeat.
+async fn prune_stripe_writes(service: &Service) {
+    let before = SystemClock.now() - chrono::Duration::days(7);
+    let pruned = match service.connection().await {
+        Ok(client) => stripe_writes::prune(&**client, before).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = pruned {
+        tracing::warn!(%error, "old requests to Stripe could not be dropped; trying again later");
+    }
 }
 
 fn sweep(service: Arc<Service>, interval_seconds: u64) -> JoinHandle<()> {

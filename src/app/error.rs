@@ -1,5 +1,7 @@
 //! What a use of the service can fail with.
 
+use super::payment_routes::CallBudget;
+use crate::domain::billing_rejection::BillingRejection;
 use crate::domain::ids::AccountId;
 use crate::domain::rejection::Rejection;
 use crate::store::error::StoreError;
@@ -30,6 +32,8 @@ pub enum AppError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Stripe(#[from] StripeCallError),
+    #[error("payment routes take {} calls a minute of an account; the next one in {} s", .0.limit, .0.reset_seconds)]
+    TooManyPaymentCalls(CallBudget),
     /// The stream moved: ask there. Only within the service.
     #[error("the account was taken over by {0}")]
     Moved(AccountId),
@@ -39,4 +43,10 @@ pub enum AppError {
     /// A Stripe id leads elsewhere than thought. Only within the service.
     #[error("a Stripe id of this event leads to another account")]
     LinkedElsewhere,
+}
+
+impl From<BillingRejection> for AppError {
+    fn from(because: BillingRejection) -> Self {
+        Rejection::Billing { because }.into()
+    }
 }

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::account::Changes;
 use super::billing::{Billing, Observation};
+use super::billing_rejection::BillingRejection;
 use super::charge::{Charge, Cover, Priced, require_amount};
 use super::credit::{Credits, Lot, LotSource};
 use super::draft::{Context, Draft};
@@ -23,6 +24,7 @@ use super::reconciliation::Reconciled;
 use super::rejection::Rejection;
 use super::settle::{repay_debt, settle_all, settle_clock, settle_idle};
 use super::stripe_object::StripeObject;
+use super::stripe_outcome::StripeOutcome;
 use super::usage::{RecordUsage, decide_usage};
 
 /// Most credits one command may move; far from overflow even when summed.
@@ -86,6 +88,8 @@ pub enum Command {
         digest: String,
         catalog: serde_json::Value,
     },
+    /// Keep what came of a request that Stripe answered, under the command's key.
+    Conclude(Box<Result<StripeOutcome, BillingRejection>>),
 }
 
 /// A request about one hold.
@@ -136,6 +140,7 @@ pub enum Outcome {
         available: i64,
     },
     UsageRecorded(UsageRecorded),
+    Stripe(StripeOutcome),
 }
 
 impl Command {
@@ -148,7 +153,7 @@ impl Command {
             Command::SetOverride { .. } | Command::RemoveOverride { .. } => false,
             Command::Suspend { .. } | Command::Reinstate => false,
             Command::Grant(_) | Command::Debit { .. } | Command::Hold { .. } | Command::OfHold(_) => false,
-            Command::Settle | Command::ApplyCatalog { .. } => false,
+            Command::Settle | Command::ApplyCatalog { .. } | Command::Conclude(_) => false,
         }
     }
 }
@@ -224,6 +229,10 @@ pub fn decide(draft: &mut Draft<'_>, command: &Command, context: Context<'_>) ->
             draft.emit(Event::CatalogApplied(Box::new(applied)));
             Ok(Outcome::Done)
         }
+        Command::Conclude(outcome) => match &**outcome {
+            Ok(outcome) => Ok(Outcome::Stripe(outcome.clone())),
+            Err(because) => Err(Rejection::Billing { because: because.clone() }),
+        },
     }
 }
 

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::billing_rejection::BillingRejection;
 use super::catalog::Per;
 
 /// Why a command was refused. Frozen with its idempotency key, so it must read back as it was written.
@@ -57,6 +58,9 @@ pub enum Rejection {
     HoldWithoutFeature { hold: Uuid },
     #[error("a hold's expires_at must lie in the future, and at most {max_days} days ahead")]
     HoldExpiryOutOfRange { max_days: i64 },
+    /// Of what was asked of Stripe through us.
+    #[error("{because}")]
+    Billing { because: BillingRejection },
 }
 
 impl Rejection {
@@ -82,7 +86,8 @@ impl Rejection {
             | Self::HoldExpired { .. }
             | Self::CaptureExceedsHold { .. }
             | Self::HoldWithoutFeature { .. }
-            | Self::HoldExpiryOutOfRange { .. } => false,
+            | Self::HoldExpiryOutOfRange { .. }
+            | Self::Billing { .. } => false,
         }
     }
 }

@@ -47,7 +47,7 @@ pub async fn put(
 }
 
 /// An account by the name of one of Stripe's payments or invoices would be taken for that object's stream.
-fn check_own_id(id: &AccountId) -> Result<(), ApiError> {
+pub fn check_own_id(id: &AccountId) -> Result<(), ApiError> {
     if id.standing() > Ownership::Object {
         return Ok(());
     }

@@ -123,6 +123,16 @@ pub fn plain_id<'a>(id: &'a str, field: &str) -> Result<&'a str, ApiError> {
     Ok(id)
 }
 
+/// An id of Stripe's, which becomes part of a path there.
+pub fn stripe_id<'a>(field: &str, id: &'a str) -> Result<&'a str, ApiError> {
+    let plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+    if plain && (1..=255).contains(&id.len()) {
+        return Ok(id);
+    }
+    let problem = "must be 1 to 255 letters, digits, _ and -".to_owned();
+    Err(ApiError::InvalidParameter { field: field.to_owned(), problem })
+}
+
 /// A reason that goes into the log, which is kept for ever.
 pub fn reason(reason: Option<String>) -> Result<Option<String>, ApiError> {
     if reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON || reason.contains('\0')) {

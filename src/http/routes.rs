@@ -11,8 +11,8 @@ use super::auth::Scope;
 use super::middleware::{Local, at_route};
 use super::problem::ApiError;
 use super::{
-    accounts, admin, billing, credits, debits, docs, entitlements, events, health, holds, overrides, plans, receipts, reconcile,
-    statement, usage, webhooks,
+    accounts, admin, billing, checkout, credits, debits, docs, entitlements, events, health, holds, overrides, plans,
+    receipts, reconcile, refunds, statement, subscription_changes, usage, webhooks,
 };
 
 /// A route.
@@ -56,6 +56,18 @@ impl RouteTable {
             GET "/v1/accounts/{account}/payments" Some(Read) => billing::list_payments,
             GET "/v1/accounts/{account}/credit-purchases" Some(Read) => billing::list_credit_purchases,
             GET "/v1/accounts/{account}/payment-methods" Some(Read) => billing::list_payment_methods,
+            GET "/v1/accounts/{account}/upcoming-invoice" Some(Bill) => subscription_changes::upcoming_invoice,
+            POST "/v1/accounts/{account}/checkout-sessions" Some(Bill) => checkout::create_checkout_session,
+            POST "/v1/accounts/{account}/portal-sessions" Some(Bill) => checkout::create_portal_session,
+            POST "/v1/accounts/{account}/subscription/cancel" Some(Bill) => subscription_changes::cancel,
+            POST "/v1/accounts/{account}/subscription/resume" Some(Bill) => subscription_changes::resume,
+            POST "/v1/accounts/{account}/subscription/change" Some(Bill) => subscription_changes::change,
+            POST "/v1/accounts/{account}/subscription/change-preview" Some(Bill) => subscription_changes::preview_change,
+            POST "/v1/accounts/{account}/subscription/cancel-change" Some(Bill) => subscription_changes::cancel_change,
+            POST "/v1/accounts/{account}/subscription/pause-collection" Some(Bill) => subscription_changes::pause_collection,
+            POST "/v1/accounts/{account}/subscription/resume-collection" Some(Bill) => subscription_changes::resume_collection,
+            POST "/v1/accounts/{account}/subscription/promotion-code" Some(Bill) => subscription_changes::apply_promotion_code,
+            POST "/v1/payments/{payment}/refunds" Some(Bill) => refunds::create,
             GET "/v1/accounts/{account}/entitlements" Some(Read) => entitlements::list,
             POST "/v1/entitlements/check" Some(Read) => entitlements::check_batch,
             GET "/v1/accounts/{account}/credits" Some(Read) => credits::get,

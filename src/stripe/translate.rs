@@ -107,7 +107,7 @@ pub fn translate(
         let object = Fields::new(&restored, "data.object").ok()?;
         project(family, &object, &event.event_type).ok().flatten().map(|object| digest(&object))
     });
-    let mut facts = facts(event, &object, projected, Seen { previous, before }, settings)?;
+    let mut facts = facts(event, &object, projected, Seen { previous, before, asked: false }, settings)?;
     if family == Family::Catalog {
         facts.claim = AccountId::new(SYSTEM_ACCOUNT).ok();
     }
@@ -119,6 +119,8 @@ pub fn translate(
 struct Seen<'a> {
     previous: Option<&'a Value<'a>>,
     before: Option<u32>,
+    /// It was asked for, not told.
+    asked: bool,
 }
 
 /// Says what an object means that Stripe answered a call with, as if the StripeEvent `event` had shown it. `before` is the
@@ -133,7 +135,7 @@ pub fn translate_answer(
     let object = Fields::new(&value, "answer")?;
     let projected = Family::of(&event.event_type).map(|family| project(family, &object, &event.event_type));
     let Some(projected) = projected.transpose()?.flatten() else { return Ok(None) };
-    facts(event, &object, projected, Seen { previous: None, before }, settings).map(Some)
+    facts(event, &object, projected, Seen { previous: None, before, asked: true }, settings).map(Some)
 }
 
 fn facts(
@@ -143,7 +145,7 @@ fn facts(
     seen: Seen<'_>,
     settings: Settings<'_>,
 ) -> Result<Facts, TranslateError> {
-    let change = Change { before: seen.before, after: digest(&projected) };
+    let change = Change { before: seen.before, after: digest(&projected), asked: seen.asked };
     let mut facts = Facts {
         observations: Vec::new(),
         references: project::references(object, &projected, seen.previous)?,

@@ -165,7 +165,11 @@ impl<'a> Subject<'a> {
         decided.map(|outcome| match outcome {
             Outcome::Debited(debited) => Some(debited.available),
             Outcome::Held { available, .. } | Outcome::HoldEnded { available, .. } => Some(available),
-            Outcome::Done | Outcome::Observed { .. } | Outcome::Granted(_) | Outcome::UsageRecorded(_) => None,
+            Outcome::Done
+            | Outcome::Observed { .. }
+            | Outcome::Granted(_)
+            | Outcome::UsageRecorded(_)
+            | Outcome::Stripe(_) => None,
         })
     }
 

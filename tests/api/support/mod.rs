@@ -9,6 +9,7 @@ pub mod house;
 pub mod invariants;
 pub mod logs;
 pub mod stripe;
+pub mod stripe_api;
 
 pub use answer::Answer;
 pub use app::{ADMIN_KEY, SELLER, Setup, TestApp, WEBHOOK_SECRET, on_both, on_both_with};
