@@ -3,6 +3,7 @@
 mod accounts;
 mod bench;
 mod catalog;
+mod catalog_sync;
 mod demo;
 mod events;
 mod exit;
@@ -14,6 +15,7 @@ mod progress;
 mod revenue;
 mod settings;
 mod simulate;
+mod stripe_sync;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,7 +61,7 @@ enum Command {
     Demo,
     /// Bring the database up to date
     Migrate,
-    /// Check, apply or show the catalog
+    /// Check, apply or show the catalog, and make Stripe sell it
     #[command(subcommand)]
     Catalog(catalog::CatalogCommand),
     /// The plans in force
@@ -78,6 +80,12 @@ enum Command {
     Verify(ledger::VerifyArguments),
     /// Make the read models anew from the log, without stopping reads
     Rebuild,
+    /// Compare customers, subscriptions and invoices with Stripe, and repair; exit code 1 if something differs still
+    Reconcile(stripe_sync::ReconcileArguments),
+    /// Take in what Stripe lists of events (30 days), as if delivered again
+    Backfill(stripe_sync::BackfillArguments),
+    /// Bring in all customers, subscriptions and invoices of a Stripe account; goes on where an earlier run was cut
+    Import(stripe_sync::ImportArguments),
     /// Print events of the log, or follow it
     Events(events::EventsArguments),
     /// Show accounts, or link one to its Stripe customer
@@ -156,6 +164,9 @@ async fn execute(command: Command, config: Config, json: bool) -> Result<ExitCod
         Command::Settings(command) => return settings::run(command, &config, json).await,
         Command::Verify(arguments) => return ledger::verify(arguments, &config, json).await,
         Command::Rebuild => return ledger::rebuild(&config, json).await,
+        Command::Reconcile(arguments) => return stripe_sync::reconcile(arguments, &config, json).await,
+        Command::Backfill(arguments) => return stripe_sync::backfill(arguments, &config, json).await,
+        Command::Import(arguments) => return stripe_sync::import(arguments, &config, json).await,
         Command::Events(arguments) => return events::run(arguments, &config, json).await,
         Command::Revenue(arguments) => return revenue::revenue(arguments, &config, json).await,
         Command::Explain(arguments) => return ledger::explain(arguments, &config, json).await,

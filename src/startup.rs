@@ -39,6 +39,8 @@ pub enum StartError {
     Settings(#[from] crate::app::settings::SettingsError),
     #[error(transparent)]
     App(#[from] crate::app::error::AppError),
+    #[error(transparent)]
+    Stripe(#[from] crate::stripe::client::StripeCallError),
     #[error("the catalog {path} cannot be read: {cause}")]
     CatalogFile { path: String, cause: std::io::Error },
     #[error("the catalog {path} is not valid:\n{errors}")]

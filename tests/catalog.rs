@@ -110,17 +110,19 @@ fn error_messages_are_as_recorded() {
 
 fn any_plan_price() -> impl Strategy<Value = PlanPrice> {
     (
-        (any::<String>(), any::<Option<String>>(), any::<Option<String>>()),
+        (any::<String>(), any::<Option<String>>(), any::<Option<String>>(), prop::collection::vec(any::<String>(), 0..3)),
         prop::sample::select(vec!["usd", "eur", "jpy", "kwd"]),
         any::<i64>(),
         prop::sample::select(vec![Interval::Day, Interval::Week, Interval::Month, Interval::Year]),
         any::<u32>(),
     )
-        .prop_map(|((id, stripe_price_id, lookup_key), currency, unit_amount, interval, interval_count)| {
+        .prop_map(|(names, currency, unit_amount, interval, interval_count)| {
+            let (id, stripe_price_id, lookup_key, former_stripe_price_ids) = names;
             PlanPrice {
                 id,
                 stripe_price_id,
                 lookup_key,
+                former_stripe_price_ids,
                 currency: Currency::parse(currency).expect("a listed code"),
                 unit_amount,
                 interval,
@@ -134,6 +136,7 @@ fn any_pack_price() -> impl Strategy<Value = PackPrice> {
         id: price.id,
         stripe_price_id: price.stripe_price_id,
         lookup_key: price.lookup_key,
+        former_stripe_price_ids: price.former_stripe_price_ids,
         currency: price.currency,
         unit_amount: price.unit_amount,
     })
@@ -244,14 +247,15 @@ fn any_feature() -> impl Strategy<Value = Feature> {
     let kinds = vec![FeatureKind::Boolean, FeatureKind::Limit, FeatureKind::Metered, FeatureKind::List];
     let tier = (any::<Option<i64>>(), any::<i64>()).prop_map(|(up_to, each)| CostTier { up_to, each });
     let tiers = prop::collection::vec(tier, 0..3);
-    (any::<String>(), any::<String>(), prop::sample::select(kinds), any::<Option<i64>>(), tiers, any::<bool>())
-        .prop_map(|(id, name, kind, credit_cost, credit_cost_tiers, capture_beyond_hold)| Feature {
+    (any::<String>(), any::<String>(), prop::sample::select(kinds), any::<Option<i64>>(), tiers, any::<(bool, Option<String>)>())
+        .prop_map(|(id, name, kind, credit_cost, credit_cost_tiers, (capture_beyond_hold, stripe_meter))| Feature {
             id,
             name,
             kind,
             credit_cost,
             credit_cost_tiers,
             capture_beyond_hold,
+            stripe_meter,
         })
 }
 

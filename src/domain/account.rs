@@ -63,7 +63,7 @@ impl Account {
         self.version += 1;
         match event {
             Event::AccountOpened(opened) => self.opened_at_latest(opened.at),
-            Event::CustomerLinked(_) | Event::CatalogApplied(_) => {}
+            Event::CustomerLinked(_) | Event::Reconciled(_) | Event::CatalogApplied(_) => {}
             Event::AccountAbsorbed(absorbed) => self.absorb(absorbed, changes),
             Event::AccountMerged(merged) => self.clear_into(&merged.into, changes),
             Event::StripeObserved(observation) => {

@@ -217,6 +217,7 @@ mod tests {
             credit_cost,
             credit_cost_tiers: tiers.iter().map(|(up_to, each)| CostTier { up_to: *up_to, each: *each }).collect(),
             capture_beyond_hold: false,
+            stripe_meter: None,
         }
     }
 

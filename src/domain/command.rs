@@ -20,6 +20,7 @@ use super::limits::admit;
 use super::overrides::{
     Override, decide_override, decide_override_removal, decide_reinstatement, decide_suspension, refuse_suspended,
 };
+use super::reconciliation::Reconciled;
 use super::rejection::Rejection;
 use super::settle::{repay_debt, settle_all, settle_clock, settle_idle};
 use super::stripe_object::StripeObject;
@@ -40,6 +41,8 @@ pub enum Command {
     Observe {
         observations: Vec<Observation>,
         link: Option<String>,
+        /// Why the ledger did not know this already, if that was looked into.
+        reconciled: Option<Box<Reconciled>>,
     },
     /// Take over another stream.
     Absorb {
@@ -166,9 +169,12 @@ pub fn decide(draft: &mut Draft<'_>, command: &Command, context: Context<'_>) ->
             settle_all(draft, context);
             Ok(Outcome::Done)
         }
-        Command::Observe { observations, link: customer } => {
+        Command::Observe { observations, link: customer, reconciled } => {
             link(draft, customer.as_ref());
             let applied = observe(draft, observations);
+            if let Some(reconciled) = reconciled.as_ref().filter(|_| applied) {
+                draft.emit(Event::Reconciled(reconciled.clone()));
+            }
             settle_all(draft, context);
             Ok(Outcome::Observed { applied })
         }

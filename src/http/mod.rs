@@ -23,6 +23,7 @@ pub mod plans;
 pub mod problem;
 pub mod reading;
 pub mod receipts;
+pub mod reconcile;
 pub mod refunds;
 pub mod request;
 pub mod revenue;

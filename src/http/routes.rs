@@ -13,7 +13,8 @@ use super::middleware::{Known, Local, at_route};
 use super::problem::ApiError;
 use super::{
     accounts, admin, billing, checkout, credits, debits, docs, entitlements, events, health, holds, overrides, plans,
-    receipts, refunds, revenue, statement, subscription_changes, usage, webhook_deliveries, webhook_endpoints, webhooks,
+    receipts, reconcile, refunds, revenue, statement, subscription_changes, usage, webhook_deliveries, webhook_endpoints,
+    webhooks,
 };
 
 /// A route.
@@ -133,6 +134,8 @@ impl RouteTable {
             POST "/v1/admin/rebuild" Some(Admin) => admin::start_rebuild,
             GET "/v1/admin/rebuild" Some(Admin) => admin::get_rebuild,
             DELETE "/v1/admin/accounts/{account}/personal-data" Some(Admin) => admin::erase_personal_data,
+            POST "/v1/admin/reconcile" Some(Admin) => reconcile::start,
+            GET "/v1/admin/reconcile" Some(Admin) => reconcile::get,
             POST "/v1/admin/keys" Some(Admin) => admin::create_key,
             GET "/v1/admin/keys" Some(Admin) => admin::list_keys,
             DELETE "/v1/admin/keys/{key}" Some(Admin) => admin::revoke_key,

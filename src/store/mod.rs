@@ -23,6 +23,7 @@ pub mod scan;
 pub mod settings;
 pub mod shadow;
 pub mod snapshot;
+pub mod stripe_sync;
 pub mod stripe_writes;
 pub mod tls;
 pub mod webhook_deliveries;

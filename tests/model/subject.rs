@@ -116,7 +116,7 @@ impl<'a> Subject<'a> {
             Action::Stripe(events) => {
                 for event in events {
                     let observations = observations(event);
-                    self.decide(now, &Command::Observe { observations, link: None })?;
+                    self.decide(now, &Command::Observe { observations, link: None, reconciled: None })?;
                 }
                 Ok(None)
             }

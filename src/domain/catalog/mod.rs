@@ -221,6 +221,9 @@ pub struct PlanPrice {
     /// Stripe's lookup key, by which the price is known while it has no `stripe_price_id` here.
     #[serde(default)]
     pub lookup_key: Option<String>,
+    /// Prices that were this one before its amount changed: whoever pays by one of them still has what this one gives.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_stripe_price_ids: Vec<String>,
     pub currency: Currency,
     /// Minor units of `currency`, per seat and billing period.
     pub unit_amount: i64,
@@ -274,6 +277,9 @@ pub struct Feature {
     /// Whether a capture may spend more than its hold has set aside, if there are credits.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub capture_beyond_hold: bool,
+    /// For kind `metered`: the event name of the Stripe meter that its use is reported to; absent: it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stripe_meter: Option<String>,
 }
 
 /// Credits per unit for some of the units of one debit or hold.
@@ -327,6 +333,9 @@ pub struct PackPrice {
     /// Stripe's lookup key, by which the price is known while it has no `stripe_price_id` here.
     #[serde(default)]
     pub lookup_key: Option<String>,
+    /// Prices that were this one before its amount changed: whoever pays by one of them still has what this one gives.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_stripe_price_ids: Vec<String>,
     pub currency: Currency,
     /// Minor units of `currency` for one pack.
     pub unit_amount: i64,
@@ -413,12 +422,13 @@ impl Catalog {
 
     /// The plan and price that a subscription or invoice line of this price is for.
     ///
-    /// By Stripe price id first; a lookup key counts only where the catalog's price states no id, because Stripe lets
+    /// By Stripe price id first, then by a former one; a lookup key counts only where the catalog's price states no id, because Stripe lets
     /// a lookup key move to another price.
     pub fn plan_of_price(&self, price: PriceKey<'_>) -> Option<(&Plan, &PlanPrice)> {
         let all = || self.plans.iter().flat_map(|plan| plan.prices.iter().map(move |price| (plan, price)));
         all()
             .find(|(_, ours)| ours.stripe_price_id.as_deref() == Some(price.stripe_price_id))
+            .or_else(|| all().find(|(_, ours)| price.was(&ours.former_stripe_price_ids)))
             .or_else(|| all().find(|(_, ours)| price.matches_lookup_key(&ours.stripe_price_id, &ours.lookup_key)))
     }
 
@@ -431,6 +441,7 @@ impl Catalog {
         let all = || self.credit_packs.iter().flat_map(|pack| pack.prices.iter().map(move |price| (pack, price)));
         all()
             .find(|(_, ours)| ours.stripe_price_id.as_deref() == Some(price.stripe_price_id))
+            .or_else(|| all().find(|(_, ours)| price.was(&ours.former_stripe_price_ids)))
             .or_else(|| all().find(|(_, ours)| price.matches_lookup_key(&ours.stripe_price_id, &ours.lookup_key)))
     }
 
@@ -462,6 +473,10 @@ impl Catalog {
 }
 
 impl PriceKey<'_> {
+    fn was(&self, former_stripe_price_ids: &[String]) -> bool {
+        former_stripe_price_ids.iter().any(|former| former == self.stripe_price_id)
+    }
+
     fn matches_lookup_key(&self, stripe_price_id: &Option<String>, lookup_key: &Option<String>) -> bool {
         stripe_price_id.is_none() && lookup_key.is_some() && lookup_key.as_deref() == self.lookup_key
     }
