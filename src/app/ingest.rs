@@ -14,11 +14,12 @@ use super::work::{Answer, Key, Work};
 use crate::domain::catalog::PriceKey;
 use crate::domain::command::{Command, Outcome};
 use crate::domain::ids::{AccountId, Ownership};
+use crate::domain::reconciliation::Reconciled;
 use crate::domain::stripe_object::{Price, StripeObject};
 use crate::store::append::{InboxRow, InboxStatus};
 use crate::store::inbox;
 use crate::store::load;
-use crate::store::profiles::{self, Profile};
+use crate::store::profiles;
 use crate::stripe::translate::{self, Facts, Settings, StripeEvent, TranslateError};
 
 /// How often an event is routed anew when its account moves or its links change under it.
@@ -51,6 +52,15 @@ impl Service {
     /// Takes in a body whose signature has been verified. Whatever it is, it is kept: only a store that cannot keep it
     /// is an error.
     pub async fn receive(&self, body: Bytes) -> Result<Received, AppError> {
+        self.receive_because(body, None).await
+    }
+
+    /// The same of a body that Stripe was asked for; if it is news, the reason goes on record beside it.
+    pub async fn receive_because(
+        &self,
+        body: Bytes,
+        reconciled: Option<Box<Reconciled>>,
+    ) -> Result<Received, AppError> {
         let settings = Settings { account_metadata_keys: &self.stripe.account_metadata_keys };
         let read = translate::parse(&body).map(|(event, value)| {
             let facts = translate::translate(&event, &value, settings);
@@ -64,6 +74,7 @@ impl Service {
                 return Ok(received);
             }
         };
+        let facts = facts.map(|facts| facts.map(|facts| Facts { reconciled, ..facts }));
         let received = self.take_in(&event, facts, body).await;
         let status = received.as_ref().map_or("refused", |received| received.as_str());
         self.metrics.count_stripe_event(&event.event_type, status);
@@ -135,7 +146,11 @@ impl Service {
             let (reply, answer) = oneshot::channel();
             let work = Work {
                 account: account.clone(),
-                command: Some(Command::Observe { observations: facts.observations.clone(), link }),
+                command: Some(Command::Observe {
+                    observations: facts.observations.clone(),
+                    link,
+                    reconciled: facts.reconciled.clone(),
+                }),
                 key,
                 links: facts.references.clone(),
                 inbox: row.cloned(),
@@ -253,13 +268,7 @@ impl Service {
     async fn keep_email(&self, facts: &Facts, account: &AccountId) -> Result<(), AppError> {
         let Some(email) = &facts.email else { return Ok(()) };
         let client = self.connection().await?;
-        let known = profiles::get_profile(&**client, account).await?;
-        // An address that the caller gave, or that is known already, stays.
-        if known.email.is_none() {
-            let profile = Profile { email: Some(email.clone()), metadata: None };
-            profiles::put_profile(&**client, account, &profile).await?;
-        }
-        Ok(())
+        Ok(profiles::keep_email(&**client, account, email).await?)
     }
 
     /// Keeps an event that is not to be applied.

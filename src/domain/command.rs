@@ -20,6 +20,7 @@ use super::limits::admit;
 use super::overrides::{
     Override, decide_override, decide_override_removal, decide_reinstatement, decide_suspension, refuse_suspended,
 };
+use super::reconciliation::Reconciled;
 use super::rejection::Rejection;
 use super::settle::{repay_debt, settle_all, settle_clock, settle_idle};
 use super::stripe_object::StripeObject;
@@ -40,6 +41,8 @@ pub enum Command {
     Observe {
         observations: Vec<Observation>,
         link: Option<String>,
+        /// Why the ledger did not know this already, if that was looked into.
+        reconciled: Option<Box<Reconciled>>,
     },
     /// Take over another stream.
     Absorb {
@@ -166,9 +169,12 @@ pub fn decide(draft: &mut Draft<'_>, command: &Command, context: Context<'_>) ->
             settle_all(draft, context);
             Ok(Outcome::Done)
         }
-        Command::Observe { observations, link: customer } => {
+        Command::Observe { observations, link: customer, reconciled } => {
             link(draft, customer.as_ref());
             let applied = observe(draft, observations);
+            if let Some(reconciled) = reconciled.as_ref().filter(|_| applied) {
+                draft.emit(Event::Reconciled(reconciled.clone()));
+            }
             settle_all(draft, context);
             Ok(Outcome::Observed { applied })
         }
@@ -277,7 +283,7 @@ fn decide_grant(draft: &mut Draft<'_>, grant: &Grant, context: Context<'_>) -> R
         id: grant.grant,
         priority: grant.priority,
         expires_at: grant.expires_at,
-        ..Lot::new(grant.source, format!("grant:{}", grant.grant), grant.amount, effective_at)
+        ..Lot::new(grant.source, &format!("grant:{}", grant.grant), grant.amount, effective_at)
     };
     settle_clock(draft, context);
     let catalog = context.catalog_digest.to_owned();
@@ -296,7 +302,7 @@ fn decide_debit(
     context: Context<'_>,
 ) -> Result<Outcome, Rejection> {
     require_known(draft)?;
-    refuse_suspended(draft)?;
+    refuse_suspended(draft, context)?;
     let Priced { amount, feature, quantity } = charge.price(draft, context)?;
     settle_clock(draft, context);
     let credits = &draft.account.credits;
@@ -333,7 +339,7 @@ fn decide_hold(
     context: Context<'_>,
 ) -> Result<Outcome, Rejection> {
     require_known(draft)?;
-    refuse_suspended(draft)?;
+    refuse_suspended(draft, context)?;
     let priced = charge.price(draft, context)?;
     settle_clock(draft, context);
     hold::place(draft, hold, priced, expires_at, context)

@@ -2,6 +2,8 @@
 
 pub mod client;
 pub mod fields;
+pub mod listing;
 pub mod project;
+pub mod redact;
 pub mod signature;
 pub mod translate;

@@ -11,6 +11,7 @@ use super::fields::{FieldError, Fields};
 use super::project;
 use crate::domain::billing::Observation;
 use crate::domain::ids::{AccountId, Ownership};
+use crate::domain::reconciliation::Reconciled;
 use crate::domain::stripe_object::StripeObject;
 use crate::domain::tracked::Change;
 
@@ -46,6 +47,8 @@ pub struct Facts {
     pub customer: Option<String>,
     /// A Checkout session completed: the moment to match a customer by e-mail.
     pub completes_checkout: bool,
+    /// Why the ledger did not know this already; `None` for what comes on its own.
+    pub reconciled: Option<Box<Reconciled>>,
 }
 
 /// Why a body is not a StripeEvent, or not one that can be applied.
@@ -153,6 +156,7 @@ fn facts(
             _ => object.id_of("customer")?,
         },
         completes_checkout: event.event_type == "checkout.session.completed",
+        reconciled: None,
     };
     let links = project::invoice_payments(object, &projected)?;
     for object in std::iter::once(projected).chain(links.into_iter().map(StripeObject::InvoicePayment)) {
