@@ -284,7 +284,7 @@ impl World {
 
     /// The invoice that the next renewal would make, as it looks now.
     pub(crate) fn upcoming(&self, id: &str) -> Option<Value> {
-        let mut scratch = self.scratch();
+        let mut scratch = self.scratch(self.answer(id).text("customer"));
         scratch.now = period_of(&scratch.answer(id)).1;
         let invoice = scratch.renew(id);
         let mut shown = scratch.answer(&invoice);
