@@ -13,7 +13,8 @@ use crate::time::{DAY_S, HOUR_S, period_end};
 
 /// How long the first payment may take.
 const INCOMPLETE_S: i64 = 23 * HOUR_S;
-const TRIAL_WARNING_S: i64 = 3 * DAY_S;
+/// How long before its end a trial is warned of.
+pub const TRIAL_WARNING_S: i64 = 3 * DAY_S;
 
 /// A price, how many of it, and metadata.
 #[derive(Debug, Clone)]
