@@ -67,6 +67,31 @@ async fn an_upgrade_costs_what_its_preview_said_and_gives_its_credits() {
 }
 
 #[tokio::test]
+async fn an_upgrade_whose_payment_fails_waits_for_it() {
+    let world = Simulated::start().await;
+    world.buy(json!({"plan": "starter"})).await;
+    world.pause().await;
+    let account = world.app.get("/v1/accounts/user_1").await.expect(200);
+    let card = format!("customers/{}/card", account["stripe_customer_ids"][0].as_str().expect("an id"));
+    world.control(&card, json!({"card": "declines"})).await;
+    let waiting = world.app.post(CHANGE, json!({"plan": "pro"})).await.expect(200);
+    let pending = &waiting["pending_change"];
+    assert_eq!((&waiting["plan"], &pending["waits_for"]), (&json!("starter"), &json!("payment")));
+    assert_eq!(pending["plan"], "pro");
+    world.settle().await;
+    assert_eq!(world.subscription().await["plan"], "starter");
+    assert_eq!(world.app.available("user_1").await, STARTER_CREDITS, "nothing is given before it is paid for");
+
+    world.control(&card, json!({"card": "good"})).await;
+    world.pause().await;
+    let invoice = waiting["latest_invoice"].as_str().expect("an invoice").to_owned();
+    world.call(&format!("invoices/{invoice}/pay")).await;
+    world.settle().await;
+    assert_eq!(world.subscription().await["plan"], "pro");
+    assert!(world.app.available("user_1").await > STARTER_CREDITS);
+}
+
+#[tokio::test]
 async fn a_downgrade_waits_for_the_periods_end() {
     let world = Simulated::start().await;
     world.buy(json!({"plan": "team", "quantity": 3})).await;

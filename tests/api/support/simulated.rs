@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 use subledger_simulator::{ApiVersion, Card, Clock, Entered, Options, Outcome, SeedPrice, Simulator};
 
+use super::app::STRIPE_KEY;
 use super::clock::START;
 use super::stripe::{PRO, PRO_YEARLY, STARTER};
 use super::{Setup, TestApp};
@@ -54,6 +55,13 @@ impl Simulated {
     pub async fn control(&self, path: &str, body: Value) {
         let url = format!("{}/_simulator/{path}", self.stripe.base_url());
         let answer = self.http.post(url).body(body.to_string()).send().await.expect("an answer");
+        assert!(answer.status().is_success(), "{path}: {:?}", answer.text().await);
+    }
+
+    /// One of Stripe's own calls.
+    pub async fn call(&self, path: &str) {
+        let call = self.http.post(format!("{}/v1/{path}", self.stripe.base_url())).bearer_auth(STRIPE_KEY);
+        let answer = call.send().await.expect("an answer");
         assert!(answer.status().is_success(), "{path}: {:?}", answer.text().await);
     }
 
