@@ -156,7 +156,7 @@ impl Service {
         if comparison == Comparison::Agree {
             return Ok(false);
         }
-        let facts = seen.as_news(known, &comparison, &Cause::Imported, self.clock.now().timestamp());
+        let facts = seen.as_news(known, &comparison, &Cause::Imported);
         let answer = self.observe(&facts, None, None).await?;
         Ok(answer.result != Ok(Outcome::Observed { applied: false }))
     }

@@ -337,7 +337,7 @@ impl Run<'_> {
         if left == Comparison::Agree {
             return Ok(true);
         }
-        let facts = seen[0].as_news(known, &left, cause, self.now());
+        let facts = seen[0].as_news(known, &left, cause);
         self.service.observe(&facts, None, None).await?;
         let known = self.service.known(seen[0].kind, seen).await?;
         Ok(seen[0].compare(known.get(&seen[0].id)) == Comparison::Agree)
