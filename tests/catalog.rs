@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use std::fs;
 use std::path::{Path, PathBuf};
 use subledger::domain::catalog::{
-    Catalog, ClawbackPolicy, CostTier, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Interval,
-    Overage, PackPrice, Per, Plan, PlanChange, PlanPrice, PriceKey, Rollover, TrialCredits, TrialPolicy, WhilePaused,
-    WindowLimit,
+    Catalog, ClawbackPolicy, CostTier, CreditAllowance, CreditPack, Dunning, Feature, FeatureGrant, FeatureKind,
+    Interval, Overage, PackPrice, Per, Plan, PlanChange, PlanPrice, PriceKey, Rollover, TrialCredits, TrialPolicy,
+    WhilePaused, WindowLimit,
 };
 use subledger::domain::money::Currency;
 
@@ -178,16 +178,29 @@ fn any_credits() -> impl Strategy<Value = (CreditAllowance, Rollover, TrialCredi
     )
 }
 
+fn any_dunning() -> impl Strategy<Value = Dunning> {
+    let features =
+        prop::collection::btree_set(any::<String>(), 0..3).prop_map(|features| features.into_iter().collect());
+    (prop::option::of(features), any::<Option<u32>>())
+        .prop_map(|(restricted_features, suspend_after_days)| Dunning { restricted_features, suspend_after_days })
+}
+
 fn any_plan() -> impl Strategy<Value = Plan> {
     (
         (any::<String>(), any::<String>(), any::<Option<String>>()),
-        (any::<u32>(), any::<bool>(), any::<u32>(), any::<u32>(), any::<bool>()),
+        (any::<u32>(), any::<bool>(), any::<u32>(), (any::<u32>(), any_dunning()), any::<bool>()),
         prop::collection::vec(any_plan_price(), 0..3),
         any_credits(),
         (prop::collection::btree_map(any::<String>(), any_grant(), 0..3), any_overage()),
     )
         .prop_map(
-            |((id, name, description), (rank, default, days, grace_days, per_seat), prices, credits, rest)| {
+            |(
+                (id, name, description),
+                (rank, default, days, (grace_days, dunning), per_seat),
+                prices,
+                credits,
+                rest,
+            )| {
                 let (features, overage) = rest;
                 let (credits, rollover, trial_credits, clawback, plan_change) = credits;
                 Plan {
@@ -201,11 +214,13 @@ fn any_plan() -> impl Strategy<Value = Plan> {
                     rollover,
                     trial: TrialPolicy { days, credits: trial_credits },
                     grace_days,
+                    dunning,
                     while_paused: if default { WhilePaused::Keep } else { WhilePaused::Stop },
                     clawback,
                     plan_change,
                     per_seat,
                     overage,
+                    low_balance: per_seat.then_some(i64::from(days)),
                     features,
                 }
             },

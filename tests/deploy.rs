@@ -38,7 +38,7 @@ fn rules() -> Vec<Value> {
 fn metrics() -> BTreeMap<String, Vec<String>> {
     let metrics = Metrics::new().expect("metrics");
     // A new metric that alerts.yml uses has to be listed here.
-    let collectors: [&dyn Collector; 17] = [
+    let collectors: [&dyn Collector; 22] = [
         &metrics.stripe_events,
         &metrics.parked,
         &metrics.unmapped_prices,
@@ -54,6 +54,11 @@ fn metrics() -> BTreeMap<String, Vec<String>> {
         &metrics.cached_reads,
         &metrics.read_throughs,
         &metrics.follower_age_seconds,
+        &metrics.revenue.as_of,
+        &metrics.cursor_lag,
+        &metrics.webhook_dead_letters,
+        &metrics.webhook_endpoints_disabled,
+        &metrics.mails,
         &metrics.http_requests,
         &metrics.http_seconds,
     ];

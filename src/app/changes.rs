@@ -13,7 +13,7 @@ use stripe_client_core::{RequestBuilder, StripeMethod};
 use stripe_product::promotion_code::ListPromotionCode;
 
 use super::error::AppError;
-use super::outbound::{Errand, built};
+use super::errand::{Errand, built};
 use super::prices::Recurrence;
 use super::service::Service;
 use crate::domain::billing_rejection::BillingRejection;

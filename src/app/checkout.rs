@@ -10,7 +10,7 @@ use stripe_client_core::RequestBuilder;
 use stripe_shared::CheckoutSessionMode;
 
 use super::error::AppError;
-use super::outbound::{Errand, built};
+use super::errand::{Errand, built};
 use super::service::Service;
 use crate::domain::billing_rejection::BillingRejection;
 use crate::domain::redirect::Redirects;

@@ -19,7 +19,7 @@ use crate::domain::stripe_object::{Price, StripeObject};
 use crate::store::append::{InboxRow, InboxStatus};
 use crate::store::inbox;
 use crate::store::load;
-use crate::store::profiles::{self, Profile};
+use crate::store::profiles;
 use crate::stripe::translate::{self, Facts, Settings, StripeEvent, TranslateError};
 
 /// How often an event is routed anew when its account moves or its links change under it.
@@ -268,13 +268,7 @@ impl Service {
     async fn keep_email(&self, facts: &Facts, account: &AccountId) -> Result<(), AppError> {
         let Some(email) = &facts.email else { return Ok(()) };
         let client = self.connection().await?;
-        let known = profiles::get_profile(&**client, account).await?;
-        // An address that the caller gave, or that is known already, stays.
-        if known.email.is_none() {
-            let profile = Profile { email: Some(email.clone()), metadata: None };
-            profiles::put_profile(&**client, account, &profile).await?;
-        }
-        Ok(())
+        Ok(profiles::keep_email(&**client, account, email).await?)
     }
 
     /// Keeps an event that is not to be applied.

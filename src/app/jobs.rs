@@ -60,7 +60,24 @@ impl<T> Default for Slot<T> {
     }
 }
 
-impl<T: Clone + Send + 'static> Slot<T> {
+/// What a job came to tells how many events it took in.
+trait Took {
+    fn events(&self) -> u64;
+}
+
+impl Took for Report {
+    fn events(&self) -> u64 {
+        self.events
+    }
+}
+
+impl Took for Rebuilt {
+    fn events(&self) -> u64 {
+        self.events
+    }
+}
+
+impl<T: Took + Clone + Send + 'static> Slot<T> {
     fn job(&self) -> MutexGuard<'_, Option<Job<T>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -99,7 +116,12 @@ impl<T: Clone + Send + 'static> Slot<T> {
             slot.update(|job| {
                 job.finished_at = Some(clock.now());
                 match outcome {
-                    Ok(result) => (job.status, job.result) = (JobStatus::Done, Some(result)),
+                    Ok(result) => {
+                        // Progress is told now and then, so the last of it, or all of it, was not.
+                        job.events = result.events();
+                        job.total_events = job.total_events.max(job.events);
+                        (job.status, job.result) = (JobStatus::Done, Some(result));
+                    }
                     Err(error) => {
                         tracing::error!(error, "a job failed");
                         (job.status, job.error) = (JobStatus::Failed, Some(error));

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use stripe_core::refund::{CreateRefund, CreateRefundReason};
 
 use super::error::AppError;
-use super::outbound::{Errand, built};
+use super::errand::{Errand, built};
 use super::service::Service;
 use crate::domain::billing::Kind;
 use crate::domain::billing_rejection::BillingRejection;

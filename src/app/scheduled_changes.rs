@@ -13,7 +13,7 @@ use stripe_shared::SubscriptionScheduleEndBehavior;
 
 use super::changes::{ChangeRequest, ItemChange};
 use super::error::AppError;
-use super::outbound::{Errand, built};
+use super::errand::{Errand, built};
 use super::prices::Recurrence;
 use super::service::Service;
 use crate::domain::stripe_outcome::StripeOutcome;

@@ -283,7 +283,7 @@ fn decide_grant(draft: &mut Draft<'_>, grant: &Grant, context: Context<'_>) -> R
         id: grant.grant,
         priority: grant.priority,
         expires_at: grant.expires_at,
-        ..Lot::new(grant.source, format!("grant:{}", grant.grant), grant.amount, effective_at)
+        ..Lot::new(grant.source, &format!("grant:{}", grant.grant), grant.amount, effective_at)
     };
     settle_clock(draft, context);
     let catalog = context.catalog_digest.to_owned();
@@ -302,7 +302,7 @@ fn decide_debit(
     context: Context<'_>,
 ) -> Result<Outcome, Rejection> {
     require_known(draft)?;
-    refuse_suspended(draft)?;
+    refuse_suspended(draft, context)?;
     let Priced { amount, feature, quantity } = charge.price(draft, context)?;
     settle_clock(draft, context);
     let credits = &draft.account.credits;
@@ -339,7 +339,7 @@ fn decide_hold(
     context: Context<'_>,
 ) -> Result<Outcome, Rejection> {
     require_known(draft)?;
-    refuse_suspended(draft)?;
+    refuse_suspended(draft, context)?;
     let priced = charge.price(draft, context)?;
     settle_clock(draft, context);
     hold::place(draft, hold, priced, expires_at, context)

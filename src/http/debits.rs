@@ -67,7 +67,10 @@ fn reply<T: Serialize>(
     let replayed = answer.replayed;
     let response = match answer.result {
         Ok(outcome) => HttpResponse::build(status).json(view(&outcome)?),
-        Err(rejection) => ApiError::from(rejection).response(receipt),
+        Err(rejection) => {
+            let error = ApiError::from(rejection);
+            error.response(&error.kept_problem(receipt))
+        }
     };
     Ok(marked(response, replayed))
 }
@@ -167,8 +170,7 @@ async fn batch_row(state: &State, row: &Value) -> Result<Row, ApiError> {
     let outcome = match &answer.result {
         Ok(outcome) => outcome,
         Err(rejection) => {
-            let problem =
-                Problem { receipt: answer.receipt_of_refusal(), ..ApiError::from(rejection.clone()).problem() };
+            let problem = ApiError::from(rejection.clone()).kept_problem(answer.receipt_of_refusal());
             return Ok(Row::Refused { status: problem.status, replayed: Some(answer.replayed), problem });
         }
     };

@@ -10,7 +10,7 @@ use super::problem::ApiError;
 use super::server::State;
 use super::stripe_views::view;
 use crate::app::error::AppError;
-use crate::app::outbound::Errand;
+use crate::app::errand::Errand;
 use crate::app::payment_routes::CallBudget;
 use crate::app::work::{Answer, Key};
 use crate::domain::command::Outcome;
@@ -53,7 +53,9 @@ fn respond(state: &State, status: StatusCode, account: &AccountId, answer: Answe
         && let Some(see) = see(account, rejection)
     {
         let rejection = ApiError::from(rejection.clone());
-        return Ok(debits::marked(rejection.response_with(|problem| problem.see = see), answer.replayed));
+        let mut problem = rejection.kept_problem(None);
+        problem.see = see;
+        return Ok(debits::marked(rejection.response(&problem), answer.replayed));
     }
     debits::answered(status, answer, |outcome| match outcome {
         Outcome::Stripe(outcome) => {

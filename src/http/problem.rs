@@ -91,8 +91,11 @@ fn app_kind(error: &AppError) -> (StatusCode, &'static str, &'static str) {
     use StatusCode as S;
     match error {
         AppError::Rejected(rejection) => rejection_kind(rejection),
-        AppError::AccountNotFound(_) => (S::NOT_FOUND, "account_not_found", "No such account"),
+        AppError::AccountNotFound(_) | AppError::AccountNotYetOpen { .. } => {
+            (S::NOT_FOUND, "account_not_found", "No such account")
+        }
         AppError::ReceiptNotFound(_) => (S::NOT_FOUND, "receipt_not_found", "No such receipt"),
+        AppError::AsOfTooRecent { .. } => (S::CONFLICT, "as_of_too_recent", "The time is too recent"),
         AppError::KeyReused => {
             (S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The Idempotency-Key belongs to another request")
         }
@@ -110,6 +113,12 @@ fn app_kind(error: &AppError) -> (StatusCode, &'static str, &'static str) {
         AppError::Stripe(error) => stripe_kind(error),
         AppError::TooManyPaymentCalls(_) => {
             (S::TOO_MANY_REQUESTS, "too_many_payment_calls", "Too many calls of payment routes")
+        }
+        AppError::TooManyWebhookEndpoints { .. } => {
+            (S::UNPROCESSABLE_ENTITY, "too_many_webhook_endpoints", "There are too many webhook endpoints")
+        }
+        AppError::WebhookEndpointDisabled(_) => {
+            (S::CONFLICT, "webhook_endpoint_disabled", "The webhook endpoint is disabled")
         }
         AppError::Store(StoreError::OutcomeUnknown) => {
             (S::SERVICE_UNAVAILABLE, "outcome_unknown", "The outcome is unknown")
@@ -207,6 +216,10 @@ fn rejection_kind(rejection: &Rejection) -> (StatusCode, &'static str, &'static 
         Rejection::OverrideDenied { .. } => (S::FORBIDDEN, "override_denied", "An override denies the feature"),
         Rejection::LimitExceeded { .. } => (S::FORBIDDEN, "limit_exceeded", "The limit is used up"),
         Rejection::AccountSuspended { .. } => (S::FORBIDDEN, "account_suspended", "The account is suspended"),
+        Rejection::SuspendedUnpaid { .. } => {
+            (S::FORBIDDEN, "suspended_unpaid", "The account is suspended until a payment is made good")
+        }
+        Rejection::PaymentOverdue { .. } => (S::FORBIDDEN, "payment_overdue", "A payment is overdue"),
         Rejection::TooManyOverrides { .. } => {
             (S::UNPROCESSABLE_ENTITY, "too_many_overrides", "The account has too many overrides")
         }
@@ -236,6 +249,7 @@ pub const CODES: &[&str] = &[
     "account_not_found",
     "account_suspended",
     "already_expired",
+    "as_of_too_recent",
     "body_incomplete",
     "body_too_large",
     "body_too_slow",
@@ -277,6 +291,7 @@ pub const CODES: &[&str] = &[
     "payment_declined",
     "payment_not_found",
     "payment_not_refundable",
+    "payment_overdue",
     "plan_not_for_sale",
     "position_not_reached",
     "price_is_product",
@@ -301,15 +316,18 @@ pub const CODES: &[&str] = &[
     "subscription_exists",
     "subscription_not_ending",
     "subscription_unchanged",
+    "suspended_unpaid",
     "time_out_of_range",
     "too_many_overrides",
     "too_many_payment_calls",
+    "too_many_webhook_endpoints",
     "unauthorized",
     "unknown_credit_pack",
     "unknown_feature",
     "unknown_plan",
     "unknown_price",
     "unknown_promotion_code",
+    "webhook_endpoint_disabled",
 ];
 
 /// The body of an error.
@@ -380,15 +398,16 @@ impl ApiError {
         }
     }
 
-    /// The answer, with the receipt of a refusal that is on record.
-    pub fn response(&self, receipt: Option<Receipt>) -> HttpResponse {
-        self.response_with(|problem| problem.receipt = receipt)
+    /// The body of a refusal that an Idempotency-Key keeps, with its receipt if it is on record.
+    pub fn kept_problem(&self, receipt: Option<Receipt>) -> Problem {
+        let problem = self.problem();
+        let detail =
+            format!("{}; the Idempotency-Key keeps this answer, so another attempt needs a new one", problem.detail);
+        Problem { detail, receipt, ..problem }
     }
 
-    /// The answer, with more said in it.
-    pub fn response_with(&self, say: impl FnOnce(&mut Problem)) -> HttpResponse {
-        let mut problem = self.problem();
-        say(&mut problem);
+    /// The answer with a body of this error.
+    pub fn response(&self, problem: &Problem) -> HttpResponse {
         let status = self.status_code();
         let mut response = HttpResponse::build(status);
         if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -398,7 +417,9 @@ impl ApiError {
         } else if status.is_server_error() {
             tracing::error!(error = ?self, code = problem.code, request_id = problem.request_id, "a request failed");
         }
-        if let Self::App(AppError::Rejected(Rejection::LimitExceeded { resets_at, .. })) = self {
+        if let Self::App(AppError::Rejected(rejection @ Rejection::LimitExceeded { resets_at, .. })) = self
+            && !rejection.is_beyond_whole_limit()
+        {
             // As a date, so that a replay of the refusal says the same.
             response.insert_header((RETRY_AFTER, resets_at.format("%a, %d %b %Y %H:%M:%S GMT").to_string()));
         }
@@ -408,7 +429,7 @@ impl ApiError {
         if status == StatusCode::UNAUTHORIZED {
             response.insert_header((WWW_AUTHENTICATE, "Bearer"));
         }
-        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let body = serde_json::to_vec(problem).unwrap_or_default();
         response.insert_header((CONTENT_TYPE, "application/problem+json")).body(body)
     }
 }
@@ -419,7 +440,7 @@ impl ResponseError for ApiError {
     }
 
     fn error_response(&self) -> HttpResponse {
-        self.response(None)
+        self.response(&self.problem())
     }
 }
 

@@ -108,7 +108,7 @@ pub fn account_id(name: &str) -> Result<AccountId, ApiError> {
         return Err(invalid(format!("{SYSTEM_ACCOUNT} is the service's own")));
     }
     // What stands for bytes that were no text: different ones would all mean the same account.
-    if name.contains(char::REPLACEMENT_CHARACTER) {
+    if !name.is_ascii() && name.contains(char::REPLACEMENT_CHARACTER) {
         return Err(invalid("must be UTF-8".to_owned()));
     }
     AccountId::new(name).map_err(|error| invalid(error.to_string()))

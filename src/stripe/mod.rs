@@ -4,5 +4,6 @@ pub mod client;
 pub mod fields;
 pub mod listing;
 pub mod project;
+pub mod redact;
 pub mod signature;
 pub mod translate;

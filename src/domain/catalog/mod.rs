@@ -4,6 +4,7 @@
 //! an immutable event and read back for ever. So a field added later needs a `#[serde(default)]` that means what the
 //! absence meant, and a `skip_serializing_if` for that default, or the digests of recorded catalogs change.
 
+mod dunning;
 mod errors;
 mod parse;
 mod reader;
@@ -13,6 +14,7 @@ mod validate;
 mod validate_prices;
 mod window;
 
+pub use dunning::Dunning;
 pub use errors::{CatalogError, CatalogErrors};
 pub use window::{Per, WindowLimit};
 
@@ -68,6 +70,9 @@ pub struct Plan {
     /// For how many days paid features go on after a failed payment.
     #[serde(default)]
     pub grace_days: u32,
+    /// What follows on them.
+    #[serde(default, skip_serializing_if = "Dunning::is_default")]
+    pub dunning: Dunning,
     /// What becomes of the plan's features while its subscription is paused.
     #[serde(default, skip_serializing_if = "WhilePaused::is_default")]
     pub while_paused: WhilePaused,
@@ -82,6 +87,9 @@ pub struct Plan {
     /// What happens to a debit beyond the credits there are; a feature's grant may say otherwise for that feature.
     #[serde(default, skip_serializing_if = "Overage::is_deny")]
     pub overage: Overage,
+    /// With fewer credits than this left, the account's holder is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub low_balance: Option<i64>,
     /// What the plan entitles to, by feature id; a feature that is absent is not in the plan.
     #[serde(default)]
     pub features: BTreeMap<String, FeatureGrant>,
@@ -364,11 +372,13 @@ static BUILT_IN_FREE_PLAN: LazyLock<Plan> = LazyLock::new(|| Plan {
     rollover: Rollover::None,
     trial: TrialPolicy::default(),
     grace_days: 0,
+    dunning: Dunning { restricted_features: None, suspend_after_days: None },
     while_paused: WhilePaused::Stop,
     clawback: ClawbackPolicy::WriteOff,
     plan_change: PlanChange::Prorated,
     per_seat: true,
     overage: Overage::Deny,
+    low_balance: None,
     features: BTreeMap::new(),
 });
 
@@ -453,6 +463,7 @@ impl Catalog {
     fn sort(&mut self) {
         self.plans.sort_by(|a, b| (a.rank, &a.id).cmp(&(b.rank, &b.id)));
         self.plans.iter_mut().for_each(|plan| plan.prices.sort_by(|a, b| a.id.cmp(&b.id)));
+        self.plans.iter_mut().for_each(|plan| plan.dunning.sort());
         let grants = self.plans.iter_mut().flat_map(|plan| plan.features.values_mut());
         grants.for_each(|grant| grant.windows.sort_by_key(|window| window.per));
         self.credit_packs.sort_by(|a, b| (a.credits, &a.id).cmp(&(b.credits, &b.id)));

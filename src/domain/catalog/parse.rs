@@ -80,11 +80,13 @@ impl Reader {
                 "rollover",
                 "trial",
                 "grace_days",
+                "dunning",
                 "while_paused",
                 "clawback",
                 "plan_change",
                 "per_seat",
                 "overage",
+                "low_balance",
                 "features",
             ],
         );
@@ -99,6 +101,7 @@ impl Reader {
             rollover: self.field(section, "rollover").map(|field| self.rollover(&field)).unwrap_or_default(),
             trial: self.section(section, "trial").map(|trial| self.trial(&trial)).unwrap_or_default(),
             grace_days: self.optional_integer(section, "grace_days").unwrap_or(0),
+            dunning: self.section(section, "dunning").map(|dunning| self.dunning(&dunning)).unwrap_or_default(),
             while_paused: self.field(section, "while_paused").and_then(|f| self.while_paused(&f)).unwrap_or_default(),
             clawback: self.field(section, "clawback").and_then(|field| self.clawback(&field)).unwrap_or_default(),
             plan_change: self
@@ -107,6 +110,7 @@ impl Reader {
                 .unwrap_or_default(),
             per_seat: self.optional_boolean(section, "per_seat").unwrap_or(true),
             overage: self.field(section, "overage").map(|field| self.overage(&field)).unwrap_or_default(),
+            low_balance: self.optional_integer(section, "low_balance"),
             features: self.section(section, "features").map(|grants| self.grants(&grants)).unwrap_or_default(),
         }
     }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const MAX_CREDITS: i64 = 1_000_000_000_000;
 /// Stripe's longest trial.
 const MAX_TRIAL_DAYS: i64 = 730;
-const MAX_GRACE_DAYS: i64 = 365;
+pub(super) const MAX_GRACE_DAYS: i64 = 365;
 const MAX_EXPIRY_DAYS: i64 = 36_500;
 const MAX_DISPLAY_SCALE: i64 = 9;
 pub(super) const MAX_ID_CHARS: usize = 64;
@@ -151,6 +151,10 @@ impl Rules<'_> {
             self.within(&path(&trial, "credits"), credits, 0, MAX_CREDITS);
         }
         self.within(&path(&at, "grace_days"), plan.grace_days.into(), 0, MAX_GRACE_DAYS);
+        self.dunning(&path(&at, "dunning"), plan);
+        if let Some(credits) = plan.low_balance {
+            self.within(&path(&at, "low_balance"), credits, 1, MAX_CREDITS);
+        }
         for price in &plan.prices {
             let field = self.price(&at, &plan.id, price.into());
             self.interval(&path(&field, "interval_count"), price.interval, price.interval_count);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
+use subledger::app::outbound::OutboundSettings;
 use subledger::app::service::{Lanes, Service, ServiceSettings, StripeSettings};
 use subledger::clock::Clock;
 use subledger::domain::catalog::Catalog;
@@ -39,6 +40,7 @@ pub struct Setup {
     pub webhook_secrets: Vec<String>,
     pub livemode: bool,
     pub queue_length: usize,
+    pub outbound: OutboundSettings,
     /// Where Stripe's API is; `None`: Stripe is not called.
     pub stripe_api: Option<String>,
     /// 0: as often as one likes.
@@ -56,6 +58,8 @@ impl Default for Setup {
             webhook_secrets: vec![WEBHOOK_SECRET.to_owned()],
             livemode: false,
             queue_length: 4_096,
+            // Receivers of the tests are on this machine.
+            outbound: OutboundSettings { allow_private_webhooks: true, mail: None },
             stripe_api: None,
             payment_routes_per_minute: 0,
             database_url: None,
@@ -104,6 +108,8 @@ impl TestApp {
 
     pub async fn with(setup: Setup) -> Self {
         super::logs::capture();
+        // Only the first succeeds.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let (place, database, url) = match &setup.database_url {
             Some(url) => (None, None, url.clone()),
             None => {
@@ -137,6 +143,7 @@ impl TestApp {
                 redirects: Redirects::new(&["https://app.example.com".to_owned()], None, None, None).expect("origins"),
                 payment_routes_per_minute: setup.payment_routes_per_minute,
             },
+            outbound: setup.outbound.clone(),
         };
         let catalog = (!setup.catalog.is_empty()).then(|| Catalog::from_toml(&setup.catalog).expect("a catalog"));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

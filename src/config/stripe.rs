@@ -4,7 +4,7 @@ use super::{ConfigError, Source};
 
 /// How Stripe is called, and what callers may ask of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outbound {
+pub struct StripeCalls {
     pub secret_key: Option<SecretKey>,
     /// Without a path; `None`: Stripe's own.
     pub api_base: Option<String>,
@@ -43,7 +43,7 @@ impl std::fmt::Debug for SecretKey {
 const LIVE: [&str; 2] = ["sk_live_", "rk_live_"];
 const TEST: [&str; 2] = ["sk_test_", "rk_test_"];
 
-impl Outbound {
+impl StripeCalls {
     pub(super) fn load(source: &Source, livemode: bool) -> Result<Self, ConfigError> {
         let secret_key = secret_key(source.get("STRIPE_SECRET_KEY")?, livemode)?;
         let attempt_timeout_ms = source.number("STRIPE_ATTEMPT_TIMEOUT_MS", 15_000, 100, 120_000)? as u64;
