@@ -122,7 +122,7 @@ impl Service {
             page => page?,
         };
         let seen = objects.iter().map(|object| self.seen(kind, object)).collect::<Result<Vec<_>, _>>()?;
-        let known = self.known(kind, &seen).await?;
+        let known = self.known_to_ledger(kind, &seen).await?;
         let taking = stream::iter(&seen).map(|seen| async {
             let changed = self.bring_in(seen, known.get(&seen.id)).await;
             (seen.id.as_str(), changed)

@@ -34,6 +34,7 @@ mod support;
 mod sweeping;
 mod tour;
 mod usage;
+mod usage_export;
 mod webhook_delivery;
 mod webhook_endpoints;
 mod webhooks;

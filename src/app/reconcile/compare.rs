@@ -162,7 +162,7 @@ impl Service {
     }
 
     /// What the ledger knows of objects, by their ids.
-    pub async fn known(&self, kind: ObjectKind, seen: &[Seen]) -> Result<HashMap<String, Known>, AppError> {
+    pub async fn known_to_ledger(&self, kind: ObjectKind, seen: &[Seen]) -> Result<HashMap<String, Known>, AppError> {
         let references: Vec<String> = seen.iter().flat_map(|seen| seen.facts.references.first().cloned()).collect();
         let owners = self.links.owners(&references).await?;
         let place = |seen: &Seen| {
