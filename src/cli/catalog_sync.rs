@@ -14,7 +14,9 @@ use subledger::domain::catalog_sync::{self, Assignment, SyncPlan};
 use subledger::startup::{self, Ground, Running, StartError};
 use subledger::stripe::client::{CallMetrics, StripeClient};
 
-use super::{close, join, open, print};
+use super::exit::Exit;
+use super::output::print;
+use super::{close, open};
 
 #[derive(Debug, Args)]
 pub struct PushArguments {
@@ -111,7 +113,7 @@ pub async fn push(arguments: PushArguments, config: &Config, json: bool) -> Resu
         if !left.is_empty() && !json {
             eprintln!("subledger: not all of it holds in Stripe; look again tomorrow, or mend by hand:\n{}", lines(&left));
         }
-        Ok(ExitCode::from(u8::from(!left.is_empty())))
+        Ok(Exit::unless(!left.is_empty()))
     };
     let pushed: Result<ExitCode, StartError> = pushed.await;
     source.close().await?;
@@ -126,7 +128,7 @@ pub async fn diff(arguments: DiffArguments, config: &Config, json: bool) -> Resu
     source.close().await?;
     let plan = catalog_sync::plan(&catalog, &stripe?);
     show(&plan, json, true);
-    Ok(ExitCode::from(u8::from(!plan.is_empty())))
+    Ok(Exit::unless(!plan.is_empty()))
 }
 
 /// Writes a catalog of what Stripe sells.
@@ -167,7 +169,7 @@ fn lines(plan: &SyncPlan) -> String {
         let id = assignment.stripe_price_id.as_deref().unwrap_or("the one to be made");
         format!("the catalog lacks ids of {}: {id}", assignment.price)
     });
-    join(steps.chain(assignments))
+    steps.chain(assignments).collect::<Vec<_>>().join("\n")
 }
 
 fn show(plan: &SyncPlan, json: bool, is_question: bool) {

@@ -1,26 +1,24 @@
 //! The ledger beside Stripe: reconcile, backfill, import.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use subledger::app::error::AppError;
 use subledger::app::reconcile::{Finding, FindingKind, ReconcileOptions, ReconcileReport};
 use subledger::app::stripe_import::{BackfillReport, ImportOptions, ImportReport};
 use subledger::app::stripe_reader::DEFAULT_REQUESTS_PER_SECOND;
-use subledger::app::verify::Progress;
 use subledger::config::{Config, ConfigError};
 use subledger::domain::ids::AccountId;
 use subledger::domain::reconciliation::Cause;
 use subledger::startup::StartError;
 
+use super::exit::Exit;
 use super::ledger::parse_time;
-use super::{close, join, open, print};
+use super::output::print;
+use super::progress::Counter;
+use super::{close, open};
 
 #[derive(Debug, Args)]
 pub struct ReconcileArguments {
@@ -52,32 +50,6 @@ pub struct ImportArguments {
     requests_per_second: u32,
 }
 
-/// On a terminal, counts what was done.
-struct Counter(Option<ProgressBar>);
-
-impl Counter {
-    fn new(what: &str) -> Self {
-        if !std::io::stderr().is_terminal() {
-            return Self(None);
-        }
-        let bar = ProgressBar::new_spinner();
-        let style = ProgressStyle::with_template("{spinner} {pos} {msg}, {elapsed}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-        bar.set_message(what.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Self(Some(bar))
-    }
-
-    fn progress(&self) -> Progress {
-        let bar = self.0.clone();
-        Arc::new(move |done, _| bar.iter().for_each(|bar| bar.set_position(done)))
-    }
-
-    fn end(self) {
-        self.0.iter().for_each(ProgressBar::finish_and_clear);
-    }
-}
-
 /// Without a key, it is a setting that is missing.
 fn need_key(config: &Config) -> Result<(), StartError> {
     let problem = "is not set; Stripe cannot be asked without it".to_owned();
@@ -85,6 +57,10 @@ fn need_key(config: &Config) -> Result<(), StartError> {
         Some(_) => Ok(()),
         None => Err(ConfigError { setting: "STRIPE_SECRET_KEY".to_owned(), problem }.into()),
     }
+}
+
+fn lines(lines: impl Iterator<Item = String>) -> String {
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Compares with Stripe and repairs. Exit code 1 if something differs still.
@@ -96,11 +72,11 @@ pub async fn reconcile(arguments: ReconcileArguments, config: &Config, json: boo
     let options = ReconcileOptions { account, since: arguments.since, dry_run: arguments.dry_run };
     let counter = Counter::new("objects compared");
     let report = running.service.reconcile(&options, counter.progress()).await;
-    counter.end();
+    drop(counter);
     close(ground, running).await?;
     let report = report?;
     print(json, &serde_json::to_value(&report).unwrap_or(Value::Null), &of_report(&report));
-    Ok(ExitCode::from(u8::from(report.unrepaired() > 0)))
+    Ok(Exit::unless(report.unrepaired() > 0))
 }
 
 fn of_report(report: &ReconcileReport) -> String {
@@ -111,7 +87,7 @@ fn of_report(report: &ReconcileReport) -> String {
         (_, true) => format!("{compared}: {differing} differ, and nothing was done about it"),
         (_, false) => format!("{compared}: {differing} differed, {repaired} of them are repaired"),
     };
-    join(report.findings.iter().map(of_finding).chain([end]))
+    lines(report.findings.iter().map(of_finding).chain([end]))
 }
 
 fn of_finding(finding: &Finding) -> String {
@@ -149,7 +125,7 @@ pub async fn backfill(arguments: BackfillArguments, config: &Config, json: bool)
     let (ground, running) = open(config).await?;
     let counter = Counter::new("events taken in");
     let report = running.service.backfill(arguments.since, counter.progress()).await;
-    counter.end();
+    drop(counter);
     close(ground, running).await?;
     let report = report?;
     let BackfillReport { events, applied, superseded, duplicate, ignored, parked } = &report;
@@ -158,7 +134,7 @@ pub async fn backfill(arguments: BackfillArguments, config: &Config, json: bool)
          {parked} parked"
     );
     print(json, &serde_json::to_value(&report).unwrap_or(Value::Null), &text);
-    Ok(ExitCode::from(u8::from(report.parked > 0)))
+    Ok(Exit::unless(report.parked > 0))
 }
 
 /// Brings in a whole Stripe account. Exit code 1 if some object could not be.
@@ -168,7 +144,7 @@ pub async fn import(arguments: ImportArguments, config: &Config, json: bool) -> 
     let ImportArguments { restart, requests_per_second } = arguments;
     let counter = Counter::new("objects read");
     let report = running.service.import_stripe(ImportOptions { restart, requests_per_second }, counter.progress()).await;
-    counter.end();
+    drop(counter);
     close(ground, running).await?;
     let report: ImportReport = report.map_err(|error: AppError| {
         if !json {
@@ -179,7 +155,7 @@ pub async fn import(arguments: ImportArguments, config: &Config, json: bool) -> 
     let kinds = report.kinds.iter().map(|kind| format!("{} {}s, {} of them news", kind.objects, kind.kind, kind.changed));
     let problems = report.problems.iter().cloned();
     let failed = (report.failed > 0).then(|| format!("{} could not be brought in", report.failed));
-    let text = join(kinds.chain(problems).chain(failed));
+    let text = lines(kinds.chain(problems).chain(failed));
     print(json, &json!(report), &text);
-    Ok(ExitCode::from(u8::from(report.failed > 0)))
+    Ok(Exit::unless(report.failed > 0))
 }
