@@ -123,7 +123,7 @@ impl Running {
                 redirects: redirects(&config.stripe_calls)?,
                 payment_routes_per_minute: config.stripe_calls.payment_routes_per_minute,
             },
-            outbound: outbound_settings(config)?,
+            outbound: outbound_settings(&config)?,
         };
         let (service, lanes) = Service::start(settings).await?;
         Ok(Self { service, config, lanes })

@@ -61,6 +61,16 @@ impl Source {
         }
     }
 
+    /// Calls Stripe as the service would; for a file, whatever the database is.
+    fn client(&self, config: &Config) -> Result<StripeClient, StartError> {
+        match self {
+            Self::InForce(opened) if opened.1.service.stripe_client.is_configured() => {
+                Ok(opened.1.service.stripe_client.clone())
+            }
+            _ => client(config),
+        }
+    }
+
     /// Answers what was done.
     async fn keep(&self, catalog: Catalog, assignments: &[Assignment]) -> Result<String, StartError> {
         match self {
@@ -86,9 +96,9 @@ impl Source {
 
 /// Creates and updates products and prices, and keeps their ids.
 pub async fn push(arguments: PushArguments, config: &Config, json: bool) -> Result<ExitCode, StartError> {
-    let client = client(config)?;
     let (source, catalog) = Source::open(arguments.file, config).await?;
     let pushed = async {
+        let client = source.client(config)?;
         let plan = catalog_sync::plan(&catalog, &read_stripe(&client).await?);
         if arguments.dry_run || plan.is_empty() {
             show(&plan, json, arguments.dry_run);
@@ -122,9 +132,9 @@ pub async fn push(arguments: PushArguments, config: &Config, json: bool) -> Resu
 
 /// Says what a push would do; exit code 1 if anything.
 pub async fn diff(arguments: DiffArguments, config: &Config, json: bool) -> Result<ExitCode, StartError> {
-    let client = client(config)?;
     let (source, catalog) = Source::open(arguments.file, config).await?;
-    let stripe = read_stripe(&client).await;
+    let read = async { Ok::<_, StartError>(read_stripe(&source.client(config)?).await?) };
+    let stripe = read.await;
     source.close().await?;
     let plan = catalog_sync::plan(&catalog, &stripe?);
     show(&plan, json, true);
@@ -155,11 +165,11 @@ pub async fn import(arguments: ImportArguments, config: &Config, json: bool) -> 
 
 fn client(config: &Config) -> Result<StripeClient, StartError> {
     let error = |problem: String| ConfigError { setting: "STRIPE_SECRET_KEY".to_owned(), problem };
-    if config.outbound.secret_key.is_none() {
-        return Err(error("is not set; Stripe cannot be asked without it".to_owned()).into());
+    if config.stripe_calls.secret_key.is_none() {
+        return Err(error("is not set in the environment, a file or the configuration; Stripe cannot be asked without it".to_owned()).into());
     }
     let metrics = CallMetrics::new(&Registry::new()).map_err(|problem| error(problem.to_string()))?;
-    let client = StripeClient::new(startup::stripe_client_settings(&config.outbound), metrics);
+    let client = StripeClient::new(startup::stripe_client_settings(&config.stripe_calls), metrics);
     client.map_err(|problem| error(problem.to_string()).into())
 }
 

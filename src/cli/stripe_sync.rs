@@ -12,7 +12,7 @@ use subledger::app::stripe_reader::DEFAULT_REQUESTS_PER_SECOND;
 use subledger::config::{Config, ConfigError};
 use subledger::domain::ids::AccountId;
 use subledger::domain::reconciliation::Cause;
-use subledger::startup::StartError;
+use subledger::startup::{Ground, Running, StartError};
 
 use super::exit::Exit;
 use super::ledger::parse_time;
@@ -50,13 +50,15 @@ pub struct ImportArguments {
     requests_per_second: u32,
 }
 
-/// Without a key, it is a setting that is missing.
-fn need_key(config: &Config) -> Result<(), StartError> {
-    let problem = "is not set; Stripe cannot be asked without it".to_owned();
-    match config.outbound.secret_key {
-        Some(_) => Ok(()),
-        None => Err(ConfigError { setting: "STRIPE_SECRET_KEY".to_owned(), problem }.into()),
+/// A service at work that can call Stripe; without a key, it is a setting that is missing.
+async fn open_with_key(config: &Config) -> Result<(Ground, Running), StartError> {
+    let (ground, running) = open(config).await?;
+    if running.service.stripe_client.is_configured() {
+        return Ok((ground, running));
     }
+    close(ground, running).await?;
+    let problem = "is not set; Stripe cannot be asked without it".to_owned();
+    Err(ConfigError { setting: "STRIPE_SECRET_KEY".to_owned(), problem }.into())
 }
 
 fn lines(lines: impl Iterator<Item = String>) -> String {
@@ -65,10 +67,9 @@ fn lines(lines: impl Iterator<Item = String>) -> String {
 
 /// Compares with Stripe and repairs. Exit code 1 if something differs still.
 pub async fn reconcile(arguments: ReconcileArguments, config: &Config, json: bool) -> Result<ExitCode, StartError> {
-    need_key(config)?;
     let account = arguments.account.map(|name| AccountId::new(&name)).transpose();
     let account = account.map_err(|error| ConfigError { setting: "--account".to_owned(), problem: error.to_string() })?;
-    let (ground, running) = open(config).await?;
+    let (ground, running) = open_with_key(config).await?;
     let options = ReconcileOptions { account, since: arguments.since, dry_run: arguments.dry_run };
     let counter = Counter::new("objects compared");
     let report = running.service.reconcile(&options, counter.progress()).await;
@@ -121,8 +122,7 @@ fn of_finding(finding: &Finding) -> String {
 
 /// Takes in the StripeEvents that Stripe lists. Exit code 1 if some are parked.
 pub async fn backfill(arguments: BackfillArguments, config: &Config, json: bool) -> Result<ExitCode, StartError> {
-    need_key(config)?;
-    let (ground, running) = open(config).await?;
+    let (ground, running) = open_with_key(config).await?;
     let counter = Counter::new("events taken in");
     let report = running.service.backfill(arguments.since, counter.progress()).await;
     drop(counter);
@@ -139,8 +139,7 @@ pub async fn backfill(arguments: BackfillArguments, config: &Config, json: bool)
 
 /// Brings in a whole Stripe account. Exit code 1 if some object could not be.
 pub async fn import(arguments: ImportArguments, config: &Config, json: bool) -> Result<ExitCode, StartError> {
-    need_key(config)?;
-    let (ground, running) = open(config).await?;
+    let (ground, running) = open_with_key(config).await?;
     let ImportArguments { restart, requests_per_second } = arguments;
     let counter = Counter::new("objects read");
     let report = running.service.import_stripe(ImportOptions { restart, requests_per_second }, counter.progress()).await;

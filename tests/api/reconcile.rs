@@ -184,9 +184,9 @@ async fn a_backfill_takes_in_what_was_never_delivered_and_nothing_twice() {
 
 #[tokio::test]
 async fn the_commands_need_a_key() {
-    let stripe = Stripe::start(Clock::Standing(START));
-    for command in [&["reconcile"][..], &["backfill"], &["import"], &["catalog", "import"]] {
-        let mut program = stripe.program(None, command);
+    let (stripe, app) = start().await;
+    for command in [&["reconcile"][..], &["backfill"], &["import"], &["catalog", "import"], &["catalog", "push"]] {
+        let mut program = stripe.program(Some(&app.database_url), command);
         let output = program.env_remove("STRIPE_SECRET_KEY").output().await.expect("it runs");
         assert_eq!(output.status.code(), Some(78), "{command:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains("STRIPE_SECRET_KEY"), "{command:?}");

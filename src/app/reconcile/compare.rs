@@ -67,10 +67,11 @@ impl Known {
     }
 
     fn read(kind: ObjectKind, row: &KnownObject) -> Result<Option<Self>, StoreError> {
+        type Read = (StripeObject, i64, u32, Option<String>);
         fn tracked<T: Snapshot + DeserializeOwned>(
             state: &str,
             object: impl FnOnce(T) -> StripeObject,
-        ) -> Result<Option<(StripeObject, i64, u32, Option<String>)>, StoreError> {
+        ) -> Result<Option<Read>, StoreError> {
             let tracked: Tracked<T> = serde_json::from_str(state)?;
             let (observed_at, digest) = (tracked.observed_at, tracked.digest());
             Ok(Some((object(*tracked.current), observed_at, digest, None)))

@@ -105,11 +105,11 @@ impl Reporter {
             reports.push((report, customer.or(own)));
         }
         drop(client);
-        let sending = stream::iter(&reports).map(|(report, customer)| async move {
-            let sent = self.send(report, customer.as_deref()).await;
+        let sending = stream::iter(reports).map(|(report, customer)| async move {
+            let sent = self.send(&report, customer.as_deref()).await;
             (report, sent)
         });
-        let sent: Vec<(&Report, Sent)> = sending.buffer_unordered(AT_ONCE).collect().await;
+        let sent: Vec<(Report, Sent)> = sending.buffer_unordered(AT_ONCE).collect().await;
         let client = self.pool.get().await?;
         for (report, sent) in &sent {
             self.note(&**client, report, sent).await?;
