@@ -16,6 +16,11 @@ impl<'a> Params<'a> {
         Self { fields: Some(fields), path: String::new() }
     }
 
+    /// All of them, as they were given.
+    pub fn given(&self) -> Map<String, Value> {
+        self.fields.cloned().unwrap_or_default()
+    }
+
     /// The name of one as an error tells it: `items[0][price]`.
     pub fn name(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}[{key}]", self.path) }
