@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use crate::app::service::{Lanes, Service, ServiceSettings, StripeSettings};
 use crate::app::settings;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, NOT_STORED, SETTINGS};
+use crate::config::{Config, NOT_STORED, Origin, SETTINGS};
 use crate::domain::catalog::Catalog;
 use crate::embedded_postgres::{self, Durability, EmbeddedPostgres, EmbeddedPostgresError};
 use crate::http::auth::Auth;
@@ -131,7 +131,7 @@ async fn with_table(config: &Config, database: &Database) -> Result<Config, Star
     let client = database.connect_as_owner().await?;
     let mut wanted = BTreeSet::new();
     for (name, _) in SETTINGS.iter().filter(|(name, _)| !NOT_STORED.contains(name)) {
-        if config.origin(name)?.is_none() {
+        if config.origin(name)?.is_none_or(|origin| origin == Origin::SettingsTable) {
             wanted.insert(*name);
         }
     }
