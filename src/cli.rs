@@ -3,6 +3,7 @@
 mod accounts;
 mod bench;
 mod catalog;
+mod catalog_sync;
 mod demo;
 mod events;
 mod exit;
@@ -11,7 +12,10 @@ mod ledger;
 mod output;
 mod parked;
 mod progress;
+mod revenue;
 mod settings;
+mod simulate;
+mod stripe_sync;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -57,7 +61,7 @@ enum Command {
     Demo,
     /// Bring the database up to date
     Migrate,
-    /// Check, apply or show the catalog
+    /// Check, apply or show the catalog, and make Stripe sell it
     #[command(subcommand)]
     Catalog(catalog::CatalogCommand),
     /// The plans in force
@@ -76,14 +80,24 @@ enum Command {
     Verify(ledger::VerifyArguments),
     /// Make the read models anew from the log, without stopping reads
     Rebuild,
+    /// Compare customers, subscriptions and invoices with Stripe, and repair; exit code 1 if something differs still
+    Reconcile(stripe_sync::ReconcileArguments),
+    /// Take in what Stripe lists of events (30 days), as if delivered again
+    Backfill(stripe_sync::BackfillArguments),
+    /// Bring in all customers, subscriptions and invoices of a Stripe account; goes on where an earlier run was cut
+    Import(stripe_sync::ImportArguments),
     /// Print events of the log, or follow it
     Events(events::EventsArguments),
     /// Show accounts, or link one to its Stripe customer
     Account(accounts::AccountArguments),
+    /// Recurring revenue, churn, money earned and deferred, credits
+    Revenue(revenue::RevenueArguments),
     /// Explain a debit, a hold, a refusal or a check, out of the log
     Explain(ledger::ExplainArguments),
     /// Ask a running service whether it is ready; exit code 0 if so
     Healthcheck,
+    /// Be a Stripe to try flows on: stateful, with webhooks and a clock that can be advanced
+    Simulate(simulate::SimulateArguments),
     /// Measure, side by side with yardsticks, and write BENCHMARKS.md
     Bench(bench::Arguments),
     /// Print a script that completes commands in a shell, such as for `source <(subledger completions bash)`
@@ -150,10 +164,15 @@ async fn execute(command: Command, config: Config, json: bool) -> Result<ExitCod
         Command::Settings(command) => return settings::run(command, &config, json).await,
         Command::Verify(arguments) => return ledger::verify(arguments, &config, json).await,
         Command::Rebuild => return ledger::rebuild(&config, json).await,
+        Command::Reconcile(arguments) => return stripe_sync::reconcile(arguments, &config, json).await,
+        Command::Backfill(arguments) => return stripe_sync::backfill(arguments, &config, json).await,
+        Command::Import(arguments) => return stripe_sync::import(arguments, &config, json).await,
         Command::Events(arguments) => return events::run(arguments, &config, json).await,
+        Command::Revenue(arguments) => return revenue::revenue(arguments, &config, json).await,
         Command::Explain(arguments) => return ledger::explain(arguments, &config, json).await,
         Command::Account(arguments) => return accounts::run(arguments, &config, json).await,
         Command::Healthcheck => return Ok(healthcheck(&config).await),
+        Command::Simulate(arguments) => return simulate::run(arguments, json).await,
         Command::Bench(arguments) => return bench::run(arguments).await,
         // Done already, without settings.
         Command::Completions { .. } => {}

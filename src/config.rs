@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+mod stripe;
+
 use crate::sealing::MasterKeys;
+pub use stripe::{SecretKey, StripeCalls};
 
 /// Partitions of a ledger that nobody asked to have more; see "Sixteen partitions" in ARCHITECTURE.md.
 pub const DEFAULT_PARTITIONS: i16 = 16;
@@ -32,6 +35,8 @@ pub struct Config {
     pub webhook_secrets: Vec<String>,
     /// Which events are applied.
     pub livemode: bool,
+    /// Calls to Stripe.
+    pub stripe_calls: StripeCalls,
     pub account_metadata_keys: Vec<String>,
     pub log_format: LogFormat,
     pub partitions: i16,
@@ -45,7 +50,18 @@ pub struct Config {
     pub inbox_retention_days: u32,
     /// 0: never.
     pub sweep_interval_seconds: u64,
+    /// 0: only on request.
+    pub revenue_interval_seconds: u64,
+    pub allow_private_webhooks: bool,
+    pub mail: Option<MailConfig>,
     source: Source,
+}
+
+/// Where mail goes, and whom it comes from.
+#[derive(Clone)]
+pub struct MailConfig {
+    pub smtp_url: String,
+    pub from: String,
 }
 
 /// How log lines look.
@@ -67,8 +83,22 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("SUBLEDGER_MASTER_KEYS", "id:key pairs that encrypt secrets in the database; the first encrypts, all decrypt"),
     ("STRIPE_WEBHOOK_SECRETS", "the endpoint's whsec_… secrets, comma-separated; all are accepted"),
     ("STRIPE_SECRET_KEY", "Stripe's API key; its prefix tells test from live mode"),
+    ("STRIPE_API_BASE", "where Stripe's API is [https://api.stripe.com]"),
+    ("STRIPE_ATTEMPT_TIMEOUT_MS", "longest time of one try of a call to Stripe [15000]"),
+    ("STRIPE_TIMEOUT_MS", "longest time of a call to Stripe with all its tries [30000]"),
     ("STRIPE_LIVEMODE", "true or false: which events are applied [from the key's prefix, else false]"),
     ("SUBLEDGER_ACCOUNT_METADATA_KEYS", "Stripe metadata keys that hold your account id [account_id,user_id]"),
+    ("SUBLEDGER_CHECKOUT_SUCCESS_URL", "where Checkout sends customers who have paid, unless the caller says"),
+    ("SUBLEDGER_CHECKOUT_CANCEL_URL", "where Checkout sends customers who turn back, unless the caller says"),
+    ("SUBLEDGER_PORTAL_RETURN_URL", "where Stripe's portal sends customers back to, unless the caller says"),
+    (
+        "SUBLEDGER_ALLOWED_REDIRECT_ORIGINS",
+        "origins that callers may send customers back to, comma-separated [those of the three above]",
+    ),
+    (
+        "SUBLEDGER_PAYMENT_ROUTES_PER_MINUTE",
+        "calls to payment routes within a minute, for each account; 0: as many as one likes [5]",
+    ),
     ("SUBLEDGER_LOG_FORMAT", "json or text [text on a terminal, else json]"),
     ("SUBLEDGER_PARTITIONS", "partitions of a new ledger, 1 to 1024; fixed for ever [16]"),
     ("SUBLEDGER_LANES", "in-process writers [2]"),
@@ -83,12 +113,22 @@ pub const SETTINGS: &[(&str, &str)] = &[
         "SUBLEDGER_SWEEP_INTERVAL_SECONDS",
         "how often refills and expiry of idle accounts are recorded; 0: when somebody asks [3600]",
     ),
+    (
+        "SUBLEDGER_REVENUE_INTERVAL_SECONDS",
+        "how often the revenue report and its metrics are made anew; 0: when somebody asks [3600]",
+    ),
+    (
+        "SUBLEDGER_ALLOW_PRIVATE_WEBHOOKS",
+        "true: webhook endpoints may lie in this network, and be reached without TLS [false]",
+    ),
+    ("SUBLEDGER_SMTP_URL", "mail server for notifications, smtps://user:password@host; absent: none are mailed"),
+    ("SUBLEDGER_MAIL_FROM", "whom that mail comes from, such as Example <billing@example.com>"),
     ("RUST_LOG", "log filter [info]"),
 ];
 
 /// Settings that are secrets: they go into the settings table encrypted or not at all.
 pub const SECRETS: &[&str] =
-    &["DATABASE_URL", "SUBLEDGER_ADMIN_KEY", "SUBLEDGER_MASTER_KEYS", "STRIPE_WEBHOOK_SECRETS", "STRIPE_SECRET_KEY"];
+    &["DATABASE_URL", "SUBLEDGER_ADMIN_KEY", "SUBLEDGER_MASTER_KEYS", "SUBLEDGER_SMTP_URL", "STRIPE_WEBHOOK_SECRETS", "STRIPE_SECRET_KEY"];
 
 /// Settings that the settings table cannot hold, since they are needed before it can be read, or belong to one machine.
 pub const NOT_STORED: &[&str] = &[
@@ -252,6 +292,7 @@ impl Config {
     fn read(source: Source) -> Result<Self, ConfigError> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let keys = source.list("SUBLEDGER_ACCOUNT_METADATA_KEYS")?;
+        let livemode = livemode(&source)?;
         let partitions =
             source.number("SUBLEDGER_PARTITIONS", usize::from(DEFAULT_PARTITIONS.unsigned_abs()), 1, 1_024)?;
         Ok(Self {
@@ -266,7 +307,8 @@ impl Config {
             admin_key: admin_key(source.get("SUBLEDGER_ADMIN_KEY")?)?,
             master_keys: master_keys(source.get("SUBLEDGER_MASTER_KEYS")?)?,
             webhook_secrets: webhook_secrets(source.list("STRIPE_WEBHOOK_SECRETS")?.unwrap_or_default())?,
-            livemode: livemode(&source)?,
+            livemode,
+            stripe_calls: StripeCalls::load(&source, livemode)?,
             account_metadata_keys: keys.unwrap_or_else(|| vec!["account_id".to_owned(), "user_id".to_owned()]),
             log_format: log_format(source.get("SUBLEDGER_LOG_FORMAT")?)?,
             partitions: i16::try_from(partitions).unwrap_or(DEFAULT_PARTITIONS),
@@ -280,6 +322,9 @@ impl Config {
             inbox_retention_days: u32::try_from(source.number("SUBLEDGER_INBOX_RETENTION_DAYS", 90, 1, 36_500)?)
                 .unwrap_or(90),
             sweep_interval_seconds: source.number("SUBLEDGER_SWEEP_INTERVAL_SECONDS", 3_600, 0, 31_536_000)? as u64,
+            revenue_interval_seconds: source.number("SUBLEDGER_REVENUE_INTERVAL_SECONDS", 3_600, 0, 31_536_000)? as u64,
+            allow_private_webhooks: source.parsed("SUBLEDGER_ALLOW_PRIVATE_WEBHOOKS", false, "true or false")?,
+            mail: mail(source.get("SUBLEDGER_SMTP_URL")?, source.get("SUBLEDGER_MAIL_FROM")?)?,
             source,
         })
     }
@@ -300,6 +345,13 @@ fn master_keys(keys: Option<String>) -> Result<MasterKeys, ConfigError> {
     MasterKeys::parse(&keys.unwrap_or_default()).map_err(|cause| error(cause.to_string()))
 }
 
+impl std::fmt::Debug for MailConfig {
+    /// Without the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MailConfig").field("from", &self.from).finish_non_exhaustive()
+    }
+}
+
 fn webhook_secrets(secrets: Vec<String>) -> Result<Vec<String>, ConfigError> {
     if secrets.iter().any(|secret| !secret.starts_with("whsec_")) {
         let problem = "each must start with whsec_, as Stripe's dashboard shows them".to_owned();
@@ -308,12 +360,26 @@ fn webhook_secrets(secrets: Vec<String>) -> Result<Vec<String>, ConfigError> {
     Ok(secrets)
 }
 
+/// One without the other is a mistake.
+fn mail(smtp_url: Option<String>, from: Option<String>) -> Result<Option<MailConfig>, ConfigError> {
+    let missing = |setting: &str, other: &str| {
+        let problem = format!("is needed beside {other}, or neither of them");
+        Err(ConfigError { setting: setting.to_owned(), problem })
+    };
+    match (smtp_url, from) {
+        (Some(smtp_url), Some(from)) => Ok(Some(MailConfig { smtp_url, from })),
+        (None, None) => Ok(None),
+        (Some(_), None) => missing("SUBLEDGER_MAIL_FROM", "SUBLEDGER_SMTP_URL"),
+        (None, Some(_)) => missing("SUBLEDGER_SMTP_URL", "SUBLEDGER_MAIL_FROM"),
+    }
+}
+
 fn livemode(source: &Source) -> Result<bool, ConfigError> {
     if source.get("STRIPE_LIVEMODE")?.is_some() {
         return source.parsed("STRIPE_LIVEMODE", false, "true or false");
     }
     let key = source.get("STRIPE_SECRET_KEY")?.unwrap_or_default();
-    Ok(key.starts_with("sk_live_") || key.starts_with("rk_live_"))
+    Ok(stripe::is_live(&key))
 }
 
 fn log_format(format: Option<String>) -> Result<LogFormat, ConfigError> {

@@ -195,7 +195,7 @@ impl Life {
             (None, Event::StripeObserved(observation)) => {
                 self.observed_at = Some(at);
                 let observations = vec![(**observation).clone()];
-                act(drafted, &Command::Observe { observations, link: None }, context)
+                act(drafted, &Command::Observe { observations, link: None, reconciled: None }, context)
             }
             (None, event) if is_derived(event) => {
                 // What Stripe's facts brought about, they do again. What the clock did, it does again.
@@ -279,6 +279,7 @@ fn is_derived(event: &Event) -> bool {
         | Event::AccountAbsorbed(_)
         | Event::AccountMerged(_)
         | Event::StripeObserved(_)
+        | Event::Reconciled(_)
         | Event::CreditsDebited(_)
         | Event::HoldPlaced(_)
         | Event::HoldExtended(_)

@@ -12,7 +12,7 @@ use subledger::startup::{self, StartError};
 
 use super::exit::Exit;
 use super::output::{facts, or_dash, print, table};
-use super::{close, ledger, open};
+use super::{catalog_sync, close, ledger, open};
 
 #[derive(Debug, Subcommand)]
 pub enum CatalogCommand {
@@ -22,6 +22,12 @@ pub enum CatalogCommand {
     Apply { file: PathBuf },
     /// Show the catalog in force, as JSON
     Show,
+    /// Create and update products and prices in Stripe, and keep their ids
+    Push(catalog_sync::PushArguments),
+    /// Say where Stripe and the catalog differ; exit code 1 if they do
+    Diff(catalog_sync::DiffArguments),
+    /// Write a catalog of what Stripe sells
+    Import(catalog_sync::ImportArguments),
     /// Live through the log again under a draft, and say who would have been granted, refused or charged differently
     Simulate(ledger::SimulateArguments),
 }
@@ -53,6 +59,9 @@ pub async fn run(command: CatalogCommand, config: &Config, json: bool) -> Result
             let text = if is_new { "applied, on running services too" } else { "in force already" };
             print(json, &json!({"version": version, "is_new": is_new}), &format!("version {version}: {text}"));
         }
+        CatalogCommand::Push(arguments) => return catalog_sync::push(arguments, config, json).await,
+        CatalogCommand::Diff(arguments) => return catalog_sync::diff(arguments, config, json).await,
+        CatalogCommand::Import(arguments) => return catalog_sync::import(arguments, config, json).await,
         CatalogCommand::Simulate(arguments) => return ledger::simulate(arguments, config, json).await,
         CatalogCommand::Show => {
             let (ground, running) = open(config).await?;

@@ -46,7 +46,7 @@ pub struct SimulateArguments {
     limit: usize,
 }
 
-fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
+pub(super) fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
     let day = || text.parse::<NaiveDate>().ok().and_then(|day| day.and_hms_opt(0, 0, 0)).map(|time| time.and_utc());
     let time = DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
     time.or_else(day)

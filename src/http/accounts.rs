@@ -93,16 +93,17 @@ async fn account_view(state: &State, name: &AccountId, min_position: i64) -> Res
     let links = load::links_to(&**client, &account.id).await?;
     let customers: Vec<&String> = links.iter().filter(|link| link.starts_with("cus_")).collect();
     let catalog = service.catalog.current();
-    let standing = Standing::of(&account.credits, &catalog.catalog, service.clock.now());
+    let standing = Standing::of(account.credits(), &catalog.catalog, service.clock.now());
     Ok(json!({
         "id": account.id,
         "stripe_customer_ids": customers,
         "email": profile.email,
         "metadata": profile.metadata.unwrap_or_else(|| json!({})),
         "plan": standing.plan.map(|plan| &plan.id),
-        "state": standing.state(&account.credits),
-        "suspension": account.credits.suspension,
-        "opened_at": account.credits.opened_at,
+        "state": standing.state(account.credits()),
+        "dunning": standing.overdue,
+        "suspension": account.credits().suspension,
+        "opened_at": account.credits().opened_at,
         "position": account.position,
     }))
 }

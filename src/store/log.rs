@@ -103,6 +103,13 @@ pub async fn of_account(
     Ok(events)
 }
 
+/// The hash of the event at a version of an account's stream.
+pub async fn hash_of(client: &impl GenericClient, account: &str, version: i64) -> Result<Option<Vec<u8>>, StoreError> {
+    let statement = "/* hash_of */ select hash from account_events($1, $2::bigint - 1, 1) where version = $2";
+    let row = client.query_opt(statement, &[&account, &version]).await?;
+    Ok(row.map(|row| row.get(0)))
+}
+
 /// A partition's events after a position, oldest first.
 pub async fn of_partition(
     client: &impl GenericClient,
@@ -212,6 +219,15 @@ async fn first_since(
         if row.get(0) { before = middle } else { found = middle }
     }
     Ok(found)
+}
+
+/// Every partition's last position before a time.
+pub async fn positions_before(client: &impl GenericClient, time: DateTime<Utc>) -> Result<Vec<(i16, i64)>, StoreError> {
+    let mut before = positions(client).await?;
+    for (partition_id, position) in &mut before {
+        *position = first_since(client, *partition_id, *position, time).await? - 1;
+    }
+    Ok(before)
 }
 
 /// Every partition's last position, ascending by partition.
