@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::{StreamExt, pin_mut, stream};
+use subledger::app::outbound::OutboundSettings;
 use subledger::app::rebuild::rebuild;
 use subledger::app::service::{Service, ServiceSettings, StripeSettings};
 use subledger::app::verify::{VerifyOptions, verify};
@@ -90,6 +91,7 @@ async fn fill(database: &Database, debits: usize, accounts: usize) -> Result<(),
         cache_bytes: 256 << 20,
         staleness: std::time::Duration::from_millis(250),
         stripe: StripeSettings::default(),
+        outbound: OutboundSettings::default(),
     };
     let (service, lanes) = Service::start(settings).await?;
     let started = Instant::now();

@@ -2,9 +2,12 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
+use super::payment_routes::CallBudget;
+use crate::domain::billing_rejection::BillingRejection;
 use crate::domain::ids::AccountId;
 use crate::domain::rejection::Rejection;
 use crate::store::error::StoreError;
+use crate::stripe::client::StripeCallError;
 
 /// Why nothing was done, or nothing can be said.
 #[derive(Debug, thiserror::Error)]
@@ -37,8 +40,16 @@ pub enum AppError {
     PositionNotReached { wanted: i64, reached: i64 },
     #[error("nothing on record has the receipt {0}")]
     ReceiptNotFound(String),
+    #[error("there are {max} webhook endpoints already; delete one first")]
+    TooManyWebhookEndpoints { max: i64 },
+    #[error("the webhook endpoint {0} is disabled; enable it first")]
+    WebhookEndpointDisabled(String),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Stripe(#[from] StripeCallError),
+    #[error("payment routes take {} calls a minute of an account; the next one in {} s", .0.limit, .0.reset_seconds)]
+    TooManyPaymentCalls(CallBudget),
     /// The stream moved: ask there. Only within the service.
     #[error("the account was taken over by {0}")]
     Moved(AccountId),
@@ -48,4 +59,10 @@ pub enum AppError {
     /// A Stripe id leads elsewhere than thought. Only within the service.
     #[error("a Stripe id of this event leads to another account")]
     LinkedElsewhere,
+}
+
+impl From<BillingRejection> for AppError {
+    fn from(because: BillingRejection) -> Self {
+        Rejection::Billing { because }.into()
+    }
 }

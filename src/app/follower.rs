@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_postgres::Client;
 
@@ -32,13 +33,21 @@ pub struct Follower {
     cache: Arc<BalanceCache>,
     catalog: CatalogHolder,
     metrics: Metrics,
+    /// Events in the log, as of the last poll: whoever waits for news watches it.
+    news: watch::Sender<i64>,
     connection: Option<Client>,
     has_begun: bool,
 }
 
 impl Follower {
-    pub fn new(database: Database, cache: Arc<BalanceCache>, catalog: CatalogHolder, metrics: Metrics) -> Self {
-        Self { database, cache, catalog, metrics, connection: None, has_begun: false }
+    pub fn new(
+        database: Database,
+        cache: Arc<BalanceCache>,
+        catalog: CatalogHolder,
+        metrics: Metrics,
+        news: watch::Sender<i64>,
+    ) -> Self {
+        Self { database, cache, catalog, metrics, news, connection: None, has_begun: false }
     }
 
     /// Polls until the task is aborted.
@@ -75,6 +84,8 @@ impl Follower {
         let ends = follow::ends(&client).await?;
         self.catch_up(&client, &ends).await?;
         self.cache.polled(began);
+        let events = ends.iter().map(|(_, position)| position).sum();
+        self.news.send_if_modified(|known| std::mem::replace(known, events) != events);
         self.connection = Some(client);
         Ok(())
     }

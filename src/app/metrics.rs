@@ -4,6 +4,8 @@ use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use super::revenue::RevenueGauges;
+
 /// Event types counted by name; Stripe has more, and will have others: those count as `other`.
 const MAX_TYPE_LABEL: usize = 64;
 
@@ -46,6 +48,25 @@ pub struct Metrics {
     pub follower_age_seconds: Gauge,
     /// Events that the last poll found others had written.
     pub follower_lag: IntGauge,
+    pub revenue: RevenueGauges,
+    /// Events that a named follower has not taken in yet, by `follower`; 0 on replicas that leave it to another.
+    pub cursor_lag: IntGaugeVec,
+    /// Attempts to deliver webhooks, by outcome (delivered, refused, timed_out, unreachable, blocked).
+    pub webhook_attempts: IntCounterVec,
+    /// Deliveries whose last attempt failed.
+    pub webhook_dead_letters: IntCounter,
+    /// Endpoints that were disabled for having failed for days, or for being gone.
+    pub webhook_endpoints_disabled: IntCounter,
+    /// Endpoints there are now, by status (enabled, disabled).
+    pub webhook_endpoints: IntGaugeVec,
+    /// Deliveries there are now, by status (pending, dead).
+    pub webhook_deliveries: IntGaugeVec,
+    /// Age of the oldest delivery that waits.
+    pub webhook_oldest_pending_seconds: IntGauge,
+    /// Notifications given, by type.
+    pub notifications: IntCounterVec,
+    /// Mails, by outcome (sent, no_address, failed, postponed).
+    pub mails: IntCounterVec,
     pub http_requests: IntCounterVec,
     pub http_seconds: HistogramVec,
 }
@@ -115,6 +136,38 @@ impl Metrics {
                 "subledger_follower_lag_events",
                 "Events of other replicas that the last poll found",
             )?,
+            revenue: RevenueGauges::register(&registry)?,
+            cursor_lag: IntGaugeVec::new(
+                Opts::new("subledger_cursor_lag_events", "Events that a named follower has not taken in yet"),
+                &["follower"],
+            )?,
+            webhook_attempts: counter(
+                "subledger_webhook_attempts_total",
+                "Attempts to deliver webhooks, by outcome",
+                &["outcome"],
+            )?,
+            webhook_dead_letters: IntCounter::new(
+                "subledger_webhook_dead_letters_total",
+                "Webhook deliveries whose last attempt failed",
+            )?,
+            webhook_endpoints_disabled: IntCounter::new(
+                "subledger_webhook_endpoints_disabled_total",
+                "Webhook endpoints that were disabled for having failed for days, or for being gone",
+            )?,
+            webhook_endpoints: IntGaugeVec::new(
+                Opts::new("subledger_webhook_endpoints", "Webhook endpoints, by status"),
+                &["status"],
+            )?,
+            webhook_deliveries: IntGaugeVec::new(
+                Opts::new("subledger_webhook_deliveries", "Webhook deliveries that wait or are dead, by status"),
+                &["status"],
+            )?,
+            webhook_oldest_pending_seconds: IntGauge::new(
+                "subledger_webhook_oldest_pending_seconds",
+                "Age of the oldest webhook delivery that waits",
+            )?,
+            notifications: counter("subledger_notifications_total", "Notifications given, by type", &["type"])?,
+            mails: counter("subledger_mails_total", "Notifications by mail, by outcome", &["outcome"])?,
             http_requests: counter(
                 "subledger_http_requests_total",
                 "Requests, by route pattern, method and status",
@@ -151,6 +204,15 @@ impl Metrics {
         registry.register(Box::new(self.cached_bytes.clone()))?;
         registry.register(Box::new(self.follower_age_seconds.clone()))?;
         registry.register(Box::new(self.follower_lag.clone()))?;
+        registry.register(Box::new(self.cursor_lag.clone()))?;
+        registry.register(Box::new(self.webhook_attempts.clone()))?;
+        registry.register(Box::new(self.webhook_dead_letters.clone()))?;
+        registry.register(Box::new(self.webhook_endpoints_disabled.clone()))?;
+        registry.register(Box::new(self.webhook_endpoints.clone()))?;
+        registry.register(Box::new(self.webhook_deliveries.clone()))?;
+        registry.register(Box::new(self.webhook_oldest_pending_seconds.clone()))?;
+        registry.register(Box::new(self.notifications.clone()))?;
+        registry.register(Box::new(self.mails.clone()))?;
         registry.register(Box::new(self.http_requests.clone()))?;
         registry.register(Box::new(self.http_seconds.clone()))?;
         Ok(())

@@ -61,10 +61,7 @@ impl ReadThrough {
 #[derive(Debug, Clone)]
 pub struct AccountNow {
     pub id: AccountId,
-    /// With all that the clock has made due.
-    pub credits: Arc<Credits>,
-    /// As they are on record, if the clock has made more due since.
-    recorded: Option<Arc<Credits>>,
+    credits: CreditsNow,
     pub version: i64,
     pub partition_id: i16,
     pub position: i64,
@@ -76,15 +73,34 @@ pub struct AccountNow {
     pub catalog: Arc<ActiveCatalog>,
 }
 
+/// An account's credits: as they are in memory, or, where the clock has made something due since, as it leaves them.
+#[derive(Debug, Clone)]
+enum CreditsNow {
+    Recorded(Arc<Balance>),
+    Settled { now: Box<Credits>, recorded: Option<Arc<Balance>> },
+}
+
 impl AccountNow {
-    pub fn standing(&self) -> Standing<'_> {
-        Standing::of(&self.credits, &self.catalog.catalog, self.at)
+    /// With all that the clock has made due.
+    pub fn credits(&self) -> &Credits {
+        match &self.credits {
+            CreditsNow::Recorded(balance) => &balance.credits,
+            CreditsNow::Settled { now, .. } => now,
+        }
     }
 
-    /// What is in `credits`, but not on record yet.
+    pub fn standing(&self) -> Standing<'_> {
+        Standing::of(self.credits(), &self.catalog.catalog, self.at)
+    }
+
+    /// What is in the credits, but not on record yet.
     pub fn due_events(&self) -> Vec<Event> {
-        let due = |recorded| due_events(&self.id, recorded, self.catalog.context(self.at));
-        self.recorded.as_deref().map(due).unwrap_or_default()
+        match &self.credits {
+            CreditsNow::Settled { recorded: Some(balance), .. } => {
+                due_events(&self.id, &balance.credits, self.catalog.context(self.at))
+            }
+            _ => Vec::new(),
+        }
     }
 }
 
@@ -92,8 +108,9 @@ impl From<Past> for AccountNow {
     fn from(past: Past) -> Self {
         let Past { account, at, partition_id, position, catalog, .. } = past;
         let Account { id, credits, version, .. } = account;
-        let (credits, read_at) = (Arc::new(credits), Instant::now());
-        Self { id, credits, recorded: None, version, partition_id, position, read_at, at, catalog }
+        let now = Box::new(credits);
+        let (credits, read_at) = (CreditsNow::Settled { now, recorded: None }, Instant::now());
+        Self { id, credits, version, partition_id, position, read_at, at, catalog }
     }
 }
 
@@ -143,15 +160,15 @@ impl Service {
     fn remembered(&self, id: &AccountId, min_position: i64) -> Result<AccountNow, ReadThrough> {
         let read_at = self.balances.polled_at().filter(|at| at.elapsed() <= self.staleness);
         let read_at = read_at.ok_or(ReadThrough::Stale)?;
-        let balance = self.balances.get(id).ok_or(ReadThrough::Cold)?;
-        if balance.position < min_position {
+        let (balance, position) = self.balances.get(id).ok_or(ReadThrough::Cold)?;
+        if position < min_position {
             return Err(ReadThrough::Behind);
         }
         let account = match &balance.credits.merged_into {
-            None => self.settled(id.clone(), balance, read_at),
+            None => self.settled(id.clone(), balance, position, read_at),
             Some(into) => {
-                let target = self.balances.get(into).ok_or(ReadThrough::Cold)?;
-                self.settled(into.clone(), target, read_at)
+                let (target, position) = self.balances.get(into).ok_or(ReadThrough::Cold)?;
+                self.settled(into.clone(), target, position, read_at)
             }
         };
         self.metrics.cached_reads.inc();
@@ -162,10 +179,14 @@ impl Service {
         let id = self.resolve(name).await?;
         let Reading { balance, read_at, .. } = self.read_at_position(&id, min_position).await?;
         let balance = balance.ok_or_else(|| AppError::AccountNotFound(id.to_string()))?;
-        let Some(into) = balance.credits.merged_into.clone() else { return Ok(self.settled(id, balance, read_at)) };
+        let Some(into) = balance.credits.merged_into.clone() else {
+            let position = balance.position;
+            return Ok(self.settled(id, balance, position, read_at));
+        };
         let Reading { balance, read_at, .. } = self.reader.read(&into).await?;
         let balance = balance.ok_or_else(|| AppError::AccountNotFound(into.to_string()))?;
-        Ok(self.settled(into, balance, read_at))
+        let position = balance.position;
+        Ok(self.settled(into, balance, position, read_at))
     }
 
     /// Waits, not for long, until an account's partition has reached a position that a write gave.
@@ -184,17 +205,18 @@ impl Service {
     }
 
     /// With all that the clock has made due.
-    fn settled(&self, id: AccountId, balance: Balance, read_at: Instant) -> AccountNow {
-        let Balance { mut credits, version, position, partition_id, .. } = balance;
+    fn settled(&self, id: AccountId, balance: Arc<Balance>, position: i64, read_at: Instant) -> AccountNow {
+        let Balance { version, partition_id, .. } = *balance;
         let catalog = self.catalog.current();
         let now = self.clock.now();
         let context = catalog.context(now);
-        let mut recorded = None;
-        if is_clock_due(&credits, context) {
-            let settled = Arc::new(credits_at(&id, &credits, context));
-            recorded = Some(std::mem::replace(&mut credits, settled));
-        }
-        AccountNow { id, credits, recorded, version, partition_id, position, read_at, at: now, catalog }
+        let credits = if is_clock_due(&balance.credits, context) {
+            let settled = Box::new(credits_at(&id, &balance.credits, context));
+            CreditsNow::Settled { now: settled, recorded: Some(balance) }
+        } else {
+            CreditsNow::Recorded(balance)
+        };
+        AccountNow { id, credits, version, partition_id, position, read_at, at: now, catalog }
     }
 
     /// The past of an account, by its own id or by a Stripe id linked to it.

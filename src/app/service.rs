@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Object, Pool};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use uuid::Uuid;
 
@@ -20,14 +20,18 @@ use super::lane::{Lane, LaneSettings};
 use super::link;
 use super::links::LinkReader;
 use super::metrics::Metrics;
+use super::outbound::{Outbound, OutboundSettings};
+use super::revenue::Revenue;
 use super::work::{Answer, Key, Work};
 use crate::clock::Clock;
 use crate::domain::catalog::Catalog;
 use crate::domain::command::Command;
 use crate::domain::ids::{AccountId, Ownership};
+use crate::domain::redirect::Redirects;
 use crate::store::connect::Database;
 use crate::store::error::StoreError;
 use crate::store::partition::partition_of;
+use crate::stripe::client::{CallMetrics, ClientError, ClientSettings, StripeClient};
 use crate::stripe::translate::SYSTEM_ACCOUNT;
 
 /// How often a command follows its account before giving up.
@@ -54,10 +58,11 @@ pub struct ServiceSettings {
     /// How old an answer from memory may be.
     pub staleness: Duration,
     pub stripe: StripeSettings,
+    pub outbound: OutboundSettings,
 }
 
 /// How Stripe's events are taken.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct StripeSettings {
     /// All are accepted, so that they can be rotated; empty: Stripe is not configured.
     pub webhook_secrets: Vec<String>,
@@ -65,6 +70,23 @@ pub struct StripeSettings {
     pub livemode: bool,
     /// Metadata keys that hold our account id.
     pub account_metadata_keys: Vec<String>,
+    /// How Stripe is called.
+    pub client: ClientSettings,
+    /// Where customers may be sent back to.
+    pub redirects: Redirects,
+    /// Calls of payment routes within a minute, for each account; 0: as many as one likes.
+    pub payment_routes_per_minute: u32,
+}
+
+impl std::fmt::Debug for StripeSettings {
+    /// Without secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StripeSettings")
+            .field("webhook_secrets", &self.webhook_secrets.len())
+            .field("livemode", &self.livemode)
+            .field("account_metadata_keys", &self.account_metadata_keys)
+            .finish()
+    }
 }
 
 /// The running service.
@@ -76,6 +98,8 @@ pub struct Service {
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
     pub stripe: StripeSettings,
+    /// Calls Stripe.
+    pub stripe_client: StripeClient,
     pub database: Database,
     lanes: RwLock<Vec<mpsc::Sender<Work>>>,
     pub links: LinkReader,
@@ -85,10 +109,14 @@ pub struct Service {
     pub(super) started_at: Instant,
     pub(super) holds: HoldOwners,
     follower: AbortHandle,
+    /// Changes when events were appended, by whatever replica: see [`Service::news`].
+    news: watch::Receiver<i64>,
     pub(super) jobs: Jobs,
+    pub(super) revenue: Revenue,
+    pub(super) outbound: Arc<Outbound>,
 }
 
-/// The tasks of a service's lanes.
+/// The tasks of a service's lanes, and of what leaves it.
 #[derive(Debug)]
 pub struct Lanes(Vec<JoinHandle<()>>);
 
@@ -106,6 +134,7 @@ impl Lanes {
 impl Drop for Service {
     fn drop(&mut self) {
         self.follower.abort();
+        self.outbound.stop();
     }
 }
 
@@ -114,6 +143,10 @@ impl Service {
     pub async fn start(settings: ServiceSettings) -> Result<(Arc<Self>, Lanes), StoreError> {
         let pool = settings.database.pool(settings.pool_size)?;
         let metrics = Metrics::new().map_err(|error| StoreError::Refused(error.to_string()))?;
+        let stripe_client = CallMetrics::new(&metrics.registry)
+            .map_err(ClientError::from)
+            .and_then(|calls| StripeClient::new(settings.stripe.client.clone(), calls))
+            .map_err(|error| StoreError::Refused(error.to_string()))?;
         let recorded = recorded_catalog(&**pool.get().await?).await?;
         let catalog = CatalogHolder::new(recorded);
         let balances = Arc::new(BalanceCache::new(settings.cache_bytes, settings.partitions));
@@ -140,8 +173,19 @@ impl Service {
         let links = LinkReader::start(pool.clone());
         let reader = BalanceReader::start(pool.clone(), Arc::clone(&balances), settings.partitions);
         let database = settings.database.clone();
-        let follower = Follower::new(database, Arc::clone(&balances), catalog.clone(), metrics.clone());
+        let (news_sender, news) = watch::channel(0);
+        let follower = Follower::new(database, Arc::clone(&balances), catalog.clone(), metrics.clone(), news_sender);
         let follower = tokio::spawn(follower.run()).abort_handle();
+        let (outbound, outbound_tasks) = Outbound::start(
+            &settings.outbound,
+            &settings.database,
+            settings.partitions,
+            Arc::clone(&settings.clock),
+            metrics.clone(),
+            catalog.clone(),
+            news.clone(),
+        )?;
+        tasks.extend(outbound_tasks);
         let service = Self {
             pool,
             partitions: settings.partitions,
@@ -149,6 +193,7 @@ impl Service {
             clock: settings.clock,
             metrics,
             stripe: settings.stripe,
+            stripe_client,
             database: settings.database,
             lanes: RwLock::new(senders),
             links,
@@ -157,8 +202,11 @@ impl Service {
             staleness: settings.staleness,
             started_at: Instant::now(),
             follower,
+            news,
             holds: HoldOwners::default(),
             jobs: Jobs::default(),
+            revenue: Revenue::default(),
+            outbound,
         };
         Ok((Arc::new(service), Lanes(tasks)))
     }
@@ -167,6 +215,7 @@ impl Service {
     pub fn stop(&self) {
         self.lanes.write().unwrap_or_else(PoisonError::into_inner).clear();
         self.follower.abort();
+        self.outbound.stop();
         self.pool.close();
     }
 
@@ -175,6 +224,12 @@ impl Service {
         let now = self.clock.now();
         let seconds = u64::try_from(now.timestamp()).unwrap_or(0);
         Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, now.timestamp_subsec_nanos()))
+    }
+
+    /// Wakes whoever waits for events that were appended, within some 20 ms. While the log cannot be followed it does not:
+    /// look now and then all the same.
+    pub fn news(&self) -> watch::Receiver<i64> {
+        self.news.clone()
     }
 
     /// A connection of the pool.

@@ -35,6 +35,9 @@ pub struct InvoiceRecord {
     pub payment_intent: Option<String>,
     /// Unix second of the first `invoice.payment_failed`.
     pub first_failed_at: Option<i64>,
+    /// Attempts that failed, or wait for the payer, as StripeEvents told: another of them may have shown the same invoice.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub told: BTreeSet<String>,
     /// Lines whose allowance has been armed.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub armed: BTreeSet<String>,
@@ -228,6 +231,11 @@ impl Billing {
         if observation.stripe_event_type == "invoice.payment_failed" {
             let first = record.first_failed_at.map_or(observation.created, |known| known.min(observation.created));
             changed |= record.first_failed_at.replace(first) != Some(first);
+        }
+        if let Some(told @ ("payment_failed" | "payment_action_required")) =
+            observation.stripe_event_type.strip_prefix("invoice.")
+        {
+            changed |= record.told.insert(format!("{told}/{}", invoice.attempt_count));
         }
         if changed {
             touched.insert((Kind::Invoice, invoice.id.clone()));
@@ -456,6 +464,7 @@ impl InvoiceRecord {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
+        self.told.extend(other.told);
         self.armed.extend(other.armed);
     }
 

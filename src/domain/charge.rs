@@ -8,7 +8,7 @@ use super::credit::{Credits, Draw, is_zero};
 use super::draft::{Context, Draft};
 use super::overrides::ruling;
 use super::rejection::Rejection;
-use super::standing::Standing;
+use super::standing::{Reason, Standing, why_missing};
 
 /// What a debit or a hold is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,11 +58,15 @@ impl Charge {
                 let unknown = || Rejection::UnknownFeature { feature: feature.clone() };
                 let declared = context.catalog.feature(feature).ok_or_else(unknown)?;
                 let standing = Standing::of(&draft.account.credits, context.catalog, context.now);
-                let ruling = ruling(&draft.account.credits, standing.plan, feature, context.now);
+                let ruling = ruling(&draft.account.credits, &standing, feature, context.now);
                 if ruling.grant.is_none() && ruling.by.is_some() {
                     return Err(Rejection::OverrideDenied { feature: feature.clone() });
                 }
                 if ruling.grant.is_none() {
+                    let missing = why_missing(&draft.account.credits, context.catalog, feature);
+                    if missing == Reason::PaymentOverdue {
+                        return Err(Rejection::PaymentOverdue { feature: feature.clone() });
+                    }
                     let plan = standing.plan.map_or_else(|| "none".to_owned(), |plan| plan.id.clone());
                     return Err(Rejection::FeatureNotInPlan { feature: feature.clone(), plan });
                 }
@@ -213,6 +217,7 @@ mod tests {
             credit_cost,
             credit_cost_tiers: tiers.iter().map(|(up_to, each)| CostTier { up_to: *up_to, each: *each }).collect(),
             capture_beyond_hold: false,
+            stripe_meter: None,
         }
     }
 

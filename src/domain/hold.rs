@@ -161,7 +161,7 @@ pub fn capture(draft: &mut Draft<'_>, hold: Hold, used: Used, context: Context<'
 /// What was not set aside is asked for like a debit: it must be allowed now, and within the feature's limits, towards which
 /// the open hold counts already.
 fn admit_beyond(draft: &Draft<'_>, hold: &Hold, units: Option<i64>, context: Context<'_>) -> Result<(), Rejection> {
-    refuse_suspended(draft)?;
+    refuse_suspended(draft, context)?;
     let more = units.unwrap_or(0) - hold.quantity.unwrap_or(0);
     if let Some(feature) = hold.feature.as_ref().filter(|_| more > 0) {
         Charge::Feature { feature: feature.clone(), quantity: more }.price(draft, context)?;

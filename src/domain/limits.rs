@@ -114,7 +114,7 @@ pub fn tightest(limits: &[LimitNow]) -> Option<&LimitNow> {
 pub fn admit(credits: &Credits, feature: &str, quantity: i64, context: Context<'_>) -> Result<Counted, Rejection> {
     let standing = Standing::of(credits, context.catalog, context.now);
     let period = period_of(credits, &standing, context.now);
-    let grant = ruling(credits, standing.plan, feature, context.now).grant;
+    let grant = ruling(credits, &standing, feature, context.now).grant;
     let windows = grant.as_ref().map_or(&[][..], |grant| &grant.windows);
     let limits = limits_at(credits, windows, feature, period, context.now);
     let exceeded = limits.iter().filter(|limit| quantity > limit.remaining).max_by_key(|limit| limit.resets_at);

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::billing_rejection::BillingRejection;
 use super::catalog::Per;
 use super::credit::is_zero;
 
@@ -50,6 +51,13 @@ pub enum Rejection {
     },
     #[error("the account has been suspended since {}; its credits are kept", since.format("%FT%TZ"))]
     AccountSuspended { since: DateTime<Utc> },
+    #[error(
+        "a payment has been overdue since {}, so the account is suspended until it is made good; its credits are kept",
+        since.format("%FT%TZ")
+    )]
+    SuspendedUnpaid { since: DateTime<Utc> },
+    #[error("{feature} waits for a payment that is overdue")]
+    PaymentOverdue { feature: String },
     #[error("an account has at most {max} overrides; remove one first")]
     TooManyOverrides { max: usize },
     #[error("{field} must be from 1 to {max}")]
@@ -76,6 +84,9 @@ pub enum Rejection {
     HoldWithoutFeature { hold: Uuid },
     #[error("a hold's expires_at must lie in the future, and at most {max_days} days ahead")]
     HoldExpiryOutOfRange { max_days: i64 },
+    /// Of what was asked of Stripe through us.
+    #[error("{because}")]
+    Billing { because: BillingRejection },
 }
 
 fn limit_exceeded(rejection: &Rejection) -> String {
@@ -106,7 +117,9 @@ impl Rejection {
             | Self::FeatureNotInPlan { .. }
             | Self::OverrideDenied { .. }
             | Self::LimitExceeded { .. }
-            | Self::AccountSuspended { .. } => true,
+            | Self::AccountSuspended { .. }
+            | Self::SuspendedUnpaid { .. }
+            | Self::PaymentOverdue { .. } => true,
             Self::AccountNotFound { .. }
             | Self::UnknownFeature { .. }
             | Self::FeatureNotMetered { .. }
@@ -121,7 +134,8 @@ impl Rejection {
             | Self::HoldExpired { .. }
             | Self::CaptureExceedsHold { .. }
             | Self::HoldWithoutFeature { .. }
-            | Self::HoldExpiryOutOfRange { .. } => false,
+            | Self::HoldExpiryOutOfRange { .. }
+            | Self::Billing { .. } => false,
         }
     }
 }

@@ -30,6 +30,8 @@ pub async fn metrics(state: web::Data<State>) -> Result<HttpResponse, ApiError> 
         && let Ok(parked) = inbox::count_parked(&**client).await
     {
         service.metrics.parked.set(parked);
+        drop(client);
+        let _ = service.measure_webhooks().await;
     }
     service.measure_memory();
     let encoder = TextEncoder::new();

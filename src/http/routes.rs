@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use actix_web::guard::fn_guard;
 use actix_web::http::Method;
 use actix_web::http::header::{ALLOW, HeaderValue};
 use actix_web::middleware::from_fn;
@@ -11,8 +12,9 @@ use super::auth::Scope;
 use super::middleware::{Known, Local, at_route};
 use super::problem::ApiError;
 use super::{
-    accounts, admin, billing, credits, debits, docs, entitlements, events, health, holds, overrides, plans, receipts,
-    statement, usage, webhooks,
+    accounts, admin, billing, checkout, credits, debits, docs, entitlements, events, health, holds, overrides, plans,
+    receipts, reconcile, refunds, revenue, statement, subscription_changes, usage, webhook_deliveries, webhook_endpoints,
+    webhooks,
 };
 
 /// A route.
@@ -41,7 +43,8 @@ macro_rules! routes {
             path: $path,
             scope: $scope,
             query: routes!(@query $($query)?),
-            handler: || web::route().method(Method::$method).to($handler),
+            // Not `method`, which notes each method that was tried in the request, for an answer that we word ourselves.
+            handler: || web::route().guard(fn_guard(|asked| asked.head().method == Method::$method)).to($handler),
         }),*]
     };
 }
@@ -54,7 +57,10 @@ const PAST: &[&str] = &["as_of", "min_position"];
 const PAGE: &[&str] = &["limit", "cursor", "min_position"];
 const PAGE_OF_PAST: &[&str] = &["limit", "cursor", "as_of", "min_position"];
 const USAGE: &[&str] = &["feature", "from", "to", "min_position"];
-const FEED: &[&str] = &["after", "account", "type", "limit", "min_position"];
+const FEED: &[&str] = &["after", "account", "type", "limit", "min_position", "wait_seconds"];
+const UPCOMING: &[&str] = &["subscription"];
+const DELIVERIES: &[&str] = &["status", "account", "limit", "cursor"];
+const REVENUE: &[&str] = &["from", "to", "currency", "plan", "max_age_seconds"];
 const PARKED: &[&str] = &["limit", "cursor"];
 
 impl RouteTable {
@@ -73,6 +79,18 @@ impl RouteTable {
             GET "/v1/accounts/{account}/payments" Some(Read) => billing::list_payments [PAGE],
             GET "/v1/accounts/{account}/credit-purchases" Some(Read) => billing::list_credit_purchases [PAGE],
             GET "/v1/accounts/{account}/payment-methods" Some(Read) => billing::list_payment_methods [PAGE],
+            GET "/v1/accounts/{account}/upcoming-invoice" Some(Bill) => subscription_changes::upcoming_invoice [UPCOMING],
+            POST "/v1/accounts/{account}/checkout-sessions" Some(Bill) => checkout::create_checkout_session,
+            POST "/v1/accounts/{account}/portal-sessions" Some(Bill) => checkout::create_portal_session,
+            POST "/v1/accounts/{account}/subscription/cancel" Some(Bill) => subscription_changes::cancel,
+            POST "/v1/accounts/{account}/subscription/resume" Some(Bill) => subscription_changes::resume,
+            POST "/v1/accounts/{account}/subscription/change" Some(Bill) => subscription_changes::change,
+            POST "/v1/accounts/{account}/subscription/change-preview" Some(Bill) => subscription_changes::preview_change,
+            POST "/v1/accounts/{account}/subscription/cancel-change" Some(Bill) => subscription_changes::cancel_change,
+            POST "/v1/accounts/{account}/subscription/pause-collection" Some(Bill) => subscription_changes::pause_collection,
+            POST "/v1/accounts/{account}/subscription/resume-collection" Some(Bill) => subscription_changes::resume_collection,
+            POST "/v1/accounts/{account}/subscription/promotion-code" Some(Bill) => subscription_changes::apply_promotion_code,
+            POST "/v1/payments/{payment}/refunds" Some(Bill) => refunds::create,
             GET "/v1/accounts/{account}/entitlements" Some(Read) => entitlements::list [READ],
             POST "/v1/entitlements/check" Some(Read) => entitlements::check_batch,
             GET "/v1/accounts/{account}/credits" Some(Read) => credits::get [READ],
@@ -96,7 +114,18 @@ impl RouteTable {
             GET "/v1/plans" Some(Read) => plans::list,
             GET "/v1/plans/{plan}" Some(Read) => plans::get,
             GET "/v1/credit-packs" Some(Read) => plans::list_credit_packs,
+            GET "/v1/analytics/revenue" Some(Admin) => revenue::get [REVENUE],
             GET "/v1/events" Some(Admin) => events::list [FEED],
+            POST "/v1/webhook-endpoints" Some(Admin) => webhook_endpoints::create,
+            GET "/v1/webhook-endpoints" Some(Admin) => webhook_endpoints::list,
+            GET "/v1/webhook-endpoints/{endpoint}" Some(Admin) => webhook_endpoints::get,
+            PATCH "/v1/webhook-endpoints/{endpoint}" Some(Admin) => webhook_endpoints::update,
+            DELETE "/v1/webhook-endpoints/{endpoint}" Some(Admin) => webhook_endpoints::delete,
+            POST "/v1/webhook-endpoints/{endpoint}/rotate-secret" Some(Admin) => webhook_endpoints::rotate_secret,
+            POST "/v1/webhook-endpoints/{endpoint}/replay" Some(Admin) => webhook_endpoints::replay,
+            GET "/v1/webhook-endpoints/{endpoint}/deliveries" Some(Admin) => webhook_deliveries::list [DELIVERIES],
+            GET "/v1/webhook-endpoints/{endpoint}/deliveries/{message}" Some(Admin) => webhook_deliveries::get,
+            POST "/v1/webhook-endpoints/{endpoint}/deliveries/{message}/retry" Some(Admin) => webhook_deliveries::retry,
             GET "/v1/admin/parked" Some(Admin) => admin::list_parked [PARKED],
             POST "/v1/admin/parked/retry" Some(Admin) => admin::retry_all_parked,
             POST "/v1/admin/parked/{stripe_event}/retry" Some(Admin) => admin::retry_parked,
@@ -104,6 +133,9 @@ impl RouteTable {
             GET "/v1/admin/verify" Some(Admin) => admin::get_verify,
             POST "/v1/admin/rebuild" Some(Admin) => admin::start_rebuild,
             GET "/v1/admin/rebuild" Some(Admin) => admin::get_rebuild,
+            DELETE "/v1/admin/accounts/{account}/personal-data" Some(Admin) => admin::erase_personal_data,
+            POST "/v1/admin/reconcile" Some(Admin) => reconcile::start,
+            GET "/v1/admin/reconcile" Some(Admin) => reconcile::get,
             POST "/v1/admin/keys" Some(Admin) => admin::create_key,
             GET "/v1/admin/keys" Some(Admin) => admin::list_keys,
             DELETE "/v1/admin/keys/{key}" Some(Admin) => admin::revoke_key,

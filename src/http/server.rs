@@ -6,16 +6,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix_web::{App, HttpServer, web};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::auth::Auth;
 use super::problem::ApiError;
 use super::routes::RouteTable;
+use crate::app::error::AppError;
 use crate::app::service::Service;
 
 /// Requests under way are given this long to finish when the service stops.
 const DRAIN_SECONDS: u64 = 25;
 /// An idle connection is closed after this long.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Callers that may wait for events at a time, in streams or long polls.
+const MAX_WAITING: usize = 256;
 
 /// What handlers work with.
 #[derive(Debug)]
@@ -23,11 +27,18 @@ pub struct State {
     pub service: Arc<Service>,
     pub auth: Auth,
     stopping: AtomicBool,
+    waiting: Arc<Semaphore>,
 }
 
 impl State {
     pub fn new(service: Arc<Service>, auth: Auth) -> Self {
-        Self { service, auth, stopping: AtomicBool::new(false) }
+        let waiting = Arc::new(Semaphore::new(MAX_WAITING));
+        Self { service, auth, stopping: AtomicBool::new(false), waiting }
+    }
+
+    /// A place among those who wait for events, as long as there are any.
+    pub fn wait(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| ApiError::App(AppError::Overloaded))
     }
 
     pub fn is_stopping(&self) -> bool {

@@ -154,7 +154,7 @@ fn entry(event: &Event, at: DateTime<Utc>, place: &str) -> Option<Entry> {
     Some(match event {
         // Of what a plan change would give, some may have been given already.
         Event::CreditsGranted(granted) => Entry {
-            cause: Some(granted.lot.cause.clone()),
+            cause: Some(granted.lot.cause.to_string()),
             effective_at: Some(granted.lot.effective_at),
             expires_at: granted.lot.expires_at,
             reason: granted.reason.clone(),

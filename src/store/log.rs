@@ -221,6 +221,15 @@ async fn first_since(
     Ok(found)
 }
 
+/// Every partition's last position before a time.
+pub async fn positions_before(client: &impl GenericClient, time: DateTime<Utc>) -> Result<Vec<(i16, i64)>, StoreError> {
+    let mut before = positions(client).await?;
+    for (partition_id, position) in &mut before {
+        *position = first_since(client, *partition_id, *position, time).await? - 1;
+    }
+    Ok(before)
+}
+
 /// Every partition's last position, ascending by partition.
 pub async fn positions(client: &impl GenericClient) -> Result<Vec<(i16, i64)>, StoreError> {
     let rows = client

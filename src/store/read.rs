@@ -149,7 +149,21 @@ pub async fn objects_between(
     Ok(objects.collect())
 }
 
-/// The feed of the log over several partitions, each from its own position on, roughly by time.
+/// A stretch of the log over several partitions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FeedPage {
+    pub events: Vec<StoredEvent>,
+    /// How far each partition was read: there is nothing asked for up to there but what is in the page.
+    pub positions: Vec<(i16, i64)>,
+    /// More may follow at once.
+    pub has_more: bool,
+}
+
+/// Positions of one partition looked through by one query, where most may be of other types than those asked for.
+const MAX_SCAN: i64 = 10_000;
+
+/// The feed of the log over several partitions, each from its own position on, roughly by time; of certain types only, if
+/// any are given.
 ///
 /// The order by time must not break that by position within a partition, or a page could end past an event it does not
 /// hold: writers' clocks disagree. So an event counts as no earlier than those before it.
@@ -158,25 +172,48 @@ pub async fn feed(
     after: &[(i16, i64)],
     types: &[String],
     limit: i64,
-) -> Result<Vec<StoredEvent>, StoreError> {
-    let partitions: Vec<i16> = after.iter().map(|(partition, _)| *partition).collect();
-    let positions: Vec<i64> = after.iter().map(|(_, position)| *position).collect();
+) -> Result<FeedPage, StoreError> {
+    let (partitions, positions): (Vec<i16>, Vec<i64>) = after.iter().copied().unzip();
     let rows = client
         .query(
             &format!(
-                "/* feed */ select {COLUMNS}, payload::text
-                 from unnest($1::smallint[], $2::bigint[]) as c (of_partition, after)
-                 cross join lateral (
-                     select page.*, max(page.at) over (order by page.position) as not_before from (
-                         select * from events where events.partition_id = c.of_partition and events.position > c.after
-                             and (cardinality($3::text[]) = 0 or events.type = any($3))
-                         order by events.position limit $4) page) e
-                 order by e.not_before, e.partition_id, e.position limit $4"
+                "/* feed */ with scanned as (
+                     select c.of_partition, c.after, least(heads.position, c.after + $5::bigint) as upto, heads.position
+                     from unnest($1::smallint[], $2::bigint[]) as c (of_partition, after)
+                     join heads on heads.partition_id = c.of_partition
+                 ), page as (
+                     select e.* from scanned c
+                     cross join lateral (
+                         select page.*, max(page.at) over (order by page.position) as not_before from (
+                             select * from events where events.partition_id = c.of_partition
+                                 and events.position > c.after and events.position <= c.upto
+                                 and (cardinality($3::text[]) = 0 or events.type = any($3))
+                             order by events.position limit $4) page) e
+                     order by e.not_before, e.partition_id, e.position limit $4
+                 )
+                 select {COLUMNS}, payload::text, not_before, null::bigint, null::bigint from page
+                 union all
+                 select of_partition, 0, '', 0, 0, '', 0::smallint, 'epoch', '', null, upto, position from scanned
+                 order by not_before, partition_id, position"
             ),
-            &[&partitions, &positions, &types, &limit],
+            &[&partitions, &positions, &types, &limit, &MAX_SCAN],
         )
         .await?;
-    Ok(rows.iter().map(stored).collect())
+    let (events, ends): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.get::<_, Option<i64>>(10).is_none());
+    let events: Vec<StoredEvent> = events.into_iter().map(stored).collect();
+    let is_full = i64::try_from(events.len()).is_ok_and(|found| found >= limit);
+    let mut has_more = is_full;
+    let mut reached: Vec<(i16, i64)> = after.to_vec();
+    for (partition, position) in &mut reached {
+        if is_full {
+            let last = events.iter().rev().find(|event| event.partition_id == *partition);
+            *position = last.map_or(*position, |event| event.position);
+        } else if let Some(end) = ends.iter().find(|row| row.get::<_, i16>(0) == *partition) {
+            *position = end.get::<_, i64>(10).max(*position);
+            has_more |= end.get::<_, i64>(11) > *position;
+        }
+    }
+    Ok(FeedPage { events, positions: reached, has_more })
 }
 
 /// Whose hold it is, and its row.

@@ -15,6 +15,7 @@ async fn every_operation_answers_as_the_contract_says() {
     live_a_little(&app).await;
     ask_everything(&app).await;
     administer(&app).await;
+    be_told(&app).await;
 
     let documented: BTreeSet<(String, String)> =
         operations().into_iter().map(|(method, path, _)| (method, path)).collect();
@@ -95,7 +96,13 @@ async fn ask_everything(app: &TestApp) {
     app.call(Method::POST, "/v1/entitlements/check").json(checks).send().await.expect(200);
     let receipt = app.debit("user_1", "render-8815", json!({"amount": 1})).await.expect(201)["receipt"].clone();
     app.get(&format!("/v1/receipts/{}", receipt.as_str().expect("a receipt"))).await.expect(200);
-    for path in ["/v1/plans", "/v1/plans/pro", "/v1/credit-packs", "/v1/events?account=user_1&limit=2"] {
+    for path in [
+        "/v1/plans",
+        "/v1/plans/pro",
+        "/v1/credit-packs",
+        "/v1/events?account=user_1&limit=2",
+        "/v1/analytics/revenue?from=2026-01",
+    ] {
         app.get(path).await.expect(200);
     }
     for path in ["/healthz", "/readyz", "/metrics", "/openapi.yaml", "/openapi.json", "/docs"] {
@@ -116,10 +123,30 @@ async fn administer(app: &TestApp) {
         app.call(Method::POST, job).send().await.expect(202);
         app.get(job).await.expect(200);
     }
+    app.call(Method::DELETE, "/v1/admin/accounts/user_1/personal-data").send().await.expect(200);
     let made = app.post("/v1/admin/keys", json!({"scope": "spend", "name": "render farm"})).await.expect(201);
     app.get("/v1/admin/keys").await.expect(200);
     let key_id = made["key_id"].as_str().expect("an id");
     app.call(Method::DELETE, &format!("/v1/admin/keys/{key_id}")).send().await.expect(204);
+}
+
+async fn be_told(app: &TestApp) {
+    let receiver = Receiver::start().await;
+    let (id, _) = receiver::endpoint(app, &receiver.url(), &["credits_debited", "notification.*"]).await;
+    let at = format!("/v1/webhook-endpoints/{id}");
+    app.debit("user_1", "render-8816", json!({"amount": 1})).await.expect(201);
+    let message = receiver.wait_for(1).await[0].id().to_owned();
+    for path in ["/v1/webhook-endpoints", &at, &format!("{at}/deliveries")] {
+        app.get(path).await.expect(200);
+    }
+    let delivery = format!("{at}/deliveries/{message}");
+    let is_delivered = |row: &Value| row["status"] == "delivered";
+    eventually(async || app.get(&delivery).await.expect(200), is_delivered).await;
+    app.call(Method::POST, &format!("{delivery}/retry")).send().await.expect(202);
+    app.post(&format!("{at}/replay"), json!({"since": rfc3339(START)})).await.expect(202);
+    app.call(Method::POST, &format!("{at}/rotate-secret")).send().await.expect(200);
+    app.call(Method::PATCH, &at).json(json!({"description": "billing"})).send().await.expect(200);
+    app.call(Method::DELETE, &at).send().await.expect(204);
 }
 
 /// For whoever writes the contract's examples: the last good answer of each operation, as a JSON file.

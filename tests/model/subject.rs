@@ -116,7 +116,7 @@ impl<'a> Subject<'a> {
             Action::Stripe(events) => {
                 for event in events {
                     let observations = observations(event);
-                    self.decide(now, &Command::Observe { observations, link: None })?;
+                    self.decide(now, &Command::Observe { observations, link: None, reconciled: None })?;
                 }
                 Ok(None)
             }
@@ -166,7 +166,11 @@ impl<'a> Subject<'a> {
         decided.map(|outcome| match outcome {
             Outcome::Debited(debited) => Some(debited.available),
             Outcome::Held { available, .. } | Outcome::HoldEnded { available, .. } => Some(available),
-            Outcome::Done | Outcome::Observed { .. } | Outcome::Granted(_) | Outcome::UsageRecorded(_) => None,
+            Outcome::Done
+            | Outcome::Observed { .. }
+            | Outcome::Granted(_)
+            | Outcome::UsageRecorded(_)
+            | Outcome::Stripe(_) => None,
         })
     }
 
@@ -176,7 +180,8 @@ impl<'a> Subject<'a> {
         let credits = credits_at(&self.account.id, &self.account.credits, context);
         let due: i64 = due_events(&self.account.id, &self.account.credits, context).iter().map(entry).sum();
         assert_eq!(self.statement() + due, credits.balance(), "the statement's balance with what is pending");
-        let mut lots: Vec<_> = credits.lots.iter().map(|lot| (lot.cause.clone(), lot.remaining, lot.held)).collect();
+        let mut lots: Vec<_> =
+            credits.lots.iter().map(|lot| (lot.cause.to_string(), lot.remaining, lot.held)).collect();
         lots.sort();
         View {
             available: credits.available_at(context.now),

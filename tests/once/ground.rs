@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use subledger::app::outbound::OutboundSettings;
 use subledger::app::service::{Lanes, Service, ServiceSettings, StripeSettings};
 use subledger::app::verify::{VerifyOptions, verify};
 use subledger::clock::{Clock, ManualClock, SystemClock};
@@ -176,7 +177,9 @@ impl Replica {
                 webhook_secrets: vec![SECRET.to_owned()],
                 livemode: false,
                 account_metadata_keys: vec!["user_id".to_owned()],
+                ..StripeSettings::default()
             },
+            outbound: OutboundSettings::default(),
         };
         let (service, lanes) = Service::start(settings).await.expect("a service");
         let catalog = std::fs::read_to_string(CATALOG).expect("a catalog");

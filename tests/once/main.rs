@@ -5,9 +5,11 @@ mod support;
 
 mod client;
 mod crash;
+mod cursors;
 mod cuts;
 mod drain;
 mod edges;
+mod feed;
 mod ground;
 mod lanes;
 mod load;
@@ -18,3 +20,4 @@ mod replicas;
 mod sharing;
 mod story;
 mod twins;
+mod webhooks;

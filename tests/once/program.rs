@@ -21,6 +21,7 @@ impl Program {
             .env("SUBLEDGER_CATALOG", CATALOG)
             .env("STRIPE_WEBHOOK_SECRETS", SECRET)
             .env("SUBLEDGER_ACCOUNT_METADATA_KEYS", "user_id")
+            .env("SUBLEDGER_ALLOW_PRIVATE_WEBHOOKS", "true")
             .env("RUST_LOG", "error")
             .stdout(Stdio::null())
             .spawn();

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Duration, Utc};
 use serde_json::{Value, json};
 use subledger::app::ingest::Received;
+use subledger::app::outbound::OutboundSettings;
 use subledger::app::service::{Lanes, Service, ServiceSettings, StripeSettings};
 use subledger::app::verify::{Report, VerifyOptions, verify};
 use subledger::app::work::Answer;
@@ -192,6 +193,7 @@ async fn start(database: &Database, partitions: i16, clock: Arc<ManualClock>) ->
         cache_bytes: 256 << 20,
         staleness: std::time::Duration::from_millis(250),
         stripe: StripeSettings { account_metadata_keys: vec!["user_id".to_owned()], ..StripeSettings::default() },
+        outbound: OutboundSettings::default(),
     };
     Service::start(settings).await.expect("a service")
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use futures_util::TryStreamExt;
+use subledger::app::outbound::OutboundSettings;
 use subledger::app::service::{Lanes, Service, ServiceSettings, StripeSettings};
 use subledger::app::work::Key;
 use subledger::clock::SystemClock;
@@ -67,6 +68,7 @@ pub async fn start_lanes(
         cache_bytes: 256 << 20,
         staleness: Duration::from_millis(250),
         stripe: StripeSettings::default(),
+        outbound: OutboundSettings::default(),
     };
     Ok(Service::start(settings).await?)
 }
