@@ -1,8 +1,14 @@
-//! Settings: from the environment, from files for mounted secrets, or from a configuration file, in this order.
+//! Settings: from the environment, from files for mounted secrets, from a configuration file, or from the settings table,
+//! in this order.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+
+mod stripe;
+
+use crate::sealing::MasterKeys;
+pub use stripe::{SecretKey, StripeCalls};
 
 /// Partitions of a ledger that nobody asked to have more; see "Sixteen partitions" in ARCHITECTURE.md.
 pub const DEFAULT_PARTITIONS: i16 = 16;
@@ -24,9 +30,13 @@ pub struct Config {
     pub listen: SocketAddr,
     pub catalog: Option<PathBuf>,
     pub admin_key: Option<String>,
+    /// For secrets in the database; may be none.
+    pub master_keys: MasterKeys,
     pub webhook_secrets: Vec<String>,
     /// Which events are applied.
     pub livemode: bool,
+    /// Calls to Stripe.
+    pub stripe_calls: StripeCalls,
     pub account_metadata_keys: Vec<String>,
     pub log_format: LogFormat,
     pub partitions: i16,
@@ -40,8 +50,11 @@ pub struct Config {
     pub inbox_retention_days: u32,
     /// 0: never.
     pub sweep_interval_seconds: u64,
+    /// 0: only on request.
+    pub revenue_interval_seconds: u64,
     pub allow_private_webhooks: bool,
     pub mail: Option<MailConfig>,
+    source: Source,
 }
 
 /// Where mail goes, and whom it comes from.
@@ -67,10 +80,25 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("SUBLEDGER_LISTEN", "address to serve on [127.0.0.1:8080]"),
     ("SUBLEDGER_CATALOG", "catalog file (TOML), applied at start"),
     ("SUBLEDGER_ADMIN_KEY", "bootstrap API key with every scope; needed to serve beyond loopback"),
+    ("SUBLEDGER_MASTER_KEYS", "id:key pairs that encrypt secrets in the database; the first encrypts, all decrypt"),
     ("STRIPE_WEBHOOK_SECRETS", "the endpoint's whsec_… secrets, comma-separated; all are accepted"),
     ("STRIPE_SECRET_KEY", "Stripe's API key; its prefix tells test from live mode"),
+    ("STRIPE_API_BASE", "where Stripe's API is [https://api.stripe.com]"),
+    ("STRIPE_ATTEMPT_TIMEOUT_MS", "longest time of one try of a call to Stripe [15000]"),
+    ("STRIPE_TIMEOUT_MS", "longest time of a call to Stripe with all its tries [30000]"),
     ("STRIPE_LIVEMODE", "true or false: which events are applied [from the key's prefix, else false]"),
     ("SUBLEDGER_ACCOUNT_METADATA_KEYS", "Stripe metadata keys that hold your account id [account_id,user_id]"),
+    ("SUBLEDGER_CHECKOUT_SUCCESS_URL", "where Checkout sends customers who have paid, unless the caller says"),
+    ("SUBLEDGER_CHECKOUT_CANCEL_URL", "where Checkout sends customers who turn back, unless the caller says"),
+    ("SUBLEDGER_PORTAL_RETURN_URL", "where Stripe's portal sends customers back to, unless the caller says"),
+    (
+        "SUBLEDGER_ALLOWED_REDIRECT_ORIGINS",
+        "origins that callers may send customers back to, comma-separated [those of the three above]",
+    ),
+    (
+        "SUBLEDGER_PAYMENT_ROUTES_PER_MINUTE",
+        "calls to payment routes within a minute, for each account; 0: as many as one likes [5]",
+    ),
     ("SUBLEDGER_LOG_FORMAT", "json or text [text on a terminal, else json]"),
     ("SUBLEDGER_PARTITIONS", "partitions of a new ledger, 1 to 1024; fixed for ever [16]"),
     ("SUBLEDGER_LANES", "in-process writers [2]"),
@@ -86,6 +114,10 @@ pub const SETTINGS: &[(&str, &str)] = &[
         "how often refills and expiry of idle accounts are recorded; 0: when somebody asks [3600]",
     ),
     (
+        "SUBLEDGER_REVENUE_INTERVAL_SECONDS",
+        "how often the revenue report and its metrics are made anew; 0: when somebody asks [3600]",
+    ),
+    (
         "SUBLEDGER_ALLOW_PRIVATE_WEBHOOKS",
         "true: webhook endpoints may lie in this network, and be reached without TLS [false]",
     ),
@@ -94,41 +126,100 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("RUST_LOG", "log filter [info]"),
 ];
 
+/// Settings that are secrets: they go into the settings table encrypted or not at all.
+pub const SECRETS: &[&str] =
+    &["DATABASE_URL", "SUBLEDGER_ADMIN_KEY", "SUBLEDGER_MASTER_KEYS", "SUBLEDGER_SMTP_URL", "STRIPE_WEBHOOK_SECRETS", "STRIPE_SECRET_KEY"];
+
+/// Settings that the settings table cannot hold, since they are needed before it can be read, or belong to one machine.
+pub const NOT_STORED: &[&str] = &[
+    "DATABASE_URL",
+    "SUBLEDGER_DATA_DIR",
+    "SUBLEDGER_LISTEN",
+    "SUBLEDGER_CATALOG",
+    "SUBLEDGER_MASTER_KEYS",
+    "SUBLEDGER_LOG_FORMAT",
+    "SUBLEDGER_PARTITIONS",
+    "RUST_LOG",
+];
+
+/// What gives a setting, what goes before all others first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    Environment,
+    /// The file that `NAME_FILE` names.
+    MountedFile,
+    ConfigFile,
+    SettingsTable,
+}
+
+impl Origin {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Environment => "environment",
+            Self::MountedFile => "mounted_file",
+            Self::ConfigFile => "config_file",
+            Self::SettingsTable => "settings_table",
+        }
+    }
+}
+
 /// Where single settings are looked up.
+#[derive(Clone, Default)]
 struct Source {
+    /// Whether the environment counts.
+    environment: bool,
     file: BTreeMap<String, toml::Value>,
+    table: BTreeMap<String, String>,
+    defaults: BTreeMap<&'static str, String>,
 }
 
 impl Source {
     fn open(path: Option<&Path>) -> Result<Self, ConfigError> {
-        let Some(path) = path else { return Ok(Self { file: BTreeMap::new() }) };
+        let Some(path) = path else { return Ok(Self { environment: true, ..Self::default() }) };
         let error = |problem: String| ConfigError { setting: format!("--config {}", path.display()), problem };
         let text = std::fs::read_to_string(path).map_err(|cause| error(cause.to_string()))?;
-        let file: BTreeMap<String, toml::Value> = toml::from_str(&text).map_err(|cause| error(cause.to_string()))?;
+        let parsed = toml::from_str::<BTreeMap<String, toml::Value>>(&text);
+        // The parser's own message shows the line, which may hold a secret.
+        let file = parsed.map_err(|cause| {
+            let line =
+                cause.span().map_or(1, |span| text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1);
+            error(format!("line {line}: {}", cause.message()))
+        })?;
         for key in file.keys() {
             if !SETTINGS.iter().any(|(name, _)| name == key) {
                 return Err(error(format!("{key} is no setting; `subledger serve --help` lists them")));
             }
         }
-        Ok(Self { file })
+        Ok(Self { environment: true, file, ..Self::default() })
     }
 
-    /// `NAME`, else the contents of the file that `NAME_FILE` names, else the configuration file's.
-    fn get(&self, name: &str) -> Result<Option<String>, ConfigError> {
-        let present = |value: String| Some(value.trim().to_owned()).filter(|value| !value.is_empty());
-        if let Some(value) = std::env::var(name).ok().and_then(present) {
-            return Ok(Some(value));
+    /// `NAME`, else the contents of the file that `NAME_FILE` names, else the configuration file's, else the table's.
+    fn find(&self, name: &str) -> Result<Option<(Origin, String)>, ConfigError> {
+        let present = |value: &str| Some(value.trim().to_owned()).filter(|value| !value.is_empty());
+        if let Some(value) = std::env::var(name).ok().filter(|_| self.environment).as_deref().and_then(present) {
+            return Ok(Some((Origin::Environment, value)));
         }
         let file_name = format!("{name}_FILE");
-        if let Ok(path) = std::env::var(&file_name) {
+        if let Some(path) = std::env::var(&file_name).ok().filter(|_| self.environment) {
             let read = std::fs::read_to_string(&path);
             let error = |cause: std::io::Error| ConfigError { setting: file_name, problem: format!("{path}: {cause}") };
-            return Ok(present(read.map_err(error)?));
+            if let Some(value) = present(&read.map_err(error)?) {
+                return Ok(Some((Origin::MountedFile, value)));
+            }
         }
-        Ok(self.file.get(name).and_then(|value| match value {
-            toml::Value::String(text) => present(text.clone()),
+        let in_file = self.file.get(name).and_then(|value| match value {
+            toml::Value::String(text) => present(text),
             other => Some(other.to_string()),
-        }))
+        });
+        if let Some(value) = in_file {
+            return Ok(Some((Origin::ConfigFile, value)));
+        }
+        Ok(self.table.get(name).map(|value| (Origin::SettingsTable, value.clone())))
+    }
+
+    fn get(&self, name: &str) -> Result<Option<String>, ConfigError> {
+        let found = self.find(name)?.map(|(_, value)| value);
+        Ok(found.or_else(|| self.defaults.get(name).cloned()))
     }
 
     fn parsed<T: std::str::FromStr>(&self, name: &str, default: T, expected: &str) -> Result<T, ConfigError> {
@@ -157,11 +248,51 @@ impl Source {
 }
 
 impl Config {
-    /// Reads all settings.
+    /// Reads all settings but those of the settings table.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let source = Source::open(file)?;
+        Self::read(Source::open(file)?)
+    }
+
+    /// The same with what the settings table has.
+    pub fn with_table(&self, table: BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        Self::read(Source { table, ..self.source.clone() })
+    }
+
+    /// The same with a default of a command's own.
+    pub fn with_default(&self, name: &'static str, value: &str) -> Result<Self, ConfigError> {
+        let mut source = self.source.clone();
+        source.defaults.insert(name, value.to_owned());
+        Self::read(source)
+    }
+
+    /// What gives a setting; `None`: it has its default.
+    pub fn origin(&self, name: &str) -> Result<Option<Origin>, ConfigError> {
+        Ok(self.source.find(name)?.map(|(origin, _)| origin))
+    }
+
+    /// Whether the settings table may give a setting this value.
+    pub fn check_stored(name: &str, value: &str) -> Result<(), ConfigError> {
+        let error = |problem: &str| Err(ConfigError { setting: name.to_owned(), problem: problem.to_owned() });
+        if !SETTINGS.iter().any(|(known, _)| *known == name) {
+            return error("is no setting; `subledger serve --help` lists them");
+        }
+        if NOT_STORED.contains(&name) {
+            return error(
+                "cannot be kept in the settings table: it is needed before the table can be read, or belongs to one \
+                 machine; set it in the environment, as NAME_FILE, or in --config",
+            );
+        }
+        if value.trim().is_empty() {
+            return error("is empty; `subledger settings unset` takes a setting away");
+        }
+        let table = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        Self::read(Source { table, ..Source::default() }).map(|_| ())
+    }
+
+    fn read(source: Source) -> Result<Self, ConfigError> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let keys = source.list("SUBLEDGER_ACCOUNT_METADATA_KEYS")?;
+        let livemode = livemode(&source)?;
         let partitions =
             source.number("SUBLEDGER_PARTITIONS", usize::from(DEFAULT_PARTITIONS.unsigned_abs()), 1, 1_024)?;
         Ok(Self {
@@ -174,8 +305,10 @@ impl Config {
             )?,
             catalog: source.get("SUBLEDGER_CATALOG")?.map(PathBuf::from),
             admin_key: admin_key(source.get("SUBLEDGER_ADMIN_KEY")?)?,
+            master_keys: master_keys(source.get("SUBLEDGER_MASTER_KEYS")?)?,
             webhook_secrets: webhook_secrets(source.list("STRIPE_WEBHOOK_SECRETS")?.unwrap_or_default())?,
-            livemode: livemode(&source)?,
+            livemode,
+            stripe_calls: StripeCalls::load(&source, livemode)?,
             account_metadata_keys: keys.unwrap_or_else(|| vec!["account_id".to_owned(), "user_id".to_owned()]),
             log_format: log_format(source.get("SUBLEDGER_LOG_FORMAT")?)?,
             partitions: i16::try_from(partitions).unwrap_or(DEFAULT_PARTITIONS),
@@ -189,8 +322,10 @@ impl Config {
             inbox_retention_days: u32::try_from(source.number("SUBLEDGER_INBOX_RETENTION_DAYS", 90, 1, 36_500)?)
                 .unwrap_or(90),
             sweep_interval_seconds: source.number("SUBLEDGER_SWEEP_INTERVAL_SECONDS", 3_600, 0, 31_536_000)? as u64,
+            revenue_interval_seconds: source.number("SUBLEDGER_REVENUE_INTERVAL_SECONDS", 3_600, 0, 31_536_000)? as u64,
             allow_private_webhooks: source.parsed("SUBLEDGER_ALLOW_PRIVATE_WEBHOOKS", false, "true or false")?,
             mail: mail(source.get("SUBLEDGER_SMTP_URL")?, source.get("SUBLEDGER_MAIL_FROM")?)?,
+            source,
         })
     }
 }
@@ -203,6 +338,11 @@ fn admin_key(key: Option<String>) -> Result<Option<String>, ConfigError> {
         return Err(ConfigError { setting: "SUBLEDGER_ADMIN_KEY".to_owned(), problem });
     }
     Ok(key)
+}
+
+fn master_keys(keys: Option<String>) -> Result<MasterKeys, ConfigError> {
+    let error = |problem: String| ConfigError { setting: "SUBLEDGER_MASTER_KEYS".to_owned(), problem };
+    MasterKeys::parse(&keys.unwrap_or_default()).map_err(|cause| error(cause.to_string()))
 }
 
 impl std::fmt::Debug for MailConfig {
@@ -239,7 +379,7 @@ fn livemode(source: &Source) -> Result<bool, ConfigError> {
         return source.parsed("STRIPE_LIVEMODE", false, "true or false");
     }
     let key = source.get("STRIPE_SECRET_KEY")?.unwrap_or_default();
-    Ok(key.starts_with("sk_live_") || key.starts_with("rk_live_"))
+    Ok(stripe::is_live(&key))
 }
 
 fn log_format(format: Option<String>) -> Result<LogFormat, ConfigError> {
@@ -264,5 +404,57 @@ impl std::fmt::Debug for Config {
             .field("livemode", &self.livemode)
             .field("lanes", &self.lanes)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sounds_like_a_secret_is_one() {
+        const SOUNDS: [&str; 4] = ["KEY", "SECRET", "PASSWORD", "TOKEN"];
+        const NONE: &[&str] = &["SUBLEDGER_ACCOUNT_METADATA_KEYS"];
+        for (name, _) in SETTINGS {
+            let sounds = SOUNDS.iter().any(|sound| name.contains(sound));
+            assert!(
+                !sounds || SECRETS.contains(name) || NONE.contains(name),
+                "{name}: SECRETS or, if it is none, NONE"
+            );
+        }
+        for name in SECRETS.iter().chain(NOT_STORED) {
+            assert!(SETTINGS.iter().any(|(known, _)| known == name), "{name} is no setting");
+        }
+    }
+
+    #[test]
+    fn the_table_comes_before_defaults_alone() {
+        let config = Config::read(Source::default()).expect("the defaults");
+        assert_eq!((config.lanes, config.origin("SUBLEDGER_LANES").expect("readable")), (2, None));
+        let given = config.with_default("SUBLEDGER_LANES", "3").expect("valid");
+        assert_eq!(given.lanes, 3);
+        let table = |value: &str| BTreeMap::from([("SUBLEDGER_LANES".to_owned(), value.to_owned())]);
+        let stored = given.with_table(table("4")).expect("valid");
+        let origin = stored.origin("SUBLEDGER_LANES").expect("readable");
+        assert_eq!((stored.lanes, origin), (4, Some(Origin::SettingsTable)));
+        let file = BTreeMap::from([("SUBLEDGER_LANES".to_owned(), toml::Value::Integer(5))]);
+        let filed = Config::read(Source { file, table: table("4"), ..Source::default() }).expect("valid");
+        assert_eq!(filed.lanes, 5);
+        assert!(config.with_table(table("no number")).is_err());
+    }
+
+    #[test]
+    fn what_the_table_cannot_hold_is_refused_before_it_is_there() {
+        for (name, value) in [
+            ("SUBLEDGER_LANSE", "2"),
+            ("DATABASE_URL", "postgres://localhost/x"),
+            ("SUBLEDGER_LANES", " "),
+            ("SUBLEDGER_LANES", "two"),
+            ("STRIPE_WEBHOOK_SECRETS", "not one"),
+        ] {
+            let error = Config::check_stored(name, value).expect_err(name);
+            assert_eq!(error.setting, name);
+        }
+        Config::check_stored("SUBLEDGER_LANES", "4").expect("valid");
     }
 }

@@ -8,6 +8,7 @@ pub mod domain;
 pub mod embedded_postgres;
 pub mod http;
 pub mod projection;
+pub mod sealing;
 pub mod startup;
 pub mod store;
 pub mod stripe;

@@ -1,5 +1,6 @@
 //! Putting a service together, and taking it apart in order.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,14 +11,17 @@ use tokio::task::JoinHandle;
 use crate::app::mail::MailSettings;
 use crate::app::outbound::OutboundSettings;
 use crate::app::service::{Lanes, Service, ServiceSettings, StripeSettings};
+use crate::app::settings;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, NOT_STORED, SETTINGS, StripeCalls};
 use crate::domain::catalog::Catalog;
+use crate::domain::redirect::Redirects;
 use crate::embedded_postgres::{self, Durability, EmbeddedPostgres, EmbeddedPostgresError};
 use crate::http::auth::Auth;
 use crate::http::server::{self, State};
 use crate::store::connect::Database;
-use crate::store::{inbox, keys, migrate};
+use crate::store::{inbox, keys, migrate, stripe_writes};
+use crate::stripe::client::ClientSettings;
 
 /// How often old webhook bodies are looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
@@ -32,7 +36,11 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] crate::store::error::StoreError),
     #[error(transparent)]
+    Settings(#[from] crate::app::settings::SettingsError),
+    #[error(transparent)]
     App(#[from] crate::app::error::AppError),
+    #[error(transparent)]
+    Stripe(#[from] crate::stripe::client::StripeCallError),
     #[error("the catalog {path} cannot be read: {cause}")]
     CatalogFile { path: String, cause: std::io::Error },
     #[error("the catalog {path} is not valid:\n{errors}")]
@@ -87,13 +95,16 @@ impl Ground {
 #[derive(Debug)]
 pub struct Running {
     pub service: Arc<Service>,
+    /// With what the settings table has.
+    pub config: Config,
     lanes: Lanes,
 }
 
 impl Running {
-    /// Migrates and starts the lanes.
+    /// Migrates, reads the settings table, and starts the lanes.
     pub async fn start(config: &Config, database: &Database) -> Result<Self, StartError> {
         let partitions = migrate::migrate(database, config.partitions).await?;
+        let config = with_table(config, database).await?;
         let settings = ServiceSettings {
             database: database.clone(),
             partitions,
@@ -108,11 +119,14 @@ impl Running {
                 webhook_secrets: config.webhook_secrets.clone(),
                 livemode: config.livemode,
                 account_metadata_keys: config.account_metadata_keys.clone(),
+                client: stripe_client_settings(&config.stripe_calls),
+                redirects: redirects(&config.stripe_calls)?,
+                payment_routes_per_minute: config.stripe_calls.payment_routes_per_minute,
             },
             outbound: outbound_settings(config)?,
         };
         let (service, lanes) = Service::start(settings).await?;
-        Ok(Self { service, lanes })
+        Ok(Self { service, config, lanes })
     }
 
     /// Finishes what was accepted.
@@ -122,12 +136,51 @@ impl Running {
     }
 }
 
+/// The settings with those that only the settings table gives. What something else gives is not even opened.
+async fn with_table(config: &Config, database: &Database) -> Result<Config, StartError> {
+    let client = database.connect_as_owner().await?;
+    let mut wanted = BTreeSet::new();
+    for (name, _) in SETTINGS.iter().filter(|(name, _)| !NOT_STORED.contains(name)) {
+        if config.origin(name)?.is_none() {
+            wanted.insert(*name);
+        }
+    }
+    let table = settings::read(&client, &config.master_keys, |name| wanted.contains(name)).await?;
+    if !table.is_empty() {
+        let names: Vec<&str> = table.keys().map(String::as_str).collect();
+        tracing::info!(names = names.join(","), "settings taken from the settings table");
+    }
+    Ok(config.with_table(table)?)
+}
+
 fn outbound_settings(config: &Config) -> Result<OutboundSettings, StartError> {
     let mail = config.mail.clone().map(|mail| MailSettings { smtp_url: mail.smtp_url, from: mail.from });
     if let Some(Err((setting, problem))) = mail.as_ref().map(MailSettings::check) {
         return Err(ConfigError { setting: setting.to_owned(), problem }.into());
     }
     Ok(OutboundSettings { allow_private_webhooks: config.allow_private_webhooks, mail })
+}
+
+/// How the settings say that Stripe is called.
+pub fn stripe_client_settings(calls: &StripeCalls) -> ClientSettings {
+    let defaults = ClientSettings::default();
+    ClientSettings {
+        secret_key: calls.secret_key.as_ref().map(|key| key.reveal().to_owned()),
+        base: calls.api_base.clone().unwrap_or(defaults.base),
+        attempt_timeout: Duration::from_millis(calls.attempt_timeout_ms),
+        timeout: Duration::from_millis(calls.timeout_ms),
+        ..ClientSettings::default()
+    }
+}
+
+fn redirects(calls: &StripeCalls) -> Result<Redirects, ConfigError> {
+    let (success, cancel) = (&calls.checkout_success_url, &calls.checkout_cancel_url);
+    let portal = calls.portal_return_url.clone();
+    let read = Redirects::new(&calls.allowed_redirect_origins, success.clone(), cancel.clone(), portal);
+    read.map_err(|(url, error)| {
+        let setting = "SUBLEDGER_ALLOWED_REDIRECT_ORIGINS, SUBLEDGER_CHECKOUT_…_URL or SUBLEDGER_PORTAL_RETURN_URL";
+        ConfigError { setting: setting.to_owned(), problem: format!("{url:?} {error}") }
+    })
 }
 
 /// Reads and checks a catalog file.
@@ -143,7 +196,7 @@ pub fn read_catalog(path: &Path) -> Result<Catalog, StartError> {
 pub async fn serve(
     config: Config,
     shutdown: impl Future<Output = ()>,
-    ready: impl FnOnce(&Arc<Service>),
+    ready: impl FnOnce(&Running),
 ) -> Result<(), StartError> {
     // Taken first, so that a port in use is said before Postgres is started.
     let listener =
@@ -151,7 +204,7 @@ pub async fn serve(
     let catalog = config.catalog.as_deref().map(read_catalog).transpose()?;
     let ground = Ground::open(&config).await?;
     let running = Running::start(&config, &ground.database).await?;
-    let service = Arc::clone(&running.service);
+    let (service, config) = (Arc::clone(&running.service), running.config.clone());
     refuse_open_door(&config, &service).await?;
     if let Some(catalog) = catalog {
         let is_new = service.apply_catalog(catalog).await?;
@@ -159,12 +212,14 @@ pub async fn serve(
     }
     let pruning = prune_inbox(Arc::clone(&service), config.inbox_retention_days);
     let sweeping = sweep(Arc::clone(&service), config.sweep_interval_seconds);
+    let reporting = report_revenue(Arc::clone(&service), config.revenue_interval_seconds);
     let auth = Auth::new(config.admin_key.as_deref(), config.listen.ip().is_loopback());
     tracing::info!(address = %config.listen, partitions = service.partitions, lanes = config.lanes, "serving");
-    ready(&service);
+    ready(&running);
     let served = server::run(listener, State::new(Arc::clone(&service), auth), config.http_workers, shutdown).await;
     pruning.abort();
     sweeping.abort();
+    reporting.abort();
     running.stop().await;
     ground.close().await?;
     served.map_err(|cause| StartError::Listen { address: config.listen, cause })?;
@@ -189,6 +244,7 @@ fn prune_inbox(service: Arc<Service>, retention_days: u32) -> JoinHandle<()> {
                 Ok(client) => inbox::prune(&**client, before).await,
                 Err(error) => Err(error),
             };
+            prune_stripe_writes(&service).await;
             match pruned {
                 Ok(0) => {}
                 Ok(bodies) => tracing::info!(bodies, "old webhook bodies dropped"),
@@ -197,6 +253,18 @@ fn prune_inbox(service: Arc<Service>, retention_days: u32) -> JoinHandle<()> {
             tokio::time::sleep(PRUNE_EVERY).await;
         }
     })
+}
+
+/// Stripe forgets its keys after a day or so; a week is long enough for any repeat.
+async fn prune_stripe_writes(service: &Service) {
+    let before = SystemClock.now() - chrono::Duration::days(7);
+    let pruned = match service.connection().await {
+        Ok(client) => stripe_writes::prune(&**client, before).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = pruned {
+        tracing::warn!(%error, "old requests to Stripe could not be dropped; trying again later");
+    }
 }
 
 fn sweep(service: Arc<Service>, interval_seconds: u64) -> JoinHandle<()> {
@@ -209,6 +277,22 @@ fn sweep(service: Arc<Service>, interval_seconds: u64) -> JoinHandle<()> {
                 Ok(0) => {}
                 Ok(accounts) => tracing::info!(accounts, "refills and expiry of idle accounts recorded"),
                 Err(error) => tracing::warn!(%error, "idle accounts could not be swept; trying again later"),
+            }
+            tokio::time::sleep(Duration::from_secs(interval_seconds)).await;
+        }
+    })
+}
+
+fn report_revenue(service: Arc<Service>, interval_seconds: u64) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let Ok(seconds) = i64::try_from(interval_seconds) else { return };
+        if seconds == 0 {
+            return;
+        }
+        loop {
+            // Of several replicas, the others show what the first has made.
+            if let Err(error) = service.refresh_revenue(chrono::Duration::seconds(seconds)).await {
+                tracing::warn!(%error, "the revenue report could not be made; trying again later");
             }
             tokio::time::sleep(Duration::from_secs(interval_seconds)).await;
         }

@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use std::fs;
 use std::path::{Path, PathBuf};
 use subledger::domain::catalog::{
-    Catalog, ClawbackPolicy, CostTier, CreditAllowance, CreditPack, Feature, FeatureGrant, FeatureKind, Interval,
-    Overage, PackPrice, Per, Plan, PlanChange, PlanPrice, PriceKey, Rollover, TrialCredits, TrialPolicy, WhilePaused,
-    WindowLimit,
+    Catalog, ClawbackPolicy, CostTier, CreditAllowance, CreditPack, Dunning, Feature, FeatureGrant, FeatureKind,
+    Interval, Overage, PackPrice, Per, Plan, PlanChange, PlanPrice, PriceKey, Rollover, TrialCredits, TrialPolicy,
+    WhilePaused, WindowLimit,
 };
 use subledger::domain::money::Currency;
 
@@ -110,17 +110,19 @@ fn error_messages_are_as_recorded() {
 
 fn any_plan_price() -> impl Strategy<Value = PlanPrice> {
     (
-        (any::<String>(), any::<Option<String>>(), any::<Option<String>>()),
+        (any::<String>(), any::<Option<String>>(), any::<Option<String>>(), prop::collection::vec(any::<String>(), 0..3)),
         prop::sample::select(vec!["usd", "eur", "jpy", "kwd"]),
         any::<i64>(),
         prop::sample::select(vec![Interval::Day, Interval::Week, Interval::Month, Interval::Year]),
         any::<u32>(),
     )
-        .prop_map(|((id, stripe_price_id, lookup_key), currency, unit_amount, interval, interval_count)| {
+        .prop_map(|(names, currency, unit_amount, interval, interval_count)| {
+            let (id, stripe_price_id, lookup_key, former_stripe_price_ids) = names;
             PlanPrice {
                 id,
                 stripe_price_id,
                 lookup_key,
+                former_stripe_price_ids,
                 currency: Currency::parse(currency).expect("a listed code"),
                 unit_amount,
                 interval,
@@ -134,6 +136,7 @@ fn any_pack_price() -> impl Strategy<Value = PackPrice> {
         id: price.id,
         stripe_price_id: price.stripe_price_id,
         lookup_key: price.lookup_key,
+        former_stripe_price_ids: price.former_stripe_price_ids,
         currency: price.currency,
         unit_amount: price.unit_amount,
     })
@@ -175,16 +178,29 @@ fn any_credits() -> impl Strategy<Value = (CreditAllowance, Rollover, TrialCredi
     )
 }
 
+fn any_dunning() -> impl Strategy<Value = Dunning> {
+    let features =
+        prop::collection::btree_set(any::<String>(), 0..3).prop_map(|features| features.into_iter().collect());
+    (prop::option::of(features), any::<Option<u32>>())
+        .prop_map(|(restricted_features, suspend_after_days)| Dunning { restricted_features, suspend_after_days })
+}
+
 fn any_plan() -> impl Strategy<Value = Plan> {
     (
         (any::<String>(), any::<String>(), any::<Option<String>>()),
-        (any::<u32>(), any::<bool>(), any::<u32>(), any::<u32>(), any::<bool>()),
+        (any::<u32>(), any::<bool>(), any::<u32>(), (any::<u32>(), any_dunning()), any::<bool>()),
         prop::collection::vec(any_plan_price(), 0..3),
         any_credits(),
         (prop::collection::btree_map(any::<String>(), any_grant(), 0..3), any_overage()),
     )
         .prop_map(
-            |((id, name, description), (rank, default, days, grace_days, per_seat), prices, credits, rest)| {
+            |(
+                (id, name, description),
+                (rank, default, days, (grace_days, dunning), per_seat),
+                prices,
+                credits,
+                rest,
+            )| {
                 let (features, overage) = rest;
                 let (credits, rollover, trial_credits, clawback, plan_change) = credits;
                 Plan {
@@ -198,6 +214,7 @@ fn any_plan() -> impl Strategy<Value = Plan> {
                     rollover,
                     trial: TrialPolicy { days, credits: trial_credits },
                     grace_days,
+                    dunning,
                     while_paused: if default { WhilePaused::Keep } else { WhilePaused::Stop },
                     clawback,
                     plan_change,
@@ -230,14 +247,15 @@ fn any_feature() -> impl Strategy<Value = Feature> {
     let kinds = vec![FeatureKind::Boolean, FeatureKind::Limit, FeatureKind::Metered, FeatureKind::List];
     let tier = (any::<Option<i64>>(), any::<i64>()).prop_map(|(up_to, each)| CostTier { up_to, each });
     let tiers = prop::collection::vec(tier, 0..3);
-    (any::<String>(), any::<String>(), prop::sample::select(kinds), any::<Option<i64>>(), tiers, any::<bool>())
-        .prop_map(|(id, name, kind, credit_cost, credit_cost_tiers, capture_beyond_hold)| Feature {
+    (any::<String>(), any::<String>(), prop::sample::select(kinds), any::<Option<i64>>(), tiers, any::<(bool, Option<String>)>())
+        .prop_map(|(id, name, kind, credit_cost, credit_cost_tiers, (capture_beyond_hold, stripe_meter))| Feature {
             id,
             name,
             kind,
             credit_cost,
             credit_cost_tiers,
             capture_beyond_hold,
+            stripe_meter,
         })
 }
 

@@ -8,6 +8,7 @@ use prometheus::core::Collector;
 use serde_json::Value;
 use subledger::app::metrics::Metrics;
 use subledger::config;
+use subledger::stripe::client::CallMetrics;
 
 const ALERTS: &str = include_str!("../deploy/alerts.yml");
 const ALERT_TESTS: [&str; 2] =
@@ -37,7 +38,7 @@ fn rules() -> Vec<Value> {
 fn metrics() -> BTreeMap<String, Vec<String>> {
     let metrics = Metrics::new().expect("metrics");
     // A new metric that alerts.yml uses has to be listed here.
-    let collectors: [&dyn Collector; 21] = [
+    let collectors: [&dyn Collector; 22] = [
         &metrics.stripe_events,
         &metrics.parked,
         &metrics.unmapped_prices,
@@ -53,6 +54,7 @@ fn metrics() -> BTreeMap<String, Vec<String>> {
         &metrics.cached_reads,
         &metrics.read_throughs,
         &metrics.follower_age_seconds,
+        &metrics.revenue.as_of,
         &metrics.cursor_lag,
         &metrics.webhook_dead_letters,
         &metrics.webhook_endpoints_disabled,
@@ -60,7 +62,9 @@ fn metrics() -> BTreeMap<String, Vec<String>> {
         &metrics.http_requests,
         &metrics.http_seconds,
     ];
-    let descriptions = collectors.iter().flat_map(|collector| collector.desc());
+    let calls = CallMetrics::new(&prometheus::Registry::new()).expect("metrics");
+    let of_calls: [&dyn Collector; 2] = [&calls.calls, &calls.key_refusals];
+    let descriptions = collectors.iter().chain(&of_calls).flat_map(|collector| collector.desc());
     descriptions.map(|metric| (metric.fq_name.clone(), metric.variable_labels.clone())).collect()
 }
 

@@ -7,12 +7,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("projection", &["domain"]),
     ("clock", &[]),
-    ("config", &[]),
+    ("sealing", &[]),
+    ("config", &["sealing"]),
     ("telemetry", &["config"]),
     ("embedded_postgres", &[]),
     ("stripe", &["domain", "config"]),
     ("store", &["domain", "projection"]),
-    ("app", &["domain", "projection", "store", "stripe", "clock"]),
+    ("app", &["domain", "projection", "store", "stripe", "clock", "sealing"]),
     ("http", &["app", "domain", "stripe", "store"]),
 ];
 

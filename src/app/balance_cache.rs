@@ -22,8 +22,9 @@
 //!
 //! A reader takes the time of the poll and the cursor first, and the account after: what it gets is at least as new.
 
+mod bytes;
+
 use std::collections::HashMap;
-use std::mem::size_of;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
+use self::bytes::bytes_of;
 use crate::domain::account::Account;
 use crate::domain::credit::Credits;
 use crate::domain::ids::AccountId;
@@ -39,86 +41,38 @@ use crate::store::partition::partition_of;
 
 /// What an account takes in memory, roughly: how many the cache makes ready for.
 const USUAL_BYTES: usize = 800;
-/// What an entry takes beside its key and value: its place in the table and in the order of use.
-const ENTRY_BYTES: usize = 64;
-/// What the allocator and the counters of an `Arc` take, a piece of memory.
-const PIECE_BYTES: usize = 16;
-
-/// An account's hot part.
-#[derive(Debug, Clone)]
+/// An account's hot part, as it is shared by all who read it.
+#[derive(Debug)]
 pub struct Balance {
-    pub credits: Arc<Credits>,
+    pub credits: Credits,
     pub version: i64,
-    /// A position of its partition up to which it is known to be current.
+    /// A position of its partition at which it was current.
     pub position: i64,
     pub partition_id: i16,
     bytes: u32,
 }
 
 impl Balance {
-    pub fn new(id: &AccountId, version: i64, mut credits: Credits, partition_id: i16, position: i64) -> Self {
-        // Read from JSON, lists have room to spare.
-        credits.lots.shrink_to_fit();
-        credits.allowances.shrink_to_fit();
-        credits.access.shrink_to_fit();
+    pub fn new(id: &AccountId, version: i64, credits: &Credits, partition_id: i16, position: i64) -> Self {
+        // A copy is as large as it must be; lists that were read from JSON, or have grown, have room to spare.
+        let credits = credits.clone();
         let bytes = u32::try_from(bytes_of(id, &credits)).unwrap_or(u32::MAX);
-        Self { credits: Arc::new(credits), version, position, partition_id, bytes }
+        Self { credits, version, position, partition_id, bytes }
     }
-}
-
-/// What an account takes in memory. An estimate: it bounds, it does not count.
-fn bytes_of(id: &AccountId, credits: &Credits) -> usize {
-    let text = |text: &str| text.len() + PIECE_BYTES;
-    let some = |text: &Option<String>| text.as_ref().map_or(0, |text| text.len() + PIECE_BYTES);
-    let lots = credits
-        .lots
-        .iter()
-        .map(|lot| size_of_val(lot) + text(&lot.cause) + some(&lot.subscription) + some(&lot.bought_by));
-    let allowances = credits.allowances.iter().map(|allowance| {
-        let parts = allowance.parts.iter().map(|part| size_of_val(part) + text(&part.price) + some(&part.lookup_key));
-        size_of_val(allowance)
-            + text(&allowance.cause)
-            + text(&allowance.invoice)
-            + some(&allowance.subscription)
-            + parts.sum::<usize>()
-    });
-    let access = credits.access.iter().map(|access| {
-        let items = access.items.iter().map(|item| size_of_val(item) + text(&item.price) + some(&item.lookup_key));
-        size_of_val(access) + text(&access.subscription) + text(&access.status) + items.sum::<usize>()
-    });
-    // A tree's smallest node has room for eleven.
-    let nodes = credits.lookup_keys.len().div_ceil(6) * 11 * 2 * size_of::<String>();
-    let keys = credits.lookup_keys.iter().map(|(price, key)| text(price) + text(key));
-    let holds =
-        credits.holds.iter().map(|hold| size_of_val(hold) + some(&hold.feature) + size_of_val(&*hold.cover.lots));
-    let usage = credits.usage.features.iter().map(|(feature, counters)| 2 * size_of_val(counters) + 2 * text(feature));
-    let overrides =
-        credits.overrides.iter().map(|(feature, set)| 2 * size_of_val(set) + text(feature) + some(&set.reason));
-    let lists = lots.sum::<usize>()
-        + allowances.sum::<usize>()
-        + access.sum::<usize>()
-        + keys.sum::<usize>()
-        + nodes
-        + holds.sum::<usize>()
-        + usage.sum::<usize>()
-        + overrides.sum::<usize>();
-    let own = size_of::<Credits>() + PIECE_BYTES + size_of::<(AccountId, Balance)>() + text(id.as_str());
-    // An eighth more than that, which is more than was measured: tables grow ahead, and the allocator rounds up.
-    (ENTRY_BYTES + own + 3 * PIECE_BYTES + lists) * 9 / 8
 }
 
 #[derive(Debug, Clone, Copy)]
 struct ByBytes;
 
-impl Weighter<AccountId, Balance> for ByBytes {
-    fn weight(&self, _: &AccountId, balance: &Balance) -> u64 {
+impl Weighter<AccountId, Arc<Balance>> for ByBytes {
+    fn weight(&self, _: &AccountId, balance: &Arc<Balance>) -> u64 {
         u64::from(balance.bytes)
     }
 }
 
 /// Accounts' hot parts, bounded in bytes, those least used dropped first.
 pub struct BalanceCache {
-    balances: Cache<AccountId, Balance, ByBytes>,
+    balances: Cache<AccountId, Arc<Balance>, ByBytes>,
     partitions: Box<[Partition]>,
     born: Instant,
     /// When the last successful poll began, in microseconds since `born`; 0: none did.
@@ -175,12 +129,12 @@ impl BalanceCache {
         (polled_us > 0).then(|| self.born + Duration::from_micros(polled_us))
     }
 
-    /// An account, if it is in memory.
-    pub fn get(&self, id: &AccountId) -> Option<Balance> {
+    /// An account, if it is in memory, and the position of its partition up to which it is known to be current.
+    pub fn get(&self, id: &AccountId) -> Option<(Arc<Balance>, i64)> {
         let cursor = self.partition(self.partition_of(id))?.cursor.load(Ordering::Acquire);
-        let mut balance = self.balances.get(id)?;
-        balance.position = balance.position.max(cursor);
-        Some(balance)
+        let balance = self.balances.get(id)?;
+        let position = balance.position.max(cursor);
+        Some((balance, position))
     }
 
     fn partition_of(&self, id: &AccountId) -> i16 {
@@ -234,7 +188,7 @@ impl BalanceCache {
         }
         if self.balances.peek(&account.id).is_some_and(|known| known.version < account.version) {
             let Account { id, version, credits, .. } = account;
-            let balance = Balance::new(id, *version, credits.clone(), partition_id, position);
+            let balance = Arc::new(Balance::new(id, *version, credits, partition_id, position));
             // If it was dropped this very moment, it is not there: good.
             let _ = self.balances.replace(id.clone(), balance, true);
         }
@@ -326,12 +280,12 @@ pub struct Load<'a> {
 
 impl Load<'_> {
     /// Puts in what was read, unless something newer is known to exist.
-    pub fn keep(&self, id: &AccountId, balance: &Balance) {
+    pub fn keep(&self, id: &AccountId, balance: &Arc<Balance>) {
         let Some(watch) = self.cache.watch(balance.partition_id) else { return };
         let is_old = watch.loading.get(id).is_none_or(|loading| balance.version < loading.least_version);
         let is_known = || self.cache.balances.peek(id).is_some_and(|known| known.version >= balance.version);
         if !is_old && !is_known() {
-            self.cache.balances.insert(id.clone(), balance.clone());
+            self.cache.balances.insert(id.clone(), Arc::clone(balance));
         }
     }
 }

@@ -25,7 +25,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Reading {
     /// `None`: nothing is known of the account.
-    pub balance: Option<Balance>,
+    pub balance: Option<Arc<Balance>>,
     /// How far its partition was.
     pub position: i64,
     /// What it shows is no older than this.
@@ -98,7 +98,8 @@ async fn read(
     let answers = seen?.into_iter().map(|Seen { id, partition_id, position, account }| {
         let reading = account.map(|account| {
             let balance = account
-                .map(|account| Balance::new(&id, account.version, account.credits, partition_id, position))
+                .map(|account| Balance::new(&id, account.version, &account.credits, partition_id, position))
+                .map(Arc::new)
                 .inspect(|balance| load.keep(&id, balance));
             Reading { balance, position, read_at }
         });

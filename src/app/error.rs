@@ -1,8 +1,13 @@
 //! What a use of the service can fail with.
 
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use super::payment_routes::CallBudget;
+use crate::domain::billing_rejection::BillingRejection;
 use crate::domain::ids::AccountId;
 use crate::domain::rejection::Rejection;
 use crate::store::error::StoreError;
+use crate::stripe::client::StripeCallError;
 
 /// Why nothing was done, or nothing can be said.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +16,16 @@ pub enum AppError {
     Rejected(#[from] Rejection),
     #[error("no account is called {0}")]
     AccountNotFound(String),
+    #[error(
+        "{account} was opened at {} only; nothing is known of it before that",
+        opened_at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+    )]
+    AccountNotYetOpen { account: AccountId, opened_at: DateTime<Utc> },
+    #[error(
+        "what happened at {} may still be on its way into the log; ask again from {} on, or by the position of what you wrote, or for now, without as_of",
+        at.to_rfc3339_opts(SecondsFormat::AutoSi, true), settled_at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+    )]
+    AsOfTooRecent { at: DateTime<Utc>, settled_at: DateTime<Utc> },
     #[error("this Idempotency-Key was used for another request; use a new key for a new request")]
     KeyReused,
     #[error("too many requests are waiting; retry in a second")]
@@ -31,6 +46,10 @@ pub enum AppError {
     WebhookEndpointDisabled(String),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Stripe(#[from] StripeCallError),
+    #[error("payment routes take {} calls a minute of an account; the next one in {} s", .0.limit, .0.reset_seconds)]
+    TooManyPaymentCalls(CallBudget),
     /// The stream moved: ask there. Only within the service.
     #[error("the account was taken over by {0}")]
     Moved(AccountId),
@@ -40,4 +59,10 @@ pub enum AppError {
     /// A Stripe id leads elsewhere than thought. Only within the service.
     #[error("a Stripe id of this event leads to another account")]
     LinkedElsewhere,
+}
+
+impl From<BillingRejection> for AppError {
+    fn from(because: BillingRejection) -> Self {
+        Rejection::Billing { because }.into()
+    }
 }

@@ -13,10 +13,11 @@ use super::receipt::{Check, Receipt};
 use super::service::Service;
 use crate::domain::account::{Account, Changes};
 use crate::domain::catalog::{Catalog, Feature, Overage};
-use crate::domain::charge::Charge;
+use crate::domain::charge::{Charge, overage_left};
 use crate::domain::command::{Command, decide};
 use crate::domain::credit::{Credits, Draw, Lot, LotSource};
 use crate::domain::draft::{Context, Draft};
+use crate::domain::dunning::Stage;
 use crate::domain::event::Event;
 use crate::domain::ids::{AccountId, LotId};
 use crate::domain::rejection::Rejection;
@@ -77,7 +78,7 @@ impl From<&Lot> for LotBefore {
         Self {
             id: lot.id,
             source: lot.source,
-            cause: lot.cause.clone(),
+            cause: lot.cause.to_string(),
             remaining: lot.remaining,
             held: lot.held,
             priority: lot.priority,
@@ -159,7 +160,7 @@ impl Service {
         })
     }
 
-    async fn explain_check(&self, receipt: &Receipt, asked: &Check) -> Result<Explanation, AppError> {
+    async fn explain_check(&self, receipt: &Receipt, asked: &Check<'_>) -> Result<Explanation, AppError> {
         let not_found = || AppError::ReceiptNotFound(receipt.to_string());
         // Nobody was answered in the future, but for what replicas' clocks disagree by.
         let latest = self.clock.now() + TimeDelta::minutes(1);
@@ -176,13 +177,13 @@ impl Service {
         Ok(Explanation {
             receipt: receipt.to_string(),
             kind: "check".to_owned(),
-            account: asked.account.clone(),
+            account: asked.account.clone().into_owned(),
             at,
             partition: partition_of(asked.account.as_str(), self.partitions),
             position: account.position,
             version: account.version,
             catalog: catalog.digest.clone(),
-            plan: answer.plan.clone(),
+            plan: answer.plan.map(str::to_owned),
             allowed: answer.allowed,
             reason: reason_of(&answer),
             because: of_charge(&asked.feature, asked.quantity, credits, context),
@@ -324,15 +325,22 @@ fn of_charge(feature: &str, quantity: i64, credits: &Credits, context: Context<'
         Some(access) => format!("the plan is {plan}, by subscription {} ({})", access.subscription, access.status),
         None => format!("the plan is {plan}, for no subscription grants another"),
     }];
-    if standing.in_grace {
-        because.push("a payment failed, and the days of grace were running".to_owned());
-    }
+    because.extend(standing.overdue.map(|overdue| {
+        let since = overdue.since.format("%FT%TZ");
+        match overdue.stage {
+            Stage::InGrace => format!("a payment failed at {since}, and the days of grace were running"),
+            Stage::Restricted => format!("a payment failed at {since}, and the days of grace were over"),
+            Stage::Suspended => format!("a payment failed at {since}, and the account was suspended for it"),
+        }
+    }));
     let Some(declared) = context.catalog.feature(feature) else {
         because.push(format!("the catalog has no feature {feature}"));
         return because;
     };
-    if !standing.plan.is_some_and(|plan| plan.features.contains_key(feature)) {
-        because.push(format!("{plan} does not include {feature}"));
+    if standing.grant(feature).is_none() {
+        let is_kept_back = standing.plan.is_some_and(|plan| plan.features.contains_key(feature));
+        let until_paid = if is_kept_back { " until it is paid for" } else { "" };
+        because.push(format!("{plan} does not include {feature}{until_paid}"));
         return because;
     }
     because.push(format!("{plan} includes {feature}"));
@@ -344,6 +352,9 @@ fn of_charge(feature: &str, quantity: i64, credits: &Credits, context: Context<'
 }
 
 fn of_price(feature: &Feature, quantity: i64) -> Option<String> {
+    if !feature.costs_credits() {
+        return Some(format!("{quantity} of {} cost no credits", feature.id));
+    }
     let cost = feature.cost_of(quantity)?;
     let each = match feature.credit_cost {
         Some(each) => format!("{each} each"),
@@ -360,7 +371,7 @@ fn of_credits(credits: &Credits, feature: Option<&str>, context: Context<'_>) ->
     let available = credits.available_at(context.now);
     let beyond = match standing.overage(feature) {
         Overage::Deny => "and nothing beyond".to_owned(),
-        Overage::Limit(limit) => format!("and {limit} could be owed"),
+        Overage::Limit(limit) => format!("and {} of {limit} could still be owed", overage_left(limit, available)),
         Overage::Unlimited => "and what goes beyond is billed".to_owned(),
     };
     format!("{available} credits were available, {} held, {beyond}", credits.held())
@@ -372,6 +383,6 @@ fn code(rejection: &Rejection) -> String {
     json["code"].as_str().unwrap_or_default().to_owned()
 }
 
-fn reason_of(answer: &Entitlement) -> Option<String> {
+fn reason_of(answer: &Entitlement<'_>) -> Option<String> {
     serde_json::to_value(answer.reason).ok()?.as_str().map(str::to_owned)
 }

@@ -1,11 +1,12 @@
 //! The past, out of the log: an account as it stood at a time or a position, under the catalog of then.
 //!
 //! A time means what the ledger knew at that time: an event counts from when it was written, whatever it tells of. What
-//! the clock had made due by then counts, too, whether or not anything had recorded it.
+//! the clock had made due by then counts, too, whether or not anything had recorded it. The same question always gets the
+//! same answer: a position is asked for once it is on record, and a time once nothing can be written of it any more.
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::catalog::ActiveCatalog;
 use super::error::AppError;
@@ -20,6 +21,10 @@ use crate::store::log::{self, StoredEvent};
 use crate::store::partition::partition_of;
 use crate::stripe::translate::SYSTEM_ACCOUNT;
 
+/// An event may be on its way into the log for so long: a caller hears within 15 s or is told that nobody knows, a lane's
+/// statements are cut off when no caller can be waiting any more, and the rest is for replicas' clocks that disagree and for
+/// the commit. Before a time is so long past, asking for it again might show more.
+pub const UNSETTLED: TimeDelta = TimeDelta::seconds(30);
 /// Events read at once.
 const CHUNK: i64 = 2_000;
 
@@ -50,6 +55,9 @@ impl Service {
     pub async fn account_at(&self, id: &AccountId, moment: Moment) -> Result<Past, AppError> {
         let partition_id = partition_of(id.as_str(), self.partitions);
         let at = match moment {
+            Moment::Time(at) if at + UNSETTLED > self.clock.now() => {
+                return Err(AppError::AsOfTooRecent { at, settled_at: at + UNSETTLED });
+            }
             Moment::Time(at) => Some(at),
             Moment::Position(wanted) => self.time_of_position(partition_id, wanted).await?,
         };
@@ -58,8 +66,7 @@ impl Service {
             Moment::Position(position) => event.position <= position,
         };
         let (mut account, changes) = self.fold_while(id, is_past).await?;
-        let not_found = || AppError::AccountNotFound(id.to_string());
-        let at = at.filter(|_| !account.is_unknown()).ok_or_else(not_found)?;
+        let Some(at) = at.filter(|_| !account.is_unknown()) else { return Err(self.not_yet(id).await?) };
         let catalog = self.catalog_as_of(at).await?;
         let context = catalog.context(at);
         account.credits = credits_at(id, &account.credits, context);
@@ -89,6 +96,16 @@ impl Service {
                 return Ok((account, changes));
             }
         }
+    }
+
+    /// Why an account cannot be shown as it was before its first event.
+    async fn not_yet(&self, id: &AccountId) -> Result<AppError, AppError> {
+        let client = self.connection().await?;
+        let first = log::of_account(&**client, id.as_str(), 0, &[], 1).await?.pop();
+        Ok(match first {
+            None => AppError::AccountNotFound(id.to_string()),
+            Some(first) => AppError::AccountNotYetOpen { account: id.clone(), opened_at: first.at },
+        })
     }
 
     /// When the event at a position was written; `None` for position 0, before the first.

@@ -10,15 +10,16 @@ use tokio::sync::oneshot;
 
 use super::error::AppError;
 use super::service::Service;
-use super::work::{Key, Work};
+use super::work::{Answer, Key, Work};
 use crate::domain::catalog::PriceKey;
 use crate::domain::command::{Command, Outcome};
 use crate::domain::ids::{AccountId, Ownership};
+use crate::domain::reconciliation::Reconciled;
 use crate::domain::stripe_object::{Price, StripeObject};
 use crate::store::append::{InboxRow, InboxStatus};
 use crate::store::inbox;
 use crate::store::load;
-use crate::store::profiles::{self, Profile};
+use crate::store::profiles;
 use crate::stripe::translate::{self, Facts, Settings, StripeEvent, TranslateError};
 
 /// How often an event is routed anew when its account moves or its links change under it.
@@ -51,6 +52,15 @@ impl Service {
     /// Takes in a body whose signature has been verified. Whatever it is, it is kept: only a store that cannot keep it
     /// is an error.
     pub async fn receive(&self, body: Bytes) -> Result<Received, AppError> {
+        self.receive_because(body, None).await
+    }
+
+    /// The same of a body that Stripe was asked for; if it is news, the reason goes on record beside it.
+    pub async fn receive_because(
+        &self,
+        body: Bytes,
+        reconciled: Option<Box<Reconciled>>,
+    ) -> Result<Received, AppError> {
         let settings = Settings { account_metadata_keys: &self.stripe.account_metadata_keys };
         let read = translate::parse(&body).map(|(event, value)| {
             let facts = translate::translate(&event, &value, settings);
@@ -64,6 +74,7 @@ impl Service {
                 return Ok(received);
             }
         };
+        let facts = facts.map(|facts| facts.map(|facts| Facts { reconciled, ..facts }));
         let received = self.take_in(&event, facts, body).await;
         let status = received.as_ref().map_or("refused", |received| received.as_str());
         self.metrics.count_stripe_event(&event.event_type, status);
@@ -109,9 +120,22 @@ impl Service {
 
     async fn apply(&self, event: &StripeEvent, facts: Facts, row: &mut InboxRow) -> Result<Received, AppError> {
         row.status = InboxStatus::Applied;
+        let answer = self.observe(&facts, Some(Key::of_stripe_event(&event.id)), Some(row)).await?;
+        Ok(match answer.result {
+            _ if answer.replayed => Received::Duplicate,
+            Ok(Outcome::Observed { applied: false }) => Received::Superseded,
+            _ => {
+                self.report_unmapped_prices(&facts);
+                Received::Applied
+            }
+        })
+    }
+
+    /// Takes facts in to the account they belong to, whoever told of them.
+    pub async fn observe(&self, facts: &Facts, key: Option<Key>, row: Option<&InboxRow>) -> Result<Answer, AppError> {
         let mut thorough = false;
         for _ in 0..MAX_ROUTES {
-            let (account, link) = match self.route(&facts, thorough).await {
+            let (account, link) = match self.route(facts, thorough).await {
                 Err(AppError::Moved(_) | AppError::LinkedElsewhere) => {
                     self.links.forget(&facts.references);
                     thorough = true;
@@ -122,10 +146,14 @@ impl Service {
             let (reply, answer) = oneshot::channel();
             let work = Work {
                 account: account.clone(),
-                command: Some(Command::Observe { observations: facts.observations.clone(), link }),
-                key: Some(Key::of_stripe_event(&event.id)),
+                command: Some(Command::Observe {
+                    observations: facts.observations.clone(),
+                    link,
+                    reconciled: facts.reconciled.clone(),
+                }),
+                key,
                 links: facts.references.clone(),
-                inbox: Some(row.clone()),
+                inbox: row.cloned(),
                 reply,
                 enqueued_at: Instant::now(),
             };
@@ -138,19 +166,12 @@ impl Service {
                 Ok(answer) => {
                     self.links.remember(facts.customer.iter().map(|id| (id.clone(), account.clone())));
                     // For a duplicate, too: the first delivery may have got no further than the log.
-                    self.keep_email(&facts, &account).await?;
-                    return Ok(match answer.result {
-                        _ if answer.replayed => Received::Duplicate,
-                        Ok(Outcome::Observed { applied: false }) => Received::Superseded,
-                        _ => {
-                            self.report_unmapped_prices(&facts);
-                            Received::Applied
-                        }
-                    });
+                    self.keep_email(facts, &account).await?;
+                    return Ok(answer);
                 }
             }
         }
-        Err(self.why_unroutable(&facts).await?)
+        Err(self.why_unroutable(facts).await?)
     }
 
     /// The ids of an event may lead to two accounts, and no number of tries changes that. Else it was bad luck.
@@ -247,13 +268,7 @@ impl Service {
     async fn keep_email(&self, facts: &Facts, account: &AccountId) -> Result<(), AppError> {
         let Some(email) = &facts.email else { return Ok(()) };
         let client = self.connection().await?;
-        let known = profiles::get_profile(&**client, account).await?;
-        // An address that the caller gave, or that is known already, stays.
-        if known.email.is_none() {
-            let profile = Profile { email: Some(email.clone()), metadata: None };
-            profiles::put_profile(&**client, account, &profile).await?;
-        }
-        Ok(())
+        Ok(profiles::keep_email(&**client, account, email).await?)
     }
 
     /// Keeps an event that is not to be applied.

@@ -7,7 +7,9 @@ use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use serde::Serialize;
 
+use super::error::AppError;
 use super::rebuild::{self, Rebuilt};
+use super::reconcile::{ReconcileOptions, ReconcileReport};
 use super::service::Service;
 use super::verify::{self, Progress, Report, VerifyOptions};
 use crate::clock::Clock;
@@ -18,6 +20,7 @@ use crate::store::error::StoreError;
 pub struct Jobs {
     verify: Arc<Slot<Report>>,
     rebuild: Arc<Slot<Rebuilt>>,
+    reconcile: Arc<Slot<ReconcileReport>>,
 }
 
 /// A job as it stands.
@@ -57,15 +60,33 @@ impl<T> Default for Slot<T> {
     }
 }
 
-impl<T: Clone + Send + 'static> Slot<T> {
+/// What a job came to tells how many events it took in.
+trait Took {
+    fn events(&self) -> u64;
+}
+
+impl Took for Report {
+    fn events(&self) -> u64 {
+        self.events
+    }
+}
+
+impl Took for Rebuilt {
+    fn events(&self) -> u64 {
+        self.events
+    }
+}
+
+impl<T: Took + Clone + Send + 'static> Slot<T> {
     fn job(&self) -> MutexGuard<'_, Option<Job<T>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts some work, unless a job is running. Answers the job under way.
-    fn start<W>(self: &Arc<Self>, clock: &Arc<dyn Clock>, work: impl FnOnce(Progress) -> W) -> Job<T>
+    fn start<W, E>(self: &Arc<Self>, clock: &Arc<dyn Clock>, work: impl FnOnce(Progress) -> W) -> Job<T>
     where
-        W: Future<Output = Result<T, StoreError>> + Send + 'static,
+        W: Future<Output = Result<T, E>> + Send + 'static,
+        E: std::fmt::Display,
     {
         let mut job = self.job();
         if let Some(running) = job.as_ref().filter(|job| job.status == JobStatus::Running) {
@@ -88,15 +109,22 @@ impl<T: Clone + Send + 'static> Slot<T> {
         let (slot, clock) = (Arc::clone(self), Arc::clone(clock));
         tokio::spawn(async move {
             // A job that panics has failed, and does not run for ever.
-            let panicked = |_| Err(StoreError::Corrupt("the job panicked; the log tells where".to_owned()));
-            let outcome = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(panicked);
+            let outcome = match AssertUnwindSafe(work).catch_unwind().await {
+                Ok(outcome) => outcome.map_err(|error| error.to_string()),
+                Err(_) => Err("the job panicked; the log tells where".to_owned()),
+            };
             slot.update(|job| {
                 job.finished_at = Some(clock.now());
                 match outcome {
-                    Ok(result) => (job.status, job.result) = (JobStatus::Done, Some(result)),
+                    Ok(result) => {
+                        // Progress is told now and then, so the last of it, or all of it, was not.
+                        job.events = result.events();
+                        job.total_events = job.total_events.max(job.events);
+                        (job.status, job.result) = (JobStatus::Done, Some(result));
+                    }
                     Err(error) => {
-                        tracing::error!(%error, "a job failed");
-                        (job.status, job.error) = (JobStatus::Failed, Some(error.to_string()));
+                        tracing::error!(error, "a job failed");
+                        (job.status, job.error) = (JobStatus::Failed, Some(error));
                     }
                 }
             });
@@ -122,7 +150,7 @@ impl Service {
                 0 => tracing::info!(events = report.events, "the ledger is sound"),
                 differences => tracing::error!(differences, "the ledger is not sound"),
             }
-            Ok(report)
+            Ok::<_, StoreError>(report)
         })
     }
 
@@ -136,11 +164,26 @@ impl Service {
         self.jobs.rebuild.start(&self.clock, |progress| async move {
             let rebuilt = rebuild::rebuild(&database, progress).await?;
             tracing::info!(events = rebuilt.events, "the read models are rebuilt");
-            Ok(rebuilt)
+            Ok::<_, StoreError>(rebuilt)
         })
     }
 
     pub fn last_rebuild(&self) -> Option<Job<Rebuilt>> {
         self.jobs.rebuild.job().clone()
+    }
+
+    /// Starts comparing with Stripe, unless this process is doing so already. Answers the job under way, whose `events` are
+    /// objects that have been compared.
+    pub fn start_reconcile(self: &Arc<Self>, options: ReconcileOptions) -> Job<ReconcileReport> {
+        let service = Arc::clone(self);
+        self.jobs.reconcile.start(&self.clock, |progress| async move {
+            let report = service.reconcile(&options, progress).await?;
+            tracing::info!(differing = report.differing, repaired = report.repaired, "compared with Stripe");
+            Ok::<_, AppError>(report)
+        })
+    }
+
+    pub fn last_reconcile(&self) -> Option<Job<ReconcileReport>> {
+        self.jobs.reconcile.job().clone()
     }
 }

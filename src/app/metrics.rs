@@ -4,6 +4,8 @@ use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use super::revenue::RevenueGauges;
+
 /// Event types counted by name; Stripe has more, and will have others: those count as `other`.
 const MAX_TYPE_LABEL: usize = 64;
 
@@ -46,6 +48,7 @@ pub struct Metrics {
     pub follower_age_seconds: Gauge,
     /// Events that the last poll found others had written.
     pub follower_lag: IntGauge,
+    pub revenue: RevenueGauges,
     /// Events that a named follower has not taken in yet, by `follower`; 0 on replicas that leave it to another.
     pub cursor_lag: IntGaugeVec,
     /// Attempts to deliver webhooks, by outcome (delivered, refused, timed_out, unreachable, blocked).
@@ -133,6 +136,7 @@ impl Metrics {
                 "subledger_follower_lag_events",
                 "Events of other replicas that the last poll found",
             )?,
+            revenue: RevenueGauges::register(&registry)?,
             cursor_lag: IntGaugeVec::new(
                 Opts::new("subledger_cursor_lag_events", "Events that a named follower has not taken in yet"),
                 &["follower"],

@@ -13,8 +13,9 @@ use super::history::{Moment, Past};
 use super::service::Service;
 use crate::domain::account::Account;
 use crate::domain::credit::Credits;
+use crate::domain::event::Event;
 use crate::domain::ids::{AccountId, Ownership};
-use crate::domain::settle::{credits_at, is_clock_due};
+use crate::domain::settle::{credits_at, due_events, is_clock_due};
 use crate::domain::standing::Standing;
 use crate::store::log;
 
@@ -60,8 +61,7 @@ impl ReadThrough {
 #[derive(Debug, Clone)]
 pub struct AccountNow {
     pub id: AccountId,
-    /// With all that the clock has made due.
-    pub credits: Arc<Credits>,
+    credits: CreditsNow,
     pub version: i64,
     pub partition_id: i16,
     pub position: i64,
@@ -73,9 +73,34 @@ pub struct AccountNow {
     pub catalog: Arc<ActiveCatalog>,
 }
 
+/// An account's credits: as they are in memory, or, where the clock has made something due since, as it leaves them.
+#[derive(Debug, Clone)]
+enum CreditsNow {
+    Recorded(Arc<Balance>),
+    Settled { now: Box<Credits>, recorded: Option<Arc<Balance>> },
+}
+
 impl AccountNow {
+    /// With all that the clock has made due.
+    pub fn credits(&self) -> &Credits {
+        match &self.credits {
+            CreditsNow::Recorded(balance) => &balance.credits,
+            CreditsNow::Settled { now, .. } => now,
+        }
+    }
+
     pub fn standing(&self) -> Standing<'_> {
-        Standing::of(&self.credits, &self.catalog.catalog, self.at)
+        Standing::of(self.credits(), &self.catalog.catalog, self.at)
+    }
+
+    /// What is in the credits, but not on record yet.
+    pub fn due_events(&self) -> Vec<Event> {
+        match &self.credits {
+            CreditsNow::Settled { recorded: Some(balance), .. } => {
+                due_events(&self.id, &balance.credits, self.catalog.context(self.at))
+            }
+            _ => Vec::new(),
+        }
     }
 }
 
@@ -83,7 +108,8 @@ impl From<Past> for AccountNow {
     fn from(past: Past) -> Self {
         let Past { account, at, partition_id, position, catalog, .. } = past;
         let Account { id, credits, version, .. } = account;
-        let (credits, read_at) = (Arc::new(credits), Instant::now());
+        let now = Box::new(credits);
+        let (credits, read_at) = (CreditsNow::Settled { now, recorded: None }, Instant::now());
         Self { id, credits, version, partition_id, position, read_at, at, catalog }
     }
 }
@@ -134,15 +160,15 @@ impl Service {
     fn remembered(&self, id: &AccountId, min_position: i64) -> Result<AccountNow, ReadThrough> {
         let read_at = self.balances.polled_at().filter(|at| at.elapsed() <= self.staleness);
         let read_at = read_at.ok_or(ReadThrough::Stale)?;
-        let balance = self.balances.get(id).ok_or(ReadThrough::Cold)?;
-        if balance.position < min_position {
+        let (balance, position) = self.balances.get(id).ok_or(ReadThrough::Cold)?;
+        if position < min_position {
             return Err(ReadThrough::Behind);
         }
         let account = match &balance.credits.merged_into {
-            None => self.settled(id.clone(), balance, read_at),
+            None => self.settled(id.clone(), balance, position, read_at),
             Some(into) => {
-                let target = self.balances.get(into).ok_or(ReadThrough::Cold)?;
-                self.settled(into.clone(), target, read_at)
+                let (target, position) = self.balances.get(into).ok_or(ReadThrough::Cold)?;
+                self.settled(into.clone(), target, position, read_at)
             }
         };
         self.metrics.cached_reads.inc();
@@ -153,10 +179,14 @@ impl Service {
         let id = self.resolve(name).await?;
         let Reading { balance, read_at, .. } = self.read_at_position(&id, min_position).await?;
         let balance = balance.ok_or_else(|| AppError::AccountNotFound(id.to_string()))?;
-        let Some(into) = balance.credits.merged_into.clone() else { return Ok(self.settled(id, balance, read_at)) };
+        let Some(into) = balance.credits.merged_into.clone() else {
+            let position = balance.position;
+            return Ok(self.settled(id, balance, position, read_at));
+        };
         let Reading { balance, read_at, .. } = self.reader.read(&into).await?;
         let balance = balance.ok_or_else(|| AppError::AccountNotFound(into.to_string()))?;
-        Ok(self.settled(into, balance, read_at))
+        let position = balance.position;
+        Ok(self.settled(into, balance, position, read_at))
     }
 
     /// Waits, not for long, until an account's partition has reached a position that a write gave.
@@ -175,14 +205,17 @@ impl Service {
     }
 
     /// With all that the clock has made due.
-    fn settled(&self, id: AccountId, balance: Balance, read_at: Instant) -> AccountNow {
-        let Balance { mut credits, version, position, partition_id, .. } = balance;
+    fn settled(&self, id: AccountId, balance: Arc<Balance>, position: i64, read_at: Instant) -> AccountNow {
+        let Balance { version, partition_id, .. } = *balance;
         let catalog = self.catalog.current();
         let now = self.clock.now();
         let context = catalog.context(now);
-        if is_clock_due(&credits, context) {
-            credits = Arc::new(credits_at(&id, &credits, context));
-        }
+        let credits = if is_clock_due(&balance.credits, context) {
+            let settled = Box::new(credits_at(&id, &balance.credits, context));
+            CreditsNow::Settled { now: settled, recorded: Some(balance) }
+        } else {
+            CreditsNow::Recorded(balance)
+        };
         AccountNow { id, credits, version, partition_id, position, read_at, at: now, catalog }
     }
 

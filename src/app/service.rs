@@ -21,14 +21,17 @@ use super::link;
 use super::links::LinkReader;
 use super::metrics::Metrics;
 use super::outbound::{Outbound, OutboundSettings};
+use super::revenue::Revenue;
 use super::work::{Answer, Key, Work};
 use crate::clock::Clock;
 use crate::domain::catalog::Catalog;
 use crate::domain::command::Command;
 use crate::domain::ids::{AccountId, Ownership};
+use crate::domain::redirect::Redirects;
 use crate::store::connect::Database;
 use crate::store::error::StoreError;
 use crate::store::partition::partition_of;
+use crate::stripe::client::{CallMetrics, ClientError, ClientSettings, StripeClient};
 use crate::stripe::translate::SYSTEM_ACCOUNT;
 
 /// How often a command follows its account before giving up.
@@ -59,7 +62,7 @@ pub struct ServiceSettings {
 }
 
 /// How Stripe's events are taken.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct StripeSettings {
     /// All are accepted, so that they can be rotated; empty: Stripe is not configured.
     pub webhook_secrets: Vec<String>,
@@ -67,6 +70,23 @@ pub struct StripeSettings {
     pub livemode: bool,
     /// Metadata keys that hold our account id.
     pub account_metadata_keys: Vec<String>,
+    /// How Stripe is called.
+    pub client: ClientSettings,
+    /// Where customers may be sent back to.
+    pub redirects: Redirects,
+    /// Calls of payment routes within a minute, for each account; 0: as many as one likes.
+    pub payment_routes_per_minute: u32,
+}
+
+impl std::fmt::Debug for StripeSettings {
+    /// Without secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StripeSettings")
+            .field("webhook_secrets", &self.webhook_secrets.len())
+            .field("livemode", &self.livemode)
+            .field("account_metadata_keys", &self.account_metadata_keys)
+            .finish()
+    }
 }
 
 /// The running service.
@@ -78,6 +98,8 @@ pub struct Service {
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
     pub stripe: StripeSettings,
+    /// Calls Stripe.
+    pub stripe_client: StripeClient,
     pub database: Database,
     lanes: RwLock<Vec<mpsc::Sender<Work>>>,
     pub links: LinkReader,
@@ -90,6 +112,7 @@ pub struct Service {
     /// Changes when events were appended, by whatever replica: see [`Service::news`].
     news: watch::Receiver<i64>,
     pub(super) jobs: Jobs,
+    pub(super) revenue: Revenue,
     pub(super) outbound: Arc<Outbound>,
 }
 
@@ -120,6 +143,10 @@ impl Service {
     pub async fn start(settings: ServiceSettings) -> Result<(Arc<Self>, Lanes), StoreError> {
         let pool = settings.database.pool(settings.pool_size)?;
         let metrics = Metrics::new().map_err(|error| StoreError::Refused(error.to_string()))?;
+        let stripe_client = CallMetrics::new(&metrics.registry)
+            .map_err(ClientError::from)
+            .and_then(|calls| StripeClient::new(settings.stripe.client.clone(), calls))
+            .map_err(|error| StoreError::Refused(error.to_string()))?;
         let recorded = recorded_catalog(&**pool.get().await?).await?;
         let catalog = CatalogHolder::new(recorded);
         let balances = Arc::new(BalanceCache::new(settings.cache_bytes, settings.partitions));
@@ -166,6 +193,7 @@ impl Service {
             clock: settings.clock,
             metrics,
             stripe: settings.stripe,
+            stripe_client,
             database: settings.database,
             lanes: RwLock::new(senders),
             links,
@@ -177,6 +205,7 @@ impl Service {
             news,
             holds: HoldOwners::default(),
             jobs: Jobs::default(),
+            revenue: Revenue::default(),
             outbound,
         };
         Ok((Arc::new(service), Lanes(tasks)))

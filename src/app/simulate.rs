@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::catalog::ActiveCatalog;
 use super::fold::FoldError;
+use super::verify::{PROGRESS_EVERY, Progress};
 use crate::domain::account::{Account, Changes};
 use crate::domain::command::{Command, decide};
 use crate::domain::credit::LotSource;
@@ -110,9 +111,10 @@ pub struct Difference {
 }
 
 /// Lives through the log again.
-pub async fn simulate(database: &Database, question: &Question) -> Result<Simulation, StoreError> {
+pub async fn simulate(database: &Database, question: &Question, progress: Progress) -> Result<Simulation, StoreError> {
     let snapshot = Snapshot::take(database).await?;
     let positions = log::positions(snapshot.client()).await?;
+    let (mut read, total) = (0, positions.iter().map(|(_, position)| position.unsigned_abs()).sum());
     let mut simulation = Simulation {
         since: question.since,
         draft: question.draft.digest.clone(),
@@ -137,6 +139,10 @@ pub async fn simulate(database: &Database, question: &Question) -> Result<Simula
             let event = Event::read(scanned.event_type, scanned.type_version, scanned.payload);
             let event = event.map_err(|error| damaged(&scanned, &error.into()))?;
             simulation.events += u64::from(life.take(&event, scanned.at(), question));
+            read += 1;
+            if read % PROGRESS_EVERY == 0 {
+                progress(read, total);
+            }
         }
         for life in lives.into_values() {
             life.end(question, &mut simulation);
@@ -189,7 +195,7 @@ impl Life {
             (None, Event::StripeObserved(observation)) => {
                 self.observed_at = Some(at);
                 let observations = vec![(**observation).clone()];
-                act(drafted, &Command::Observe { observations, link: None }, context)
+                act(drafted, &Command::Observe { observations, link: None, reconciled: None }, context)
             }
             (None, event) if is_derived(event) => {
                 // What Stripe's facts brought about, they do again. What the clock did, it does again.
@@ -273,6 +279,7 @@ fn is_derived(event: &Event) -> bool {
         | Event::AccountAbsorbed(_)
         | Event::AccountMerged(_)
         | Event::StripeObserved(_)
+        | Event::Reconciled(_)
         | Event::CreditsDebited(_)
         | Event::HoldPlaced(_)
         | Event::HoldExtended(_)

@@ -37,7 +37,7 @@ const READERS: usize = 2;
 /// holds more.
 pub(super) const GROUP_EVENTS: i64 = 1_000_000;
 /// Events between two reports of progress.
-const PROGRESS_EVERY: u64 = 50_000;
+pub(super) const PROGRESS_EVERY: u64 = 50_000;
 
 /// Told how many events of how many have been read.
 pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;

@@ -1,7 +1,5 @@
 //! `subledger demo`: the service at work, with a sample customer played through its own webhook endpoint.
 
-use std::path::PathBuf;
-
 use chrono::{DateTime, Duration, Months, Utc};
 use serde_json::{Value, json};
 use subledger::config::{Config, ConfigError};
@@ -16,35 +14,36 @@ const ACCOUNT: &str = "demo_user";
 const CUSTOMER: &str = "cus_demo";
 
 /// Serves until told to stop; once it answers, plays the sample and prints what came of it.
-pub async fn run(mut config: Config) -> Result<(), StartError> {
-    config.catalog.get_or_insert_with(|| PathBuf::from(SAMPLE_CATALOG));
-    if config.webhook_secrets.is_empty() {
-        config.webhook_secrets.push(SAMPLE_SECRET.to_owned());
-    }
-    if config.livemode {
-        let problem = "the demo plays test-mode events; unset STRIPE_LIVEMODE or set it to false".to_owned();
-        return Err(ConfigError { setting: "STRIPE_LIVEMODE".to_owned(), problem }.into());
-    }
-    let visitor = Visitor {
-        base: format!("http://127.0.0.1:{}", config.listen.port()),
-        secret: config.webhook_secrets[0].clone(),
-        admin_key: config.admin_key.clone(),
-        http: reqwest::Client::new(),
-    };
+pub async fn run(config: &Config) -> Result<(), StartError> {
+    let config = config.with_default("SUBLEDGER_CATALOG", SAMPLE_CATALOG)?;
+    let config = config.with_default("STRIPE_WEBHOOK_SECRETS", SAMPLE_SECRET)?;
+    check_mode(&config)?;
     let (ready, is_ready) = oneshot::channel();
     let playing = tokio::spawn(async move {
-        if is_ready.await.is_ok()
-            && let Err(error) = visitor.play().await
-        {
+        // The settings table may give what the environment does not.
+        let Ok(config) = is_ready.await else { return };
+        let played = match check_mode(&config) {
+            Ok(()) => Visitor::new(&config).play().await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = played {
             eprintln!("subledger: the sample could not be played: {error}");
         }
     });
-    let served = startup::serve(config, startup::stop_signal(), |_| {
-        let _ = ready.send(());
+    let served = startup::serve(config, startup::stop_signal(), |running| {
+        let _ = ready.send(running.config.clone());
     });
     let outcome = served.await;
     playing.abort();
     outcome
+}
+
+fn check_mode(config: &Config) -> Result<(), ConfigError> {
+    if !config.livemode {
+        return Ok(());
+    }
+    let problem = "the demo plays test-mode events; unset STRIPE_LIVEMODE or set it to false".to_owned();
+    Err(ConfigError { setting: "STRIPE_LIVEMODE".to_owned(), problem })
 }
 
 /// Calls the service as Stripe and as a service of one's own would.
@@ -56,6 +55,15 @@ struct Visitor {
 }
 
 impl Visitor {
+    fn new(config: &Config) -> Self {
+        Self {
+            base: format!("http://127.0.0.1:{}", config.listen.port()),
+            secret: config.webhook_secrets.first().cloned().unwrap_or_default(),
+            admin_key: config.admin_key.clone(),
+            http: reqwest::Client::new(),
+        }
+    }
+
     async fn play(&self) -> Result<(), reqwest::Error> {
         self.wait_until_ready().await;
         println!("\nA sample customer, as Stripe would tell of it (signed, over HTTP):\n");

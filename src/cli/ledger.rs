@@ -1,48 +1,31 @@
-//! Commands on the whole ledger: verify, rebuild, the feed of events.
+//! Commands on the whole ledger: verify, rebuild, explain, simulate.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
 use subledger::app::catalog::ActiveCatalog;
 use subledger::app::explain::Explanation;
 use subledger::app::rebuild;
 use subledger::app::simulate::{self, Difference, Question};
-use subledger::app::verify::{self, Anchor, Progress, VerifyOptions};
+use subledger::app::verify::{self, Anchor, VerifyOptions};
 use subledger::config::{Config, ConfigError};
 use subledger::domain::draft::version_of;
 use subledger::startup::{self, Ground, StartError};
-use subledger::store::{log, migrate};
+use subledger::store::migrate;
 
-use super::{close, open, print};
+use super::exit::Exit;
+use super::output::print;
+use super::progress::Bar;
+use super::{close, open};
 
 #[derive(Debug, Args)]
 pub struct VerifyArguments {
     /// JSON report of an earlier verify: the log must still go through its anchors
     #[arg(long)]
     anchors: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub struct EventsArguments {
-    /// Events of this account only
-    #[arg(long)]
-    account: Option<String>,
-    /// Events of this partition only
-    #[arg(long, default_value_t = 0, conflicts_with = "account")]
-    partition: i16,
-    /// After this position; with --account, after this version
-    #[arg(long, default_value_t = 0)]
-    after: i64,
-    /// Events of this type only
-    #[arg(long = "type")]
-    event_type: Vec<String>,
-    #[arg(long, default_value_t = 100)]
-    limit: i64,
 }
 
 #[derive(Debug, Args)]
@@ -63,19 +46,11 @@ pub struct SimulateArguments {
     limit: usize,
 }
 
-fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
+pub(super) fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
     let day = || text.parse::<NaiveDate>().ok().and_then(|day| day.and_hms_opt(0, 0, 0)).map(|time| time.and_utc());
     let time = DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
     time.or_else(day)
         .ok_or_else(|| "must be a day such as 2026-01-01, or a time such as 2026-01-01T12:00:00Z".to_owned())
-}
-
-/// Says on a terminal how far it is.
-fn progress() -> Progress {
-    if !std::io::stderr().is_terminal() {
-        return Arc::new(|_, _| {});
-    }
-    Arc::new(|done, all| eprint!("\r{done} of {all} events"))
 }
 
 /// Checks the log and every read model. Exit code 1 if anything differs.
@@ -83,18 +58,21 @@ pub async fn verify(arguments: VerifyArguments, config: &Config, json: bool) -> 
     let anchors = arguments.anchors.map(|path| read_anchors(&path)).transpose()?.unwrap_or_default();
     let ground = Ground::open_beside(config).await?;
     migrate::migrate(&ground.database, config.partitions).await?;
-    let options = VerifyOptions { anchors, progress: progress(), ..VerifyOptions::default() };
-    let report = verify::verify(&ground.database, &options).await?;
+    let bar = Bar::new("verifying");
+    let options = VerifyOptions { anchors, progress: bar.progress(), ..VerifyOptions::default() };
+    let verified = verify::verify(&ground.database, &options).await;
+    drop(bar);
     ground.close().await?;
+    let report = verified?;
     let lines: Vec<String> = report.listed.iter().map(ToString::to_string).collect();
     let (events, accounts) = (report.events, report.accounts);
     let text = if report.is_clean() {
-        format!("\rsound: {events} events, {accounts} accounts, {} Stripe objects agree", report.billing_objects)
+        format!("sound: {events} events, {accounts} accounts, {} Stripe objects agree", report.billing_objects)
     } else {
-        format!("\r{}\n{} differences in {events} events and {accounts} accounts", lines.join("\n"), report.differences)
+        format!("{}\n{} differences in {events} events and {accounts} accounts", lines.join("\n"), report.differences)
     };
     print(json, &serde_json::to_value(&report).unwrap_or(Value::Null), &text);
-    Ok(ExitCode::from(u8::from(!report.is_clean())))
+    Ok(if report.is_clean() { Exit::Success } else { Exit::Negative }.into())
 }
 
 fn read_anchors(path: &std::path::Path) -> Result<Vec<Anchor>, StartError> {
@@ -109,39 +87,17 @@ fn read_anchors(path: &std::path::Path) -> Result<Vec<Anchor>, StartError> {
 pub async fn rebuild(config: &Config, json: bool) -> Result<ExitCode, StartError> {
     let ground = Ground::open_beside(config).await?;
     migrate::migrate(&ground.database, config.partitions).await?;
-    let rebuilt = rebuild::rebuild(&ground.database, progress()).await?;
+    let bar = Bar::new("rebuilding");
+    let rebuilt = rebuild::rebuild(&ground.database, bar.progress()).await;
+    drop(bar);
     ground.close().await?;
+    let rebuilt = rebuilt?;
     let text = format!(
-        "\rrebuilt {} accounts from {} events in {:.1} s; writers waited {} ms",
+        "rebuilt {} accounts from {} events in {:.1} s; writers waited {} ms",
         rebuilt.accounts, rebuilt.events, rebuilt.seconds, rebuilt.writers_waited_ms
     );
     print(json, &serde_json::to_value(&rebuilt).unwrap_or(Value::Null), &text);
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Prints events, one a line.
-pub async fn events(arguments: EventsArguments, config: &Config, json: bool) -> Result<ExitCode, StartError> {
-    let ground = Ground::open_beside(config).await?;
-    let client = ground.database.connect().await?;
-    let types: Vec<&str> = arguments.event_type.iter().map(String::as_str).collect();
-    let events = match &arguments.account {
-        Some(account) => log::of_account(&client, account, arguments.after, &types, arguments.limit).await?,
-        None => log::of_partition(&client, arguments.partition, arguments.after, &types, arguments.limit).await?,
-    };
-    for event in events {
-        let payload: Value = serde_json::from_str(&event.payload).unwrap_or(Value::Null);
-        let value = json!({
-            "partition": event.partition_id, "position": event.position, "account": event.account_id,
-            "version": event.version, "type": event.event_type, "type_version": event.type_version,
-            "at": event.at, "payload": payload,
-        });
-        let place = format!("{}/{}", event.partition_id, event.position);
-        let (at, account) = (event.at.to_rfc3339(), event.account_id);
-        print(json, &value, &format!("{place:10} {at}  {account}  {}  {}", event.event_type, event.payload));
-    }
-    drop(client);
-    ground.close().await?;
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Success.into())
 }
 
 /// Explains a decision. Exit code 1 if nothing has that id, or if deciding again gives something else.
@@ -149,16 +105,9 @@ pub async fn explain(arguments: ExplainArguments, config: &Config, json: bool) -
     let (ground, running) = open(config).await?;
     let explained = running.service.explain_id(&arguments.id).await;
     close(ground, running).await?;
-    match explained {
-        Ok(explained) => {
-            print(json, &serde_json::to_value(&explained).unwrap_or(Value::Null), &in_words(&explained));
-            Ok(ExitCode::from(u8::from(explained.agrees == Some(false))))
-        }
-        Err(error) => {
-            eprintln!("subledger: {error}");
-            Ok(ExitCode::FAILURE)
-        }
-    }
+    let explained = explained?;
+    print(json, &serde_json::to_value(&explained).unwrap_or(Value::Null), &in_words(&explained));
+    Ok(if explained.agrees == Some(false) { Exit::Negative } else { Exit::Success }.into())
 }
 
 fn in_words(explained: &Explanation) -> String {
@@ -199,7 +148,9 @@ pub async fn simulate(arguments: SimulateArguments, config: &Config, json: bool)
         now,
         listed: arguments.limit,
     };
-    let simulated = simulate::simulate(&ground.database, &question).await;
+    let bar = Bar::new("simulating");
+    let simulated = simulate::simulate(&ground.database, &question, bar.progress()).await;
+    drop(bar);
     close(ground, running).await?;
     let simulation = simulated?;
     let total = &simulation.total;
@@ -217,7 +168,7 @@ pub async fn simulate(arguments: SimulateArguments, config: &Config, json: bool)
     ];
     lines.extend(simulation.listed.iter().map(difference_in_words));
     print(json, &serde_json::to_value(&simulation).unwrap_or(Value::Null), &lines.join("\n"));
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Success.into())
 }
 
 fn difference_in_words(difference: &Difference) -> String {

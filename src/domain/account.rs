@@ -63,7 +63,7 @@ impl Account {
         self.version += 1;
         match event {
             Event::AccountOpened(opened) => self.opened_at_latest(opened.at),
-            Event::CustomerLinked(_) | Event::CatalogApplied(_) => {}
+            Event::CustomerLinked(_) | Event::Reconciled(_) | Event::CatalogApplied(_) => {}
             Event::AccountAbsorbed(absorbed) => self.absorb(absorbed, changes),
             Event::AccountMerged(merged) => self.clear_into(&merged.into, changes),
             Event::StripeObserved(observation) => {
@@ -327,11 +327,11 @@ impl Account {
         match lot.source {
             LotSource::FreePlan => self.credits.free_until = self.credits.free_until.max(lot.expires_at),
             LotSource::Pack => {
-                if let (Some(billing), Some(session)) = (&mut self.billing, &lot.bought_by)
+                if let (Some(billing), Some(session)) = (&mut self.billing, lot.bought_by.as_deref())
                     && let Some(record) = billing.checkout_sessions.get_mut(session)
                 {
                     record.credits = Some(lot.granted);
-                    changes.touched.insert((Kind::CheckoutSession, session.clone()));
+                    changes.touched.insert((Kind::CheckoutSession, session.to_owned()));
                 }
             }
             LotSource::Plan | LotSource::Promotion | LotSource::Manual => {}
@@ -466,7 +466,7 @@ impl Account {
     }
 }
 
-/// When the payment failed that has not been made good; for a subscription that Stripe calls past due although no
+/// When the payment failed that has not been made good; for a subscription that Stripe calls past due or unpaid although no
 /// failed invoice was heard of, when Stripe said so.
 fn past_due_since(billing: &Billing, subscription: &str, observed_at: i64) -> Option<i64> {
     let of_subscription = billing.invoices.values().filter(|record| {
@@ -475,7 +475,7 @@ fn past_due_since(billing: &Billing, subscription: &str, observed_at: i64) -> Op
     });
     let failed = of_subscription.filter_map(|record| record.first_failed_at).min();
     let tracked = billing.subscriptions.get(subscription);
-    let past_due = tracked.is_some_and(|tracked| tracked.current.status == "past_due");
+    let past_due = tracked.is_some_and(|tracked| matches!(tracked.current.status.as_str(), "past_due" | "unpaid"));
     failed.or_else(|| past_due.then_some(observed_at))
 }
 

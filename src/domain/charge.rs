@@ -8,7 +8,7 @@ use super::credit::{Credits, Draw, is_zero};
 use super::draft::{Context, Draft};
 use super::overrides::ruling;
 use super::rejection::Rejection;
-use super::standing::Standing;
+use super::standing::{Reason, Standing, why_missing};
 
 /// What a debit or a hold is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,11 +58,15 @@ impl Charge {
                 let unknown = || Rejection::UnknownFeature { feature: feature.clone() };
                 let declared = context.catalog.feature(feature).ok_or_else(unknown)?;
                 let standing = Standing::of(&draft.account.credits, context.catalog, context.now);
-                let ruling = ruling(&draft.account.credits, standing.plan, feature, context.now);
+                let ruling = ruling(&draft.account.credits, &standing, feature, context.now);
                 if ruling.grant.is_none() && ruling.by.is_some() {
                     return Err(Rejection::OverrideDenied { feature: feature.clone() });
                 }
                 if ruling.grant.is_none() {
+                    let missing = why_missing(&draft.account.credits, context.catalog, feature);
+                    if missing == Reason::PaymentOverdue {
+                        return Err(Rejection::PaymentOverdue { feature: feature.clone() });
+                    }
                     let plan = standing.plan.map_or_else(|| "none".to_owned(), |plan| plan.id.clone());
                     return Err(Rejection::FeatureNotInPlan { feature: feature.clone(), plan });
                 }
@@ -93,11 +97,14 @@ impl Credits {
         if amount <= available {
             return Ok(Cover { lots: from_lots(amount), ..Cover::default() });
         }
-        let insufficient = Err(Rejection::InsufficientCredits { required: amount, available });
+        let insufficient =
+            |overage_left| Err(Rejection::InsufficientCredits { required: amount, available, overage_left });
         match standing.overage(feature) {
-            Overage::Deny => insufficient,
+            Overage::Deny => insufficient(None),
             // A clawback may have left debt beside lots, so what is left to owe is told by the sum of both.
-            Overage::Limit(limit) if available.saturating_sub(amount) < limit.saturating_neg() => insufficient,
+            Overage::Limit(limit) if available.saturating_sub(amount) < limit.saturating_neg() => {
+                insufficient(Some(overage_left(limit, available)))
+            }
             Overage::Limit(_) => {
                 let lots = from_lots(amount.min(self.spendable_at(context.now)));
                 let drawn: i64 = lots.iter().map(|draw| draw.amount).sum();
@@ -109,6 +116,11 @@ impl Credits {
             }
         }
     }
+}
+
+/// Credits that may still be owed where `limit` may be in all: a negative balance has used up some of it.
+pub fn overage_left(limit: i64, available: i64) -> i64 {
+    limit.saturating_add(available.min(0)).max(0)
 }
 
 impl Cover {
@@ -149,6 +161,14 @@ impl Feature {
         let amount = self.cost_of(quantity).filter(|amount| *amount <= MAX_AMOUNT);
         let max = || self.units_for(MAX_AMOUNT).unwrap_or(MAX_AMOUNT);
         amount.ok_or_else(|| Rejection::OutOfRange { field: "quantity".to_owned(), max: max() })
+    }
+
+    /// Units that so many credits were spent on: as many as they buy, and one that was used in part counts as one, else
+    /// small amounts would pass every limit uncounted. `None` when they buy any number.
+    pub fn units_paid_by(&self, credits: i64) -> Option<i64> {
+        let bought = self.units_for(credits)?;
+        let is_exact = self.cost_of(bought).is_some_and(|cost| cost >= credits);
+        Some(if is_exact { bought } else { bought.saturating_add(1) })
     }
 
     /// Units that so many credits buy in one charge; `None` when they buy any number.
@@ -197,6 +217,7 @@ mod tests {
             credit_cost,
             credit_cost_tiers: tiers.iter().map(|(up_to, each)| CostTier { up_to: *up_to, each: *each }).collect(),
             capture_beyond_hold: false,
+            stripe_meter: None,
         }
     }
 
@@ -222,5 +243,16 @@ mod tests {
         assert_eq!(feature(None, &[(Some(5), 1), (None, 0)]).units_for(5), None);
         assert_eq!(feature(None, &[(Some(5), 1), (None, 0)]).units_for(4), Some(4));
         assert_eq!(feature(Some(3), &[]).units_for(-3), Some(0));
+    }
+
+    #[test]
+    fn a_unit_that_was_used_in_part_counts_as_one() {
+        let paid = |feature: &Feature, credits: &[i64]| -> Vec<Option<i64>> {
+            credits.iter().map(|credits| feature.units_paid_by(*credits)).collect()
+        };
+        assert_eq!(paid(&feature(Some(3), &[]), &[1, 3, 4, 6]), [Some(1), Some(1), Some(2), Some(2)]);
+        let tiered = feature(None, &[(Some(10), 3), (None, 2)]);
+        assert_eq!(paid(&tiered, &[29, 30, 31, 32]), [Some(10), Some(10), Some(11), Some(11)]);
+        assert_eq!(paid(&feature(None, &[(Some(5), 1), (None, 0)]), &[4, 5]), [Some(4), None]);
     }
 }

@@ -59,11 +59,11 @@ impl Claim {
 /// The policy of the plan that granted the lot, not of the one in force now: whether the subscription's end was heard of
 /// before its refund must not matter. A pack is no plan's, so the default plan's policy holds.
 fn clawback_of(lot: &Lot, billing: &Billing, credits: &Credits, catalog: &Catalog) -> ClawbackPolicy {
-    let invoice = lot.bought_by.as_ref().and_then(|id| billing.invoices.get(id)).and_then(InvoiceRecord::current);
+    let invoice = lot.bought_by.as_deref().and_then(|id| billing.invoices.get(id)).and_then(InvoiceRecord::current);
     let Some(invoice) = invoice else {
         return catalog.default_plan().clawback;
     };
-    let lines = invoice.lines.iter().filter(|line| line.subscription == lot.subscription);
+    let lines = invoice.lines.iter().filter(|line| line.subscription.as_deref() == lot.subscription.as_deref());
     let plans = lines.filter_map(|line| {
         let price = line.price.as_ref()?;
         let lookup_key = credits.lookup_keys.get(price).map(String::as_str);

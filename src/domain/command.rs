@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::account::Changes;
 use super::billing::{Billing, Observation};
+use super::billing_rejection::BillingRejection;
 use super::charge::{Charge, Cover, Priced, require_amount};
 use super::credit::{Credits, Lot, LotSource};
 use super::draft::{Context, Draft};
@@ -19,9 +20,11 @@ use super::limits::admit;
 use super::overrides::{
     Override, decide_override, decide_override_removal, decide_reinstatement, decide_suspension, refuse_suspended,
 };
+use super::reconciliation::Reconciled;
 use super::rejection::Rejection;
 use super::settle::{repay_debt, settle_all, settle_clock, settle_idle};
 use super::stripe_object::StripeObject;
+use super::stripe_outcome::StripeOutcome;
 use super::usage::{RecordUsage, decide_usage};
 
 /// Most credits one command may move; far from overflow even when summed.
@@ -38,6 +41,8 @@ pub enum Command {
     Observe {
         observations: Vec<Observation>,
         link: Option<String>,
+        /// Why the ledger did not know this already, if that was looked into.
+        reconciled: Option<Box<Reconciled>>,
     },
     /// Take over another stream.
     Absorb {
@@ -83,6 +88,8 @@ pub enum Command {
         digest: String,
         catalog: serde_json::Value,
     },
+    /// Keep what came of a request that Stripe answered, under the command's key.
+    Conclude(Box<Result<StripeOutcome, BillingRejection>>),
 }
 
 /// A request about one hold.
@@ -133,6 +140,7 @@ pub enum Outcome {
         available: i64,
     },
     UsageRecorded(UsageRecorded),
+    Stripe(StripeOutcome),
 }
 
 impl Command {
@@ -145,7 +153,7 @@ impl Command {
             Command::SetOverride { .. } | Command::RemoveOverride { .. } => false,
             Command::Suspend { .. } | Command::Reinstate => false,
             Command::Grant(_) | Command::Debit { .. } | Command::Hold { .. } | Command::OfHold(_) => false,
-            Command::Settle | Command::ApplyCatalog { .. } => false,
+            Command::Settle | Command::ApplyCatalog { .. } | Command::Conclude(_) => false,
         }
     }
 }
@@ -161,9 +169,12 @@ pub fn decide(draft: &mut Draft<'_>, command: &Command, context: Context<'_>) ->
             settle_all(draft, context);
             Ok(Outcome::Done)
         }
-        Command::Observe { observations, link: customer } => {
+        Command::Observe { observations, link: customer, reconciled } => {
             link(draft, customer.as_ref());
             let applied = observe(draft, observations);
+            if let Some(reconciled) = reconciled.as_ref().filter(|_| applied) {
+                draft.emit(Event::Reconciled(reconciled.clone()));
+            }
             settle_all(draft, context);
             Ok(Outcome::Observed { applied })
         }
@@ -218,6 +229,10 @@ pub fn decide(draft: &mut Draft<'_>, command: &Command, context: Context<'_>) ->
             draft.emit(Event::CatalogApplied(Box::new(applied)));
             Ok(Outcome::Done)
         }
+        Command::Conclude(outcome) => match &**outcome {
+            Ok(outcome) => Ok(Outcome::Stripe(outcome.clone())),
+            Err(because) => Err(Rejection::Billing { because: because.clone() }),
+        },
     }
 }
 
@@ -268,7 +283,7 @@ fn decide_grant(draft: &mut Draft<'_>, grant: &Grant, context: Context<'_>) -> R
         id: grant.grant,
         priority: grant.priority,
         expires_at: grant.expires_at,
-        ..Lot::new(grant.source, format!("grant:{}", grant.grant), grant.amount, effective_at)
+        ..Lot::new(grant.source, &format!("grant:{}", grant.grant), grant.amount, effective_at)
     };
     settle_clock(draft, context);
     let catalog = context.catalog_digest.to_owned();
@@ -287,7 +302,7 @@ fn decide_debit(
     context: Context<'_>,
 ) -> Result<Outcome, Rejection> {
     require_known(draft)?;
-    refuse_suspended(draft)?;
+    refuse_suspended(draft, context)?;
     let Priced { amount, feature, quantity } = charge.price(draft, context)?;
     settle_clock(draft, context);
     let credits = &draft.account.credits;
@@ -324,7 +339,7 @@ fn decide_hold(
     context: Context<'_>,
 ) -> Result<Outcome, Rejection> {
     require_known(draft)?;
-    refuse_suspended(draft)?;
+    refuse_suspended(draft, context)?;
     let priced = charge.price(draft, context)?;
     settle_clock(draft, context);
     hold::place(draft, hold, priced, expires_at, context)

@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use litemap::LiteMap;
 use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
+use thin_vec::ThinVec;
 
 use super::catalog::PLAN_CREDITS_PRIORITY;
 use super::hold::Hold;
@@ -33,7 +35,7 @@ pub struct Lot {
     pub id: LotId,
     pub source: LotSource,
     /// What granted it, such as `invoice:in_…/il_…` or `checkout_session:cs_…`; one cause never grants twice.
-    pub cause: String,
+    pub cause: Box<str>,
     pub granted: i64,
     /// Credits that are neither spent, taken back nor expired; those that are held are among them.
     pub remaining: i64,
@@ -44,9 +46,9 @@ pub struct Lot {
     pub priority: i32,
     pub effective_at: DateTime<Utc>,
     pub expires_at: Option<DateTime<Utc>>,
-    pub subscription: Option<String>,
+    pub subscription: Option<Box<str>>,
     /// The invoice or Checkout session whose payment bought it.
-    pub bought_by: Option<String>,
+    pub bought_by: Option<Box<str>>,
     /// Credits a refund or dispute asks back, whether or not they were still there.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub claimed_back: i64,
@@ -72,11 +74,11 @@ pub(super) fn is_zero(n: &i64) -> bool {
 
 impl Lot {
     /// A whole lot that never expires, named after its cause.
-    pub fn new(source: LotSource, cause: String, credits: i64, effective_at: DateTime<Utc>) -> Self {
+    pub fn new(source: LotSource, cause: &str, credits: i64, effective_at: DateTime<Utc>) -> Self {
         Self {
-            id: lot_id_of(&cause),
+            id: lot_id_of(cause),
             source,
-            cause,
+            cause: cause.into(),
             granted: credits,
             remaining: credits,
             held: 0,
@@ -239,7 +241,8 @@ pub struct AccessItem {
     pub quantity: i64,
 }
 
-/// The hot part of an account.
+/// The hot part of an account. There may be a million in memory: hence lists and maps that take little room while they
+/// are short.
 #[skip_serializing_none]
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -251,22 +254,22 @@ pub struct Credits {
     /// End of the free plan's last granted month.
     pub free_until: Option<DateTime<Utc>>,
     /// Lots with something left in them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub lots: Vec<Lot>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub allowances: Vec<Allowance>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub access: Vec<Access>,
+    #[serde(skip_serializing_if = "ThinVec::is_empty")]
+    pub lots: ThinVec<Lot>,
+    #[serde(skip_serializing_if = "ThinVec::is_empty")]
+    pub allowances: ThinVec<Allowance>,
+    #[serde(skip_serializing_if = "ThinVec::is_empty")]
+    pub access: ThinVec<Access>,
     /// Lookup keys by price id, as any subscription told them: invoice lines name only the price, and a catalog may know
     /// it by its lookup key alone.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub lookup_keys: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "LiteMap::is_empty")]
+    pub lookup_keys: LiteMap<String, String>,
     /// What caps the lots before them, newest last: such a lot may be used up, and gone from here, before they are.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub caps: Vec<Cap>,
+    #[serde(skip_serializing_if = "ThinVec::is_empty")]
+    pub caps: ThinVec<Cap>,
     /// Open holds, oldest first.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub holds: Vec<Hold>,
+    #[serde(skip_serializing_if = "ThinVec::is_empty")]
+    pub holds: ThinVec<Hold>,
     /// Credits owed: spent beyond the lots, or taken back by a refund although they were gone. New lots make it good.
     #[serde(skip_serializing_if = "is_zero")]
     pub debt: i64,
@@ -277,8 +280,8 @@ pub struct Credits {
     #[serde(skip_serializing_if = "Usage::is_unused")]
     pub usage: Usage,
     /// By feature.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub overrides: BTreeMap<String, Override>,
+    #[serde(skip_serializing_if = "LiteMap::is_empty")]
+    pub overrides: LiteMap<String, Override>,
     /// Few have any: boxed, it takes less room in all others.
     pub suspension: Option<Box<Suspension>>,
     /// The account that took this stream over.
@@ -363,7 +366,7 @@ impl Credits {
             return self.caps.retain(|known| known.lot != lot.id);
         }
         self.take_in_cap(Cap {
-            subscription: subscription.clone(),
+            subscription: subscription.to_string(),
             begins: lot.effective_at,
             lot: lot.id,
             kept: lot.cap_on_earlier(),
@@ -438,9 +441,9 @@ impl Credits {
     }
 
     /// Takes out the lots that are used up, and those a command found expired. What is held is not used up.
-    pub fn take_empty_lots(&mut self) -> Vec<Lot> {
+    pub fn take_empty_lots(&mut self) -> ThinVec<Lot> {
         if self.lots.iter().all(|lot| lot.remaining > 0) {
-            return Vec::new();
+            return ThinVec::new();
         }
         let (empty, kept) = std::mem::take(&mut self.lots).into_iter().partition(|lot| lot.remaining == 0);
         self.lots = kept;
@@ -464,15 +467,11 @@ mod tests {
     }
 
     fn lot(cause: &str, priority: i32, effective: u32, expires: Option<u32>, remaining: i64) -> Lot {
-        Lot {
-            priority,
-            expires_at: expires.map(at),
-            ..Lot::new(LotSource::Manual, cause.to_owned(), remaining, at(effective))
-        }
+        Lot { priority, expires_at: expires.map(at), ..Lot::new(LotSource::Manual, cause, remaining, at(effective)) }
     }
 
     fn credits(lots: Vec<Lot>) -> Credits {
-        Credits { lots, ..Credits::default() }
+        Credits { lots: lots.into(), ..Credits::default() }
     }
 
     #[test]

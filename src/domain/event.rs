@@ -12,6 +12,7 @@ use super::credit::{Allowance, Credits, Draw, Lot, is_zero};
 use super::hold::{Hold, Used};
 use super::ids::{AccountId, LotId};
 use super::overrides::{Override, Suspension};
+use super::reconciliation::Reconciled;
 use super::rejection::Rejection;
 use super::stripe_object::StripeObject;
 use super::usage::{Counted, UsageAction};
@@ -275,6 +276,7 @@ pub enum Event {
     AccountAbsorbed(Box<AccountAbsorbed>),
     AccountMerged(AccountMerged),
     StripeObserved(Box<Observation>),
+    Reconciled(Box<Reconciled>),
     AllowanceArmed(AllowanceArmed),
     AllowanceAdvanced(AllowanceProgress),
     SubscriptionCreditsEnded(SubscriptionCreditsEnded),
@@ -321,6 +323,7 @@ impl Event {
             Event::AccountAbsorbed(_) => "account_absorbed",
             Event::AccountMerged(_) => "account_merged",
             Event::StripeObserved(observation) => observed_name(&observation.object),
+            Event::Reconciled(_) => "reconciled",
             Event::AllowanceArmed(_) => "allowance_armed",
             Event::AllowanceAdvanced(_) => "allowance_advanced",
             Event::SubscriptionCreditsEnded(_) => "subscription_credits_ended",
@@ -353,6 +356,7 @@ impl Event {
             Event::AccountAbsorbed(payload) => serde_json::to_string(payload),
             Event::AccountMerged(payload) => serde_json::to_string(payload),
             Event::StripeObserved(payload) => serde_json::to_string(payload),
+            Event::Reconciled(payload) => serde_json::to_string(payload),
             Event::AllowanceArmed(payload) => serde_json::to_string(payload),
             Event::AllowanceAdvanced(payload) => serde_json::to_string(payload),
             Event::SubscriptionCreditsEnded(payload) => serde_json::to_string(payload),
@@ -411,6 +415,7 @@ impl Event {
             "customer_linked" => read!(Event::CustomerLinked),
             "account_absorbed" => read!(Event::AccountAbsorbed),
             "account_merged" => read!(Event::AccountMerged),
+            "reconciled" => read!(Event::Reconciled),
             "allowance_armed" => read!(Event::AllowanceArmed),
             "allowance_advanced" => read!(Event::AllowanceAdvanced),
             "subscription_credits_ended" => read!(Event::SubscriptionCreditsEnded),

@@ -76,9 +76,11 @@ impl Used {
             Used::All => Ok((hold.amount, hold.quantity)),
             Used::Amount(amount) => {
                 require_amount("amount", amount)?;
-                // Units are what is counted, so it counts as many as so many credits buy.
+                if amount == hold.amount {
+                    return Ok((amount, hold.quantity));
+                }
                 let feature = hold.feature.as_ref().and_then(|feature| context.catalog.feature(feature));
-                let units = feature.map(|feature| feature.units_for(amount).or(hold.quantity));
+                let units = feature.map(|feature| feature.units_paid_by(amount).or(hold.quantity));
                 Ok((amount, units.flatten()))
             }
             Used::Quantity(quantity) => {
@@ -103,9 +105,17 @@ impl Credits {
     pub fn hold(&self, id: Uuid) -> Option<&Hold> {
         self.holds.iter().find(|hold| hold.id == id)
     }
+
+    /// Units of a feature that open holds have set aside.
+    pub fn units_held(&self, feature: &str, now: DateTime<Utc>) -> i64 {
+        let open =
+            self.holds.iter().filter(|hold| hold.feature.as_deref() == Some(feature) && !hold.is_expired_at(now));
+        open.fold(0i64, |sum, hold| sum.saturating_add(hold.quantity.unwrap_or(0)))
+    }
 }
 
-/// Sets credits aside. What a feature's limits leave must be enough; it counts towards them when it is captured.
+/// Sets credits aside. What a feature's limits leave must be enough: the hold counts towards them while it is open, and its
+/// capture from then on.
 pub fn place(
     draft: &mut Draft<'_>,
     id: Uuid,
@@ -148,9 +158,10 @@ pub fn capture(draft: &mut Draft<'_>, hold: Hold, used: Used, context: Context<'
     Ok(Outcome::HoldEnded { record, available: draft.account.credits.available_at(context.now) })
 }
 
-/// What was not set aside is asked for like a debit: it must be allowed now, and within the feature's limits.
+/// What was not set aside is asked for like a debit: it must be allowed now, and within the feature's limits, towards which
+/// the open hold counts already.
 fn admit_beyond(draft: &Draft<'_>, hold: &Hold, units: Option<i64>, context: Context<'_>) -> Result<(), Rejection> {
-    refuse_suspended(draft)?;
+    refuse_suspended(draft, context)?;
     let more = units.unwrap_or(0) - hold.quantity.unwrap_or(0);
     if let Some(feature) = hold.feature.as_ref().filter(|_| more > 0) {
         Charge::Feature { feature: feature.clone(), quantity: more }.price(draft, context)?;

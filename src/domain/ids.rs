@@ -38,7 +38,13 @@ impl AccountId {
         if id.len() > Self::MAX_LEN {
             return Err(AccountIdError::TooLong { len: id.len() });
         }
-        if id.chars().any(|c| c.is_control() || c.is_whitespace() || c == '/') {
+        // Nearly all are ASCII, where what is not forbidden is told without Unicode's tables.
+        let is_forbidden = if id.is_ascii() {
+            id.bytes().any(|byte| !byte.is_ascii_graphic() || byte == b'/')
+        } else {
+            id.chars().any(|c| c.is_control() || c.is_whitespace() || c == '/')
+        };
+        if is_forbidden {
             return Err(AccountIdError::ForbiddenCharacter);
         }
         Ok(Self(id.into()))

@@ -25,6 +25,9 @@ pub struct LimitNow {
     pub limit: i64,
     pub per: Per,
     pub used: i64,
+    /// Units that open holds have set aside. They count in every window that runs while their hold is open, since its
+    /// capture would.
+    pub held: i64,
     /// Never below zero, however much was recorded.
     pub remaining: i64,
     pub resets_at: DateTime<Utc>,
@@ -81,7 +84,12 @@ pub fn limits_at(
     period: Period,
     now: DateTime<Utc>,
 ) -> Vec<LimitNow> {
+    // Nearly every feature has no limit, and every debit asks.
+    if windows.is_empty() {
+        return Vec::new();
+    }
     let at = now.timestamp().max(credits.usage.at);
+    let held = credits.units_held(feature, now);
     let limit_now = |window: &WindowLimit| {
         let used = credits.usage.used(feature, window.per, at, period.start);
         let end = window_around(window.per, at, period).end;
@@ -89,7 +97,8 @@ pub fn limits_at(
             limit: window.limit,
             per: window.per,
             used,
-            remaining: window.limit.saturating_sub(used).max(0),
+            held,
+            remaining: window.limit.saturating_sub(used).saturating_sub(held).max(0),
             resets_at: DateTime::from_timestamp(end, 0).unwrap_or(now),
         }
     };
@@ -105,13 +114,14 @@ pub fn tightest(limits: &[LimitNow]) -> Option<&LimitNow> {
 pub fn admit(credits: &Credits, feature: &str, quantity: i64, context: Context<'_>) -> Result<Counted, Rejection> {
     let standing = Standing::of(credits, context.catalog, context.now);
     let period = period_of(credits, &standing, context.now);
-    let grant = ruling(credits, standing.plan, feature, context.now).grant;
+    let grant = ruling(credits, &standing, feature, context.now).grant;
     let windows = grant.as_ref().map_or(&[][..], |grant| &grant.windows);
     let limits = limits_at(credits, windows, feature, period, context.now);
     let exceeded = limits.iter().filter(|limit| quantity > limit.remaining).max_by_key(|limit| limit.resets_at);
     match exceeded {
-        Some(&LimitNow { limit, per, used, resets_at, .. }) => {
-            Err(Rejection::LimitExceeded { feature: feature.to_owned(), limit, per, used, resets_at })
+        Some(&LimitNow { limit, per, used, held, resets_at, .. }) => {
+            let feature = feature.to_owned();
+            Err(Rejection::LimitExceeded { feature, limit, per, used, held, quantity, resets_at })
         }
         None => Ok(counted_in(credits, period, context.now)),
     }

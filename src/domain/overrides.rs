@@ -6,12 +6,14 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 
-use super::catalog::{FeatureGrant, FeatureKind, Per, Plan, WindowLimit};
+use super::catalog::{FeatureGrant, FeatureKind, Per, WindowLimit};
 use super::command::{MAX_AMOUNT, Outcome, require_known};
 use super::credit::Credits;
 use super::draft::{Context, Draft};
+use super::dunning::Stage;
 use super::event::{AccountReinstated, AccountSuspended, Event, OverrideRemoved, OverrideSet};
 use super::rejection::Rejection;
+use super::standing::Standing;
 
 /// Overrides of one account: they are in the part of it that every debit writes.
 pub const MAX_OVERRIDES: usize = 50;
@@ -78,9 +80,9 @@ pub struct Ruling<'a> {
     pub by: Option<&'a Override>,
 }
 
-/// What holds for a feature of an account on a plan.
-pub fn ruling<'a>(credits: &'a Credits, plan: Option<&'a Plan>, feature: &str, now: DateTime<Utc>) -> Ruling<'a> {
-    let planned = plan.and_then(|plan| plan.features.get(feature));
+/// What holds for a feature of an account that stands so.
+pub fn ruling<'a>(credits: &'a Credits, standing: &Standing<'a>, feature: &str, now: DateTime<Utc>) -> Ruling<'a> {
+    let planned = standing.grant(feature);
     match credits.overrides.get(feature).filter(|known| known.holds_at(now)) {
         Some(by) => Ruling { grant: by.grant(planned), by: Some(by) },
         None => Ruling { grant: planned.map(Cow::Borrowed), by: None },
@@ -223,10 +225,17 @@ pub fn decide_reinstatement(draft: &mut Draft<'_>, context: Context<'_>) -> Resu
     Ok(Outcome::Done)
 }
 
-/// A suspended account spends nothing; its credits are kept.
-pub fn refuse_suspended(draft: &Draft<'_>) -> Result<(), Rejection> {
-    match &draft.account.credits.suspension {
-        Some(suspension) => Err(Rejection::AccountSuspended { since: suspension.since }),
-        None => Ok(()),
+/// A suspended account spends nothing, whether a caller or an overdue payment suspended it; its credits are kept.
+pub fn refuse_suspended(draft: &Draft<'_>, context: Context<'_>) -> Result<(), Rejection> {
+    let credits = &draft.account.credits;
+    if let Some(suspension) = &credits.suspension {
+        return Err(Rejection::AccountSuspended { since: suspension.since });
+    }
+    if credits.access.iter().all(|access| access.past_due_since.is_none()) {
+        return Ok(());
+    }
+    match Standing::of(credits, context.catalog, context.now).overdue {
+        Some(overdue) if overdue.stage == Stage::Suspended => Err(Rejection::SuspendedUnpaid { since: overdue.since }),
+        _ => Ok(()),
     }
 }

@@ -80,21 +80,31 @@ pub fn is_idle_work_due(id: &AccountId, credits: &Credits, context: Context<'_>)
     !draft.events.is_empty()
 }
 
+/// What a spender's command at `context.now` would record first: all that the clock has made due and nothing has recorded.
+pub fn due_events(id: &AccountId, credits: &Credits, context: Context<'_>) -> Vec<Event> {
+    settled(id, credits, context).0
+}
+
 /// The credits as they stand at `context.now`, with all that the clock has made due but no command has recorded yet.
 pub fn credits_at(id: &AccountId, credits: &Credits, context: Context<'_>) -> Credits {
     if !is_clock_due(credits, context) {
         return credits.clone();
     }
+    settled(id, credits, context).1
+}
+
+fn settled(id: &AccountId, credits: &Credits, context: Context<'_>) -> (Vec<Event>, Credits) {
     let mut account = Account { credits: credits.clone(), billing: None, ..Account::new(id.clone()) };
     let mut changes = Changes::default();
-    settle_clock(&mut Draft::new(&mut account, &mut changes), context);
-    account.credits
+    let mut draft = Draft::new(&mut account, &mut changes);
+    settle_clock(&mut draft, context);
+    (draft.events, account.credits)
 }
 
 /// Whether anything has come due that [`credits_at`] would show.
 pub fn is_clock_due(credits: &Credits, context: Context<'_>) -> bool {
-    !credits.allowances.is_empty()
-        || credits.free_until.is_none_or(|until| until <= context.now)
+    credits.allowances.iter().any(|allowance| !due_windows(allowance, context).is_empty())
+        || free_month_due(credits, context).is_some()
         || credits.lots.iter().any(|lot| lot.is_expired_at(context.now))
         || credits.holds.iter().any(|hold| hold.is_expired_at(context.now))
         || credits.debt > 0 && credits.spendable_at(context.now) > 0
@@ -146,10 +156,14 @@ fn end_subscriptions(draft: &mut Draft<'_>) {
             invoice.subscription.as_ref() == Some(subscription) && invoice.status == "paid" && invoice.amount_paid > 0
         });
         let restarts_free_plan = paid_for && credits.free_since.is_none_or(|since| since < at);
-        let belongs = |name: &Option<String>| name.as_ref() == Some(subscription);
+        let belongs = |name: Option<&str>| name == Some(subscription.as_str());
         let mut lots = credits.lots.iter().chain(billing.closed_lots.values());
-        let outlives = lots.any(|lot| belongs(&lot.subscription) && lot.expires_at.is_none_or(|expires| expires > at))
-            || credits.allowances.iter().any(|allowance| belongs(&allowance.subscription) && allowance.period_end > at);
+        let outlives = lots
+            .any(|lot| belongs(lot.subscription.as_deref()) && lot.expires_at.is_none_or(|expires| expires > at))
+            || credits
+                .allowances
+                .iter()
+                .any(|allowance| belongs(allowance.subscription.as_deref()) && allowance.period_end > at);
         if restarts_free_plan || outlives {
             due.push(SubscriptionCreditsEnded { subscription: subscription.clone(), at, restarts_free_plan });
         }
@@ -187,8 +201,8 @@ fn pack_lot(record: &CheckoutRecord, catalog: &Catalog) -> Option<Lot> {
     Some(Lot {
         expires_at: days.and_then(|days| effective_at.checked_add_signed(chrono::Duration::days(i64::from(days)))),
         priority: pack.map_or(DEFAULT_PACK_PRIORITY, |pack| pack.priority),
-        bought_by: Some(session.id.clone()),
-        ..Lot::new(LotSource::Pack, format!("checkout_session:{}", session.id), credits, effective_at)
+        bought_by: Some(session.id.as_str().into()),
+        ..Lot::new(LotSource::Pack, &format!("checkout_session:{}", session.id), credits, effective_at)
     })
 }
 
@@ -250,10 +264,10 @@ fn due_windows(allowance: &Allowance, context: Context<'_>) -> Vec<(Option<Lot>,
         let credits = if passed { 0 } else { terms.granted(window) };
         let lot = (credits > 0).then(|| Lot {
             expires_at: terms.expiry(end),
-            subscription: allowance.subscription.clone(),
-            bought_by: Some(allowance.invoice.clone()),
+            subscription: allowance.subscription.as_deref().map(Box::from),
+            bought_by: Some(allowance.invoice.as_str().into()),
             keeps_earlier: terms.keeps_earlier(allowance, window),
-            ..Lot::new(LotSource::Plan, window_cause(allowance, window), credits, start)
+            ..Lot::new(LotSource::Plan, &window_cause(allowance, window), credits, start)
         });
         due.push((lot, progress(window + 1, is_last)));
         if is_last {
@@ -272,25 +286,35 @@ fn cap_rollover(draft: &mut Draft<'_>, now: DateTime<Utc>) {
     }
 }
 
-/// Grants the default plan's month if the account is on it and the month has not been granted.
-fn grant_free_plan(draft: &mut Draft<'_>, context: Context<'_>) {
-    let credits = &draft.account.credits;
+/// A month of the default plan.
+struct FreeMonth {
+    credits: i64,
+    start: DateTime<Utc>,
+    end: DateTime<Utc>,
+}
+
+/// The default plan's month, if the account is on it and the month has not been granted.
+fn free_month_due(credits: &Credits, context: Context<'_>) -> Option<FreeMonth> {
     if credits.merged_into.is_some() || credits.free_until.is_some_and(|until| context.now < until) {
-        return;
+        return None;
     }
-    let standing = Standing::of(credits, context.catalog, context.now);
-    let plan = context.catalog.default_plan();
-    let CreditAllowance::PerPeriod(amount) = plan.credits else {
-        return;
+    let CreditAllowance::PerPeriod(amount) = context.catalog.default_plan().credits else {
+        return None;
     };
-    let Some(anchor) = credits.free_plan_anchor().filter(|_| standing.subscription.is_none() && amount > 0) else {
-        return;
-    };
-    let Some((start, end)) = month_around(anchor, context.now) else {
+    let anchor = credits.free_plan_anchor().filter(|_| amount > 0)?;
+    if Standing::of(credits, context.catalog, context.now).subscription.is_some() {
+        return None;
+    }
+    let (start, end) = month_around(anchor, context.now)?;
+    Some(FreeMonth { credits: amount, start, end })
+}
+
+fn grant_free_plan(draft: &mut Draft<'_>, context: Context<'_>) {
+    let Some(FreeMonth { credits, start, end }) = free_month_due(&draft.account.credits, context) else {
         return;
     };
     let cause = format!("free_plan:{}/{}", draft.account.id, start.timestamp());
-    let lot = Lot { expires_at: Some(end), ..Lot::new(LotSource::FreePlan, cause, amount, start) };
+    let lot = Lot { expires_at: Some(end), ..Lot::new(LotSource::FreePlan, &cause, credits, start) };
     grant(draft, context, lot, None);
 }
 

@@ -1,10 +1,13 @@
 //! Which plan an account is on, and whether it may use a feature.
 
-use chrono::{DateTime, Duration, Utc};
+use std::borrow::Cow;
+
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::catalog::{Catalog, CreditAllowance, Overage, Per, Plan, PriceKey, WhilePaused};
+use super::catalog::{Catalog, CreditAllowance, FeatureGrant, Overage, Per, Plan, PriceKey, WhilePaused};
 use super::credit::{Access, Credits};
+use super::dunning::{Overdue, Stage};
 use super::limits::{LimitNow, limits_at, period_of, tightest};
 use super::overrides::{Override, ruling};
 
@@ -15,8 +18,8 @@ pub struct Standing<'a> {
     pub plan: Option<&'a Plan>,
     /// `None` on the default plan.
     pub subscription: Option<&'a Access>,
-    /// A payment failed, and the plan's days of grace are running.
-    pub in_grace: bool,
+    /// A payment of the subscription failed, or of the one that would decide, were it paid.
+    pub overdue: Option<Overdue>,
 }
 
 /// How an account stands with its subscription.
@@ -27,9 +30,11 @@ pub enum AccountState {
     Trialing,
     /// A payment failed, and the plan's days of grace are running.
     InGrace,
+    /// They are over: the features that the plan keeps for that go on, or the default plan holds.
+    Restricted,
     /// The subscription is paused, whether or not its features go on.
     Paused,
-    /// Suspended by a caller: nothing is allowed.
+    /// Suspended, by a caller or because a payment stayed overdue: nothing is allowed.
     Suspended,
     /// No subscription decides: the default plan does.
     Free,
@@ -45,12 +50,16 @@ pub enum Reason {
     Unlimited,
     /// Included; a payment failed, and the days of grace are running.
     InGrace,
+    /// Included; a payment is overdue, and the feature is one of those that go on all the same.
+    Restricted,
     /// An override allows it.
     Override,
     /// An override denies it.
     OverrideDenied,
     /// The account is suspended.
     Suspended,
+    /// A payment stayed overdue for so long that nothing is allowed.
+    SuspendedUnpaid,
     /// A paused subscription would include it.
     Paused,
     /// The catalog knows no such feature.
@@ -65,16 +74,21 @@ pub enum Reason {
     Overage,
     /// Too little credit.
     InsufficientCredits,
+    /// So much costs more credits than one debit may take.
+    OutOfRange,
 }
 
 /// The answer to "may this account do this now?".
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entitlement {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Entitlement<'a> {
     pub allowed: bool,
     pub reason: Reason,
-    pub feature: String,
-    pub plan: Option<String>,
+    pub feature: &'a str,
+    pub plan: Option<&'a str>,
     pub state: AccountState,
+    /// While a payment is overdue: how far it has come, and what follows when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dunning: Option<Overdue>,
     /// Units that the credits still buy and the limits still allow; `None` when neither bounds it.
     pub remaining: Option<i64>,
     /// The limit; of several, the one that allows least now.
@@ -85,31 +99,33 @@ pub struct Entitlement {
     pub resets_at: Option<DateTime<Utc>>,
     pub unlimited: bool,
     /// Such as the models a tier may use.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub values: Vec<String>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub values: Cow<'a, [String]>,
     /// Every limit, from the shortest window to the longest.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<LimitNow>,
     #[serde(rename = "override")]
-    pub overridden: Option<OverrideSeen>,
+    pub overridden: Option<OverrideSeen<'a>>,
 }
 
 /// The override that decided.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OverrideSeen {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OverrideSeen<'a> {
     pub expires_at: Option<DateTime<Utc>>,
-    pub reason: Option<String>,
+    pub reason: Option<&'a str>,
 }
 
 impl<'a> Standing<'a> {
-    /// Decides at `now`: of the subscriptions that grant access, the one on the highest plan; else the default plan.
+    /// Decides at `now`: of the subscriptions that grant access, the one on the highest plan; else the default plan. One that
+    /// is paid for, or in grace, comes before one that is overdue, and that before one that is suspended for it.
     pub fn of(credits: &'a Credits, catalog: &'a Catalog, now: DateTime<Utc>) -> Self {
         let best =
             credits.access.iter().filter_map(|access| Self::through(access, catalog, now)).max_by_key(|standing| {
+                let openness = std::cmp::Reverse(standing.stage().filter(|stage| *stage != Stage::InGrace));
                 let created = standing.subscription.map(|access| (access.created, access.subscription.as_str()));
-                (standing.plan.map(|plan| plan.rank), created)
+                (openness, standing.plan.map(|plan| plan.rank), created)
             });
-        best.unwrap_or(Self { plan: Some(catalog.default_plan()), subscription: None, in_grace: false })
+        best.unwrap_or(Self { plan: Some(catalog.default_plan()), subscription: None, overdue: None })
     }
 
     fn through(access: &'a Access, catalog: &'a Catalog, now: DateTime<Utc>) -> Option<Self> {
@@ -117,15 +133,34 @@ impl<'a> Standing<'a> {
         if access.is_paused() && plan.is_none_or(|plan| plan.while_paused == WhilePaused::Stop) {
             return None;
         }
-        let open = matches!(access.status.as_str(), "active" | "trialing" | "past_due" | "paused");
-        let in_grace = open && access.past_due_since.is_some();
-        let grace_over = access.past_due_since.is_some_and(|since| {
-            let days = plan.map_or(0, |plan| plan.grace_days);
-            let since = DateTime::from_timestamp(since, 0);
-            let end = since.and_then(|since| since.checked_add_signed(Duration::days(i64::from(days))));
-            end.is_some_and(|end| now >= end)
-        });
-        (open && !grace_over).then_some(Self { plan, subscription: Some(access), in_grace })
+        if !matches!(access.status.as_str(), "active" | "trialing" | "past_due" | "paused" | "unpaid") {
+            return None;
+        }
+        let overdue = Overdue::of(access, plan, now);
+        if access.status == "unpaid" && overdue.is_none() {
+            return None;
+        }
+        let is_restricted = overdue.is_some_and(|overdue| overdue.stage == Stage::Restricted);
+        if is_restricted && plan.is_none_or(|plan| plan.dunning.restricted_features.is_none()) {
+            return Some(Self { plan: Some(catalog.default_plan()), subscription: None, overdue });
+        }
+        Some(Self { plan, subscription: Some(access), overdue })
+    }
+
+    /// How far an overdue payment has come.
+    pub fn stage(&self) -> Option<Stage> {
+        self.overdue.map(|overdue| overdue.stage)
+    }
+
+    /// What the plan grants of a feature, as far as it is paid for.
+    pub fn grant(&self, feature: &str) -> Option<&'a FeatureGrant> {
+        let plan = self.plan?;
+        let goes_on = match self.stage().filter(|_| self.subscription.is_some()) {
+            None | Some(Stage::InGrace) => true,
+            Some(Stage::Restricted) => plan.dunning.keeps(feature),
+            Some(Stage::Suspended) => false,
+        };
+        plan.features.get(feature).filter(|_| goes_on)
     }
 
     /// How the account stands, of whose credits this is the standing.
@@ -133,8 +168,13 @@ impl<'a> Standing<'a> {
         if credits.suspension.is_some() {
             return AccountState::Suspended;
         }
+        match self.stage() {
+            None => {}
+            Some(Stage::InGrace) => return AccountState::InGrace,
+            Some(Stage::Restricted) => return AccountState::Restricted,
+            Some(Stage::Suspended) => return AccountState::Suspended,
+        }
         match self.subscription {
-            Some(_) if self.in_grace => AccountState::InGrace,
             Some(access) if access.is_paused() => AccountState::Paused,
             Some(access) if access.status == "trialing" => AccountState::Trialing,
             Some(_) => AccountState::Active,
@@ -150,6 +190,10 @@ impl<'a> Standing<'a> {
     /// What happens to a charge for a feature, or for an amount, beyond the credits there are.
     pub fn overage(&self, feature: Option<&str>) -> Overage {
         let Some(plan) = self.plan else { return Overage::Deny };
+        // Whoever is overdue gets nothing more on credit.
+        if self.stage() == Some(Stage::Restricted) {
+            return Overage::Deny;
+        }
         let grant = feature.and_then(|feature| plan.features.get(feature));
         grant.and_then(|grant| grant.overage).unwrap_or(plan.overage)
     }
@@ -165,20 +209,27 @@ pub fn plan_of<'a>(access: &Access, catalog: &'a Catalog) -> Option<&'a Plan> {
 }
 
 /// May the account use `quantity` units of `feature` at `now`? Authorises no spending: only a debit does.
-pub fn check(credits: &Credits, catalog: &Catalog, feature: &str, quantity: i64, now: DateTime<Utc>) -> Entitlement {
+pub fn check<'a>(
+    credits: &'a Credits,
+    catalog: &'a Catalog,
+    feature: &'a str,
+    quantity: i64,
+    now: DateTime<Utc>,
+) -> Entitlement<'a> {
     let standing = Standing::of(credits, catalog, now);
     let mut answer = Entitlement {
         allowed: false,
         reason: Reason::NotInPlan,
-        feature: feature.to_owned(),
-        plan: standing.plan.map(|plan| plan.id.clone()),
+        feature,
+        plan: standing.plan.map(|plan| plan.id.as_str()),
         state: standing.state(credits),
+        dunning: standing.overdue,
         remaining: None,
         limit: None,
         per: None,
         resets_at: None,
         unlimited: standing.is_unlimited(),
-        values: Vec::new(),
+        values: Cow::default(),
         limits: Vec::new(),
         overridden: None,
     };
@@ -186,35 +237,41 @@ pub fn check(credits: &Credits, catalog: &Catalog, feature: &str, quantity: i64,
         answer.reason = Reason::UnknownFeature;
         return answer;
     };
-    let ruling = ruling(credits, standing.plan, feature, now);
+    let ruling = ruling(credits, &standing, feature, now);
     answer.overridden = ruling.by.map(OverrideSeen::of);
     if answer.state == AccountState::Suspended {
-        answer.reason = Reason::Suspended;
+        answer.reason = if credits.suspension.is_some() { Reason::Suspended } else { Reason::SuspendedUnpaid };
         return answer;
     }
     let Some(grant) = ruling.grant else {
         answer.reason = match ruling.by {
             Some(_) => Reason::OverrideDenied,
-            None => missing(credits, catalog, feature),
+            None => why_missing(credits, catalog, feature),
         };
         return answer;
     };
-    answer.limits = limits_at(credits, &grant.windows, feature, period_of(credits, &standing, now), now);
+    if !grant.windows.is_empty() {
+        answer.limits = limits_at(credits, &grant.windows, feature, period_of(credits, &standing, now), now);
+    }
     let tightest = tightest(&answer.limits);
     answer.limit = grant.limit.or(tightest.map(|limit| limit.limit));
     answer.per = tightest.map(|limit| limit.per);
     answer.resets_at = tightest.map(|limit| limit.resets_at);
     answer.remaining = tightest.map(|limit| limit.remaining);
-    answer.values = grant.values.clone();
-    answer.reason = match ruling.by {
-        Some(_) => Reason::Override,
-        None if standing.in_grace => Reason::InGrace,
-        None => Reason::Included,
+    answer.reason = match (ruling.by, standing.stage()) {
+        (Some(_), _) => Reason::Override,
+        (None, None) => Reason::Included,
+        (None, Some(Stage::InGrace)) => Reason::InGrace,
+        (None, Some(Stage::Restricted | Stage::Suspended)) => Reason::Restricted,
     };
     answer.allowed = true;
     if grant.limit.or(answer.remaining).is_some_and(|limit| quantity > limit) {
         answer.allowed = false;
         answer.reason = Reason::LimitExceeded;
+    }
+    if declared.bounded_cost_of(quantity).is_err() {
+        answer.allowed = false;
+        answer.reason = Reason::OutOfRange;
     }
     if declared.costs_credits() {
         if answer.unlimited {
@@ -240,17 +297,21 @@ pub fn check(credits: &Credits, catalog: &Catalog, feature: &str, quantity: i64,
             }
         }
     }
+    answer.values = match grant {
+        Cow::Borrowed(grant) => Cow::Borrowed(&grant.values),
+        Cow::Owned(grant) => Cow::Owned(grant.values),
+    };
     answer
 }
 
-impl OverrideSeen {
-    fn of(known: &Override) -> Self {
-        Self { expires_at: known.expires_at, reason: known.reason.clone() }
+impl<'a> OverrideSeen<'a> {
+    fn of(known: &'a Override) -> Self {
+        Self { expires_at: known.expires_at, reason: known.reason.as_deref() }
     }
 }
 
 /// Why the plan in force lacks a feature: a subscription would include it, were it not paused or unpaid.
-fn missing(credits: &Credits, catalog: &Catalog, feature: &str) -> Reason {
+pub(super) fn why_missing(credits: &Credits, catalog: &Catalog, feature: &str) -> Reason {
     let has = |access: &Access| plan_of(access, catalog).is_some_and(|plan| plan.features.contains_key(feature));
     let is_unpaid = |access: &Access| access.past_due_since.is_some() || access.status == "unpaid";
     if credits.access.iter().any(|access| is_unpaid(access) && has(access)) {

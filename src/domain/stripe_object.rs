@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 
+use super::credit::is_zero;
 pub use super::stripe_payment::{Charge, CreditNote, Dispute, PaymentIntent, Refund};
 use super::tracked::Snapshot;
 
@@ -21,6 +22,9 @@ pub struct Price {
     pub currency: Option<String>,
     pub interval: Option<String>,
     pub interval_count: Option<i64>,
+    /// Billed by what was used.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub metered: bool,
 }
 
 #[skip_serializing_none]
@@ -151,6 +155,9 @@ pub struct Invoice {
     pub subtotal: i64,
     pub total: i64,
     pub tax: i64,
+    /// By coupons and promotion codes, of `subtotal`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub discount: i64,
     pub amount_due: i64,
     pub amount_paid: i64,
     pub amount_remaining: i64,

@@ -25,6 +25,9 @@ pub struct Change {
     pub before: Option<u32>,
     /// Digest of the snapshot itself.
     pub after: u32,
+    /// Stripe was asked for the snapshot, when the newest news of its second was known: it follows all of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asked: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,8 +59,22 @@ impl<T: Snapshot> Tracked<T> {
         Self { current: Box::new(snapshot), observed_at, after: change.after, befores, rivals: Vec::new() }
     }
 
+    /// Digest of the snapshot: what a later one names as the one it followed.
+    pub fn digest(&self) -> u32 {
+        self.after
+    }
+
     /// Takes an observation in; `false` when it is superseded by, or equal to, what is known.
     pub fn observe(&mut self, snapshot: T, observed_at: i64, change: Change) -> bool {
+        let offered = (snapshot.is_terminal(), observed_at);
+        if change.asked && offered == (self.current.is_terminal(), self.observed_at) {
+            // There and back within a second is a circle that no chain of changes orders.
+            let is_news = *self.current != snapshot;
+            if is_news {
+                *self = Self::new(snapshot, observed_at, change);
+            }
+            return is_news;
+        }
         self.merge(Self::new(snapshot, observed_at, change))
     }
 
@@ -176,7 +193,11 @@ mod tests {
     }
 
     fn change(before: u32, after: u32) -> Change {
-        Change { before: Some(before), after }
+        Change { before: Some(before), after, asked: false }
+    }
+
+    fn first(after: u32) -> Change {
+        Change { before: None, after, asked: false }
     }
 
     #[test]
@@ -184,15 +205,28 @@ mod tests {
         // 9 → 4 → 7, all in one second, seen backwards; 9 has the largest digest, so only the chain can tell.
         let mut tracked = Tracked::new(light(7), 100, change(4, 7));
         tracked.observe(light(4), 100, change(9, 4));
-        tracked.observe(light(9), 100, Change { before: None, after: 9 });
+        tracked.observe(light(9), 100, first(9));
         assert_eq!(*tracked.current, light(7));
     }
 
     #[test]
     fn a_terminal_state_never_reopens() {
-        let mut tracked = Tracked::new(Light { colour: 1, broken: true }, 100, Change { before: None, after: 1 });
-        assert!(!tracked.observe(light(2), 200, Change { before: None, after: 2 }));
+        let mut tracked = Tracked::new(Light { colour: 1, broken: true }, 100, first(1));
+        assert!(!tracked.observe(light(2), 200, first(2)));
         assert!(tracked.current.broken);
+    }
+
+    #[test]
+    fn what_was_asked_for_follows_all_of_its_second_and_nothing_of_a_later_one() {
+        let asked = |before: u32, after: u32| Change { asked: true, ..change(before, after) };
+        let mut tracked = Tracked::new(light(7), 100, first(7));
+        assert!(tracked.observe(light(4), 100, asked(7, 4)));
+        assert!(tracked.observe(light(7), 100, asked(4, 7)), "and back");
+        assert_eq!(*tracked.current, light(7));
+        assert!(!tracked.observe(light(7), 100, asked(7, 7)), "the same again is no news");
+        tracked.observe(light(9), 101, first(9));
+        assert!(!tracked.observe(light(4), 100, asked(7, 4)));
+        assert_eq!(*tracked.current, light(9));
     }
 
     proptest! {
@@ -207,7 +241,7 @@ mod tests {
                     let (colour, second, before, broken) = observations[at];
                     // One digest per distinct snapshot, as a real digest would give.
                     let after = colour * 2 + u32::from(broken);
-                    observe(&mut slot, Light { colour, broken }, second, Change { before, after });
+                    observe(&mut slot, Light { colour, broken }, second, Change { before, after, asked: false });
                 }
                 slot
             };

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use litemap::LiteMap;
 use serde::{Deserialize, Serialize};
 
 use super::account::{Account, Changes};
@@ -70,8 +71,8 @@ pub struct Usage {
     pub at: i64,
     /// Unix second in which the period began that the counters are of.
     pub period_start: i64,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub features: BTreeMap<String, Counters>,
+    #[serde(skip_serializing_if = "LiteMap::is_empty")]
+    pub features: LiteMap<String, Counters>,
 }
 
 /// Units used within each window, and the credits that debits took for them. Stored as a list of numbers, since every
@@ -152,7 +153,7 @@ impl Usage {
     fn enter_period(&mut self, start: i64) {
         if self.period_start != start {
             self.period_start = start;
-            for counters in self.features.values_mut() {
+            for (_, counters) in self.features.iter_mut() {
                 (counters.period, counters.period_credits) = (0, 0);
             }
         }
@@ -165,7 +166,7 @@ impl Usage {
         }
         let was = std::mem::replace(&mut self.at, at);
         let closed = (!same_window(Per::Day, was, at)).then(|| (day_of(was), self.open_day()));
-        for counters in self.features.values_mut() {
+        for (_, counters) in self.features.iter_mut() {
             if !same_window(Per::Minute, was, at) {
                 counters.minute = 0;
             }
@@ -397,7 +398,7 @@ mod tests {
         assert_eq!(changes.usage_days, BTreeMap::from([("2026-01-15".to_owned(), expected)]));
         assert_eq!(changes.touched, [(Kind::UsageDay, "2026-01-15".to_owned())].into());
         assert!(count(&mut account, NOON + DAY + 1, 1).usage_days.is_empty());
-        let hot = account.credits.usage.features["calls"];
+        let hot = *account.credits.usage.features.get("calls").expect("counted");
         assert_eq!((hot.day, hot.day_credits, hot.month, hot.period_credits), (2, 4, 8, 16));
     }
 
@@ -453,7 +454,7 @@ mod tests {
             let billing = ours.billing.as_ref().expect("loaded");
             assert_eq!(billing.usage_days["2026-01-14"]["calls"].used, 2);
             let of_noon = billing.usage_days.get("2026-01-15").map(|day| day["calls"].used);
-            let last = ours.credits.usage.features["calls"];
+            let last = *ours.credits.usage.features.get("calls").expect("counted");
             if ours_at == theirs_at {
                 assert_eq!((of_noon, last.day), (None, 4));
             } else {

@@ -47,7 +47,7 @@ pub async fn put(
 }
 
 /// An account by the name of one of Stripe's payments or invoices would be taken for that object's stream.
-fn check_own_id(id: &AccountId) -> Result<(), ApiError> {
+pub fn check_own_id(id: &AccountId) -> Result<(), ApiError> {
     if id.standing() > Ownership::Object {
         return Ok(());
     }
@@ -55,7 +55,7 @@ fn check_own_id(id: &AccountId) -> Result<(), ApiError> {
     Err(ApiError::InvalidParameter { field: "account".to_owned(), problem })
 }
 
-fn check_customer(id: Option<&str>) -> Result<(), ApiError> {
+pub fn check_customer(id: Option<&str>) -> Result<(), ApiError> {
     let Some(id) = id else { return Ok(()) };
     let plain = id.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if id.starts_with("cus_") && plain && id.len() <= 100 {
@@ -65,7 +65,7 @@ fn check_customer(id: Option<&str>) -> Result<(), ApiError> {
     Err(ApiError::InvalidParameter { field: "stripe_customer_id".to_owned(), problem })
 }
 
-fn check_email(email: Option<&str>) -> Result<(), ApiError> {
+pub fn check_email(email: Option<&str>) -> Result<(), ApiError> {
     let Some(email) = email else { return Ok(()) };
     let halves = email.split_once('@').is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty());
     if halves && email.len() <= 320 && !email.chars().any(|c| c.is_control() || c.is_whitespace()) {
@@ -93,16 +93,17 @@ async fn account_view(state: &State, name: &AccountId, min_position: i64) -> Res
     let links = load::links_to(&**client, &account.id).await?;
     let customers: Vec<&String> = links.iter().filter(|link| link.starts_with("cus_")).collect();
     let catalog = service.catalog.current();
-    let standing = Standing::of(&account.credits, &catalog.catalog, service.clock.now());
+    let standing = Standing::of(account.credits(), &catalog.catalog, service.clock.now());
     Ok(json!({
         "id": account.id,
         "stripe_customer_ids": customers,
         "email": profile.email,
         "metadata": profile.metadata.unwrap_or_else(|| json!({})),
         "plan": standing.plan.map(|plan| &plan.id),
-        "state": standing.state(&account.credits),
-        "suspension": account.credits.suspension,
-        "opened_at": account.credits.opened_at,
+        "state": standing.state(account.credits()),
+        "dunning": standing.overdue,
+        "suspension": account.credits().suspension,
+        "opened_at": account.credits().opened_at,
         "position": account.position,
     }))
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::page::{Cursor, Page, PageQuery};
 use super::problem::ApiError;
-use super::request::{MAX_JSON_BYTES, parse_json, plain_id, read_body};
+use super::request::{MAX_JSON_BYTES, account_id, parse_json, plain_id, read_body};
 use super::server::State;
 use crate::store::inbox;
 use crate::store::keys::{self, Scope};
@@ -65,6 +65,12 @@ pub async fn get_rebuild(state: web::Data<State>) -> Result<HttpResponse, ApiErr
 
 fn no_job(what: &'static str) -> ApiError {
     ApiError::NotFound { what, id: "started on this replica".to_owned() }
+}
+
+/// Erases an account's profile and the bodies of the StripeEvents about it. Asking again erases what came since.
+pub async fn erase_personal_data(path: web::Path<String>, state: web::Data<State>) -> Result<HttpResponse, ApiError> {
+    let account = account_id(&path)?;
+    Ok(HttpResponse::Ok().json(state.service.erase_personal_data(&account).await?))
 }
 
 #[derive(Debug, Deserialize)]

@@ -26,10 +26,6 @@ use crate::store::read::{self, StoredObject};
 const ALL: i64 = 1_000;
 
 pub async fn account(state: &State, path: &str, query: &PageQuery) -> Result<AccountNow, ApiError> {
-    if query.as_of.is_some() {
-        let problem = "this list has no past; the feed of events has".to_owned();
-        return Err(ApiError::InvalidParameter { field: "as_of".to_owned(), problem });
-    }
     let min_position = reading::min_position(query.min_position.as_deref())?;
     Ok(state.service.account_now(&account_id(path)?, min_position).await?)
 }

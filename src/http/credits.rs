@@ -25,11 +25,11 @@ pub async fn get(
     let account = state.service.account(&account_id(&path)?, query.read(state.service.clock.now())?).await?;
     let now = account.at;
     let lots: Vec<LotView> =
-        account.credits.lots.iter().filter(|lot| lot.held > 0 || !lot.is_expired_at(now)).map(LotView::of).collect();
+        account.credits().lots.iter().filter(|lot| lot.held > 0 || !lot.is_expired_at(now)).map(LotView::of).collect();
     Ok(HttpResponse::Ok().json(json!({
-        "available": account.credits.available_at(now),
-        "held": account.credits.held(),
-        "debt": account.credits.debt,
+        "available": account.credits().available_at(now),
+        "held": account.credits().held(),
+        "debt": account.credits().debt,
         "unlimited": account.standing().is_unlimited(),
         "lots": lots,
         "position": account.position,

@@ -65,15 +65,23 @@ fn reply<T: Serialize>(
     receipt: Option<Receipt>,
 ) -> Result<HttpResponse, ApiError> {
     let replayed = answer.replayed;
-    let mut response = match answer.result {
+    let response = match answer.result {
         Ok(outcome) => HttpResponse::build(status).json(view(&outcome)?),
-        Err(rejection) => ApiError::from(rejection).response(receipt),
+        Err(rejection) => {
+            let error = ApiError::from(rejection);
+            error.response(&error.kept_problem(receipt))
+        }
     };
+    Ok(marked(response, replayed))
+}
+
+/// Marks an answer that was given before.
+pub fn marked(mut response: HttpResponse, replayed: bool) -> HttpResponse {
     if replayed {
         let name = actix_web::http::header::HeaderName::from_static("idempotent-replayed");
         response.headers_mut().insert(name, actix_web::http::header::HeaderValue::from_static("true"));
     }
-    Ok(response)
+    response
 }
 
 fn view(outcome: &Outcome, receipt: Receipt, position: i64) -> Result<DebitView, ApiError> {
@@ -162,8 +170,7 @@ async fn batch_row(state: &State, row: &Value) -> Result<Row, ApiError> {
     let outcome = match &answer.result {
         Ok(outcome) => outcome,
         Err(rejection) => {
-            let problem =
-                Problem { receipt: answer.receipt_of_refusal(), ..ApiError::from(rejection.clone()).problem() };
+            let problem = ApiError::from(rejection.clone()).kept_problem(answer.receipt_of_refusal());
             return Ok(Row::Refused { status: problem.status, replayed: Some(answer.replayed), problem });
         }
     };

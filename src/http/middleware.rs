@@ -13,6 +13,7 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, ResponseError, web};
 use futures_util::FutureExt;
+use percent_encoding::percent_decode_str;
 use prometheus::{Histogram, IntCounter};
 use uuid::Uuid;
 
@@ -25,6 +26,8 @@ tokio::task_local! {
     static REQUEST_ID: HeaderValue;
 }
 
+/// Of a parameter's name, so much is said again.
+const MAX_NAME: usize = 100;
 const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Id of the request being answered.
@@ -65,11 +68,13 @@ async fn answer(
     let started = Instant::now();
     let method = request.method().clone();
     let state = request.app_data::<web::Data<State>>().cloned();
-    let scope = local.scopes.iter().find(|(known, _)| *known == method).and_then(|(_, scope)| *scope);
-    let permitted = match (&state, scope) {
+    let known = local.known.iter().find(|known| known.method == method);
+    let permitted = match (&state, known.and_then(|known| known.scope)) {
         (Some(state), Some(scope)) => state.auth.permit(&state.service, request.headers(), scope).await,
         _ => Ok(()),
     };
+    let permitted =
+        permitted.and_then(|()| refuse_unknown(request.query_string(), known.and_then(|known| known.query)));
     let answering = match permitted {
         Err(error) => Ok(Ok(request.into_response(error.error_response()))),
         Ok(()) => {
@@ -90,6 +95,20 @@ async fn answer(
     let response = response?;
     count(state.as_ref(), route, local, &method, response.status(), started);
     Ok(response)
+}
+
+/// A query parameter that a route does not know would do nothing, and whoever misspelt it would not notice.
+fn refuse_unknown(query: &str, known: Option<&'static [&'static str]>) -> Result<(), ApiError> {
+    let Some(known) = known.filter(|_| !query.is_empty()) else { return Ok(()) };
+    let names = query.split('&').map(|pair| pair.split('=').next().unwrap_or(pair));
+    let names = names.map(|name| percent_decode_str(name).decode_utf8_lossy());
+    let unknown = names.into_iter().find(|name| !name.is_empty() && !known.contains(&name.as_ref()));
+    let Some(name) = unknown else { return Ok(()) };
+    let problem = match known {
+        [] => "no such query parameter; this route has none".to_owned(),
+        known => format!("no such query parameter; this route has {}", known.join(", ")),
+    };
+    Err(ApiError::InvalidParameter { field: name.chars().take(MAX_NAME).collect(), problem })
 }
 
 /// Counts an answer, and logs a line for it. A line for each success would cost more than the success itself; metrics
@@ -114,10 +133,19 @@ fn count(
     }
 }
 
+/// What is known of a route for one method.
+#[derive(Debug)]
+pub struct Known {
+    pub method: Method,
+    pub scope: Option<Scope>,
+    /// `None`: anything may be asked.
+    pub query: Option<&'static [&'static str]>,
+}
+
 /// What a route has in each thread that serves it.
 #[derive(Debug)]
 pub struct Local {
-    scopes: Vec<(Method, Option<Scope>)>,
+    known: Vec<Known>,
     /// Looking a series up by its labels costs more than counting, and a route has few.
     series: RefCell<Vec<Series>>,
 }
@@ -131,15 +159,15 @@ struct Series {
 }
 
 impl Local {
-    pub fn new(scopes: Vec<(Method, Option<Scope>)>) -> Rc<Self> {
-        Rc::new(Self { scopes, series: RefCell::default() })
+    pub fn new(known: Vec<Known>) -> Rc<Self> {
+        Rc::new(Self { known, series: RefCell::default() })
     }
 
     fn observe(&self, metrics: &Metrics, route: &str, method: &Method, status: StatusCode, seconds: f64) {
         let requests = || metrics.http_requests.with_label_values(&[route, method.as_str(), status.as_str()]);
         let timed = || metrics.http_seconds.with_label_values(&[route, method.as_str()]);
         // Anybody can make methods up.
-        if !self.scopes.iter().any(|(known, _)| known == method) {
+        if !self.known.iter().any(|known| known.method == *method) {
             requests().inc();
             timed().observe(seconds);
             return;

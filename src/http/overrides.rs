@@ -143,7 +143,7 @@ pub async fn list(
     let min_position = reading::min_position(query.min_position.as_deref())?;
     let account = state.service.account_now(&account_id(&path)?, min_position).await?;
     let now = state.service.clock.now();
-    let holding = account.credits.overrides.iter().filter(|(_, known)| known.holds_at(now));
+    let holding = account.credits().overrides.iter().filter(|(_, known)| known.holds_at(now));
     let rows: Vec<OverrideView> = holding.map(|(feature, known)| view(feature, known)).collect();
     Ok(HttpResponse::Ok().json(json!({"data": rows, "position": account.position})))
 }
@@ -176,7 +176,7 @@ pub async fn reinstate(path: web::Path<String>, state: web::Data<State>) -> Resu
 
 async fn suspension_view(state: &State, account: &AccountId, position: i64) -> Result<HttpResponse, ApiError> {
     let account = state.service.account_now(account, position).await?;
-    let view: Value = json!({"suspension": account.credits.suspension, "position": position});
+    let view: Value = json!({"suspension": account.credits().suspension, "position": position});
     Ok(HttpResponse::Ok().json(view))
 }
 

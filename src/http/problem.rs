@@ -8,8 +8,11 @@ use serde::Serialize;
 use super::middleware::request_id;
 use crate::app::error::AppError;
 use crate::app::receipt::Receipt;
+use crate::domain::billing_rejection::BillingRejection;
 use crate::domain::rejection::Rejection;
+use crate::domain::stripe_refusal::StripeRefusal;
 use crate::store::error::StoreError;
+use crate::stripe::client::StripeCallError;
 use crate::stripe::signature::SignatureError;
 
 /// Why a request was not done.
@@ -88,8 +91,11 @@ fn app_kind(error: &AppError) -> (StatusCode, &'static str, &'static str) {
     use StatusCode as S;
     match error {
         AppError::Rejected(rejection) => rejection_kind(rejection),
-        AppError::AccountNotFound(_) => (S::NOT_FOUND, "account_not_found", "No such account"),
+        AppError::AccountNotFound(_) | AppError::AccountNotYetOpen { .. } => {
+            (S::NOT_FOUND, "account_not_found", "No such account")
+        }
         AppError::ReceiptNotFound(_) => (S::NOT_FOUND, "receipt_not_found", "No such receipt"),
+        AppError::AsOfTooRecent { .. } => (S::CONFLICT, "as_of_too_recent", "The time is too recent"),
         AppError::KeyReused => {
             (S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The Idempotency-Key belongs to another request")
         }
@@ -103,6 +109,10 @@ fn app_kind(error: &AppError) -> (StatusCode, &'static str, &'static str) {
         AppError::Poisoned(_) => (S::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
         AppError::PositionNotReached { .. } => {
             (S::CONFLICT, "position_not_reached", "The position has not been reached")
+        }
+        AppError::Stripe(error) => stripe_kind(error),
+        AppError::TooManyPaymentCalls(_) => {
+            (S::TOO_MANY_REQUESTS, "too_many_payment_calls", "Too many calls of payment routes")
         }
         AppError::TooManyWebhookEndpoints { .. } => {
             (S::UNPROCESSABLE_ENTITY, "too_many_webhook_endpoints", "There are too many webhook endpoints")
@@ -122,6 +132,75 @@ fn app_kind(error: &AppError) -> (StatusCode, &'static str, &'static str) {
     }
 }
 
+fn stripe_kind(error: &StripeCallError) -> (StatusCode, &'static str, &'static str) {
+    use StatusCode as S;
+    match error {
+        StripeCallError::NotConfigured => (S::SERVICE_UNAVAILABLE, "stripe_not_configured", "Stripe is not configured"),
+        StripeCallError::Refused(refusal) if refusal.is_our_key() => {
+            (S::SERVICE_UNAVAILABLE, "stripe_key_refused", "Stripe refuses our API key")
+        }
+        StripeCallError::Refused(refusal) => refusal_kind(refusal),
+        StripeCallError::Unavailable { .. } => {
+            (S::SERVICE_UNAVAILABLE, "stripe_unavailable", "Stripe is not available")
+        }
+        StripeCallError::Unreadable(_) => (S::BAD_GATEWAY, "stripe_unreadable", "Stripe's answer cannot be read"),
+    }
+}
+
+fn refusal_kind(refusal: &StripeRefusal) -> (StatusCode, &'static str, &'static str) {
+    if refusal.kind == "card_error" {
+        return (StatusCode::PAYMENT_REQUIRED, "payment_declined", "The payment was declined");
+    }
+    (StatusCode::UNPROCESSABLE_ENTITY, "stripe_refused", "Stripe refused")
+}
+
+fn billing_kind(because: &BillingRejection) -> (StatusCode, &'static str, &'static str) {
+    use BillingRejection as B;
+    use StatusCode as S;
+    match because {
+        B::UnknownPlan { .. } => (S::NOT_FOUND, "unknown_plan", "No such plan"),
+        B::UnknownCreditPack { .. } => (S::NOT_FOUND, "unknown_credit_pack", "No such credit pack"),
+        B::PlanNotForSale { .. } => (S::UNPROCESSABLE_ENTITY, "plan_not_for_sale", "The plan cannot be bought"),
+        B::IntervalNotOffered { .. } => {
+            (S::UNPROCESSABLE_ENTITY, "interval_not_offered", "Not offered for that interval")
+        }
+        B::CurrencyNotOffered { .. } => {
+            (S::UNPROCESSABLE_ENTITY, "currency_not_offered", "Not offered in that currency")
+        }
+        B::CurrencyAmbiguous { .. } => (S::UNPROCESSABLE_ENTITY, "currency_ambiguous", "A currency must be said"),
+        B::PriceNotInStripe { .. } => {
+            (S::UNPROCESSABLE_ENTITY, "price_not_in_stripe", "The price does not exist in Stripe yet")
+        }
+        B::PriceIsProduct { .. } => (S::UNPROCESSABLE_ENTITY, "price_is_product", "That is a product, not a price"),
+        B::UnknownPrice { .. } => (S::NOT_FOUND, "unknown_price", "No such price"),
+        B::PriceOfOtherMode { .. } => {
+            (S::UNPROCESSABLE_ENTITY, "price_of_other_mode", "The price is of Stripe's other mode")
+        }
+        B::RedirectNotAllowed { .. } => {
+            (S::UNPROCESSABLE_ENTITY, "redirect_not_allowed", "Customers may not be sent there")
+        }
+        B::SubscriptionExists { .. } => (S::CONFLICT, "subscription_exists", "There is a subscription already"),
+        B::NoSubscription { .. } => (S::NOT_FOUND, "no_subscription", "There is no subscription"),
+        B::NoStripeCustomer { .. } => (S::CONFLICT, "no_stripe_customer", "There is no customer at Stripe yet"),
+        B::SubscriptionEnded { .. } => (S::CONFLICT, "subscription_ended", "The subscription has ended"),
+        B::SubscriptionNotEnding { .. } => (S::CONFLICT, "subscription_not_ending", "The subscription is not ending"),
+        B::SubscriptionUnchanged { .. } => {
+            (S::CONFLICT, "subscription_unchanged", "The subscription is like that already")
+        }
+        B::SeveralItems { .. } => (S::CONFLICT, "several_items", "The subscription has several items"),
+        B::CurrencyFixed { .. } => (S::CONFLICT, "currency_fixed", "The subscription's currency cannot change"),
+        B::NoPendingChange { .. } => (S::CONFLICT, "no_pending_change", "No change is waiting"),
+        B::CollectionNotPaused { .. } => (S::CONFLICT, "collection_not_paused", "Collection is not paused"),
+        B::UnknownPromotionCode { .. } => (S::NOT_FOUND, "unknown_promotion_code", "No such promotion code"),
+        B::PaymentNotFound { .. } => (S::NOT_FOUND, "payment_not_found", "No such payment"),
+        B::PaymentNotRefundable { .. } => (S::CONFLICT, "payment_not_refundable", "The payment cannot be given back"),
+        B::RefundExceedsPayment { .. } => {
+            (S::UNPROCESSABLE_ENTITY, "refund_exceeds_payment", "More than is left of the payment")
+        }
+        B::StripeRefused { refusal } => refusal_kind(refusal),
+    }
+}
+
 fn rejection_kind(rejection: &Rejection) -> (StatusCode, &'static str, &'static str) {
     use StatusCode as S;
     match rejection {
@@ -137,6 +216,10 @@ fn rejection_kind(rejection: &Rejection) -> (StatusCode, &'static str, &'static 
         Rejection::OverrideDenied { .. } => (S::FORBIDDEN, "override_denied", "An override denies the feature"),
         Rejection::LimitExceeded { .. } => (S::FORBIDDEN, "limit_exceeded", "The limit is used up"),
         Rejection::AccountSuspended { .. } => (S::FORBIDDEN, "account_suspended", "The account is suspended"),
+        Rejection::SuspendedUnpaid { .. } => {
+            (S::FORBIDDEN, "suspended_unpaid", "The account is suspended until a payment is made good")
+        }
+        Rejection::PaymentOverdue { .. } => (S::FORBIDDEN, "payment_overdue", "A payment is overdue"),
         Rejection::TooManyOverrides { .. } => {
             (S::UNPROCESSABLE_ENTITY, "too_many_overrides", "The account has too many overrides")
         }
@@ -157,6 +240,7 @@ fn rejection_kind(rejection: &Rejection) -> (StatusCode, &'static str, &'static 
         Rejection::HoldExpiryOutOfRange { .. } => {
             (S::BAD_REQUEST, "hold_expiry_out_of_range", "The hold would end too soon or too late")
         }
+        Rejection::Billing { because } => billing_kind(because),
     }
 }
 
@@ -165,10 +249,15 @@ pub const CODES: &[&str] = &[
     "account_not_found",
     "account_suspended",
     "already_expired",
+    "as_of_too_recent",
     "body_incomplete",
     "body_too_large",
     "body_too_slow",
     "capture_exceeds_hold",
+    "collection_not_paused",
+    "currency_ambiguous",
+    "currency_fixed",
+    "currency_not_offered",
     "customer_linked_elsewhere",
     "database_unavailable",
     "feature_not_in_plan",
@@ -185,30 +274,59 @@ pub const CODES: &[&str] = &[
     "idempotency_key_reused",
     "insufficient_credits",
     "internal",
+    "interval_not_offered",
     "invalid_body",
     "invalid_parameter",
     "limit_exceeded",
     "method_not_allowed",
+    "no_pending_change",
+    "no_stripe_customer",
+    "no_subscription",
     "no_such_route",
     "not_found",
     "out_of_range",
     "outcome_unknown",
     "overloaded",
     "override_denied",
+    "payment_declined",
+    "payment_not_found",
+    "payment_not_refundable",
+    "payment_overdue",
+    "plan_not_for_sale",
     "position_not_reached",
+    "price_is_product",
+    "price_not_in_stripe",
+    "price_of_other_mode",
     "receipt_not_found",
+    "redirect_not_allowed",
+    "refund_exceeds_payment",
+    "several_items",
     "signature_malformed",
     "signature_mismatch",
     "signature_missing",
     "signature_too_new",
     "signature_too_old",
     "stopping",
+    "stripe_key_refused",
     "stripe_not_configured",
+    "stripe_refused",
+    "stripe_unavailable",
+    "stripe_unreadable",
+    "subscription_ended",
+    "subscription_exists",
+    "subscription_not_ending",
+    "subscription_unchanged",
+    "suspended_unpaid",
     "time_out_of_range",
     "too_many_overrides",
+    "too_many_payment_calls",
     "too_many_webhook_endpoints",
     "unauthorized",
+    "unknown_credit_pack",
     "unknown_feature",
+    "unknown_plan",
+    "unknown_price",
+    "unknown_promotion_code",
     "webhook_endpoint_disabled",
 ];
 
@@ -225,6 +343,12 @@ pub struct Problem {
     /// Of a refusal that is on record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receipt: Option<Receipt>,
+    /// Routes that lead on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub see: Vec<String>,
+    /// Stripe's own words, where it refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stripe: Option<StripeRefusal>,
 }
 
 impl ApiError {
@@ -249,29 +373,63 @@ impl ApiError {
             code,
             request_id: request_id(),
             receipt: None,
+            see: Vec::new(),
+            stripe: self.stripe_refusal().cloned(),
         }
     }
 
-    /// The answer, with the receipt of a refusal that is on record.
-    pub fn response(&self, receipt: Option<Receipt>) -> HttpResponse {
-        let problem = Problem { receipt, ..self.problem() };
+    fn stripe_refusal(&self) -> Option<&StripeRefusal> {
+        match self {
+            Self::App(AppError::Stripe(error)) => error.refusal(),
+            Self::App(AppError::Rejected(Rejection::Billing {
+                because: BillingRejection::StripeRefused { refusal },
+            })) => Some(refusal),
+            _ => None,
+        }
+    }
+
+    fn retry_after_seconds(&self) -> u64 {
+        match self {
+            Self::App(AppError::Stripe(StripeCallError::Unavailable { retry_after, .. })) => {
+                retry_after.as_secs_f64().ceil().max(1.0) as u64
+            }
+            Self::App(AppError::TooManyPaymentCalls(budget)) => budget.reset_seconds.unsigned_abs(),
+            _ => 1,
+        }
+    }
+
+    /// The body of a refusal that an Idempotency-Key keeps, with its receipt if it is on record.
+    pub fn kept_problem(&self, receipt: Option<Receipt>) -> Problem {
+        let problem = self.problem();
+        let detail =
+            format!("{}; the Idempotency-Key keeps this answer, so another attempt needs a new one", problem.detail);
+        Problem { detail, receipt, ..problem }
+    }
+
+    /// The answer with a body of this error.
+    pub fn response(&self, problem: &Problem) -> HttpResponse {
         let status = self.status_code();
         let mut response = HttpResponse::build(status);
         if status == StatusCode::SERVICE_UNAVAILABLE {
             // It passes, and metrics count it; an error in the log is a defect.
             tracing::warn!(error = ?self, code = problem.code, request_id = problem.request_id, "cannot answer now");
-            response.insert_header((RETRY_AFTER, "1"));
+            response.insert_header((RETRY_AFTER, self.retry_after_seconds().to_string()));
         } else if status.is_server_error() {
             tracing::error!(error = ?self, code = problem.code, request_id = problem.request_id, "a request failed");
         }
-        if let Self::App(AppError::Rejected(Rejection::LimitExceeded { resets_at, .. })) = self {
+        if let Self::App(AppError::Rejected(rejection @ Rejection::LimitExceeded { resets_at, .. })) = self
+            && !rejection.is_beyond_whole_limit()
+        {
             // As a date, so that a replay of the refusal says the same.
             response.insert_header((RETRY_AFTER, resets_at.format("%a, %d %b %Y %H:%M:%S GMT").to_string()));
+        }
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            response.insert_header((RETRY_AFTER, self.retry_after_seconds().to_string()));
         }
         if status == StatusCode::UNAUTHORIZED {
             response.insert_header((WWW_AUTHENTICATE, "Bearer"));
         }
-        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let body = serde_json::to_vec(problem).unwrap_or_default();
         response.insert_header((CONTENT_TYPE, "application/problem+json")).body(body)
     }
 }
@@ -282,7 +440,7 @@ impl ResponseError for ApiError {
     }
 
     fn error_response(&self) -> HttpResponse {
-        self.response(None)
+        self.response(&self.problem())
     }
 }
 

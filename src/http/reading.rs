@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::json::JsonObject;
 use super::problem::ApiError;
 use super::request::number;
 use crate::app::history::Moment;
@@ -58,10 +59,10 @@ pub fn consistency(value: Option<&str>) -> Result<Consistency, ApiError> {
 /// What an answer rests on: every event of the account up to a position, and all that was committed `age_ms` before `at`.
 #[derive(Debug, Serialize)]
 pub struct AsOf {
-    partition: i16,
-    position: i64,
-    at: DateTime<Utc>,
-    age_ms: u64,
+    pub partition: i16,
+    pub position: i64,
+    pub at: DateTime<Utc>,
+    pub age_ms: u64,
 }
 
 impl AsOf {
@@ -70,6 +71,13 @@ impl AsOf {
         let age = account.read_at.elapsed() + Duration::from_micros(999);
         let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         Self { partition: account.partition_id, position: account.position, at: account.at, age_ms }
+    }
+
+    pub fn write(&self, object: &mut JsonObject<'_>) {
+        object.number("partition", i64::from(self.partition));
+        object.number("position", self.position);
+        object.time("at", self.at);
+        object.number("age_ms", i64::try_from(self.age_ms).unwrap_or(i64::MAX));
     }
 }
 

@@ -108,7 +108,7 @@ pub fn account_id(name: &str) -> Result<AccountId, ApiError> {
         return Err(invalid(format!("{SYSTEM_ACCOUNT} is the service's own")));
     }
     // What stands for bytes that were no text: different ones would all mean the same account.
-    if name.contains(char::REPLACEMENT_CHARACTER) {
+    if !name.is_ascii() && name.contains(char::REPLACEMENT_CHARACTER) {
         return Err(invalid("must be UTF-8".to_owned()));
     }
     AccountId::new(name).map_err(|error| invalid(error.to_string()))
@@ -121,6 +121,16 @@ pub fn plain_id<'a>(id: &'a str, field: &str) -> Result<&'a str, ApiError> {
         return Err(ApiError::InvalidParameter { field: field.to_owned(), problem });
     }
     Ok(id)
+}
+
+/// An id of Stripe's, which becomes part of a path there.
+pub fn stripe_id<'a>(field: &str, id: &'a str) -> Result<&'a str, ApiError> {
+    let plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+    if plain && (1..=255).contains(&id.len()) {
+        return Ok(id);
+    }
+    let problem = "must be 1 to 255 letters, digits, _ and -".to_owned();
+    Err(ApiError::InvalidParameter { field: field.to_owned(), problem })
 }
 
 /// A reason that goes into the log, which is kept for ever.

@@ -3,6 +3,8 @@
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::page::{Cursor, Page, PageQuery};
@@ -37,7 +39,16 @@ struct Entry {
     captured: Option<i64>,
     /// Credits beyond the lots that are to be billed.
     overage: Option<i64>,
-    position: i64,
+    /// `None`: nothing has recorded it yet.
+    position: Option<i64>,
+}
+
+/// A page of entries, and after the last of them what is due but not on record.
+#[derive(Debug, Serialize)]
+struct Statement {
+    #[serde(flatten)]
+    page: Page<Entry>,
+    pending: Vec<Entry>,
 }
 
 const ENTRY_TYPES: &[&str] = &[
@@ -63,25 +74,64 @@ pub async fn list(
     let min_position = reading::min_position(query.min_position.as_deref())?;
     let account = state.service.account_now(&account_id(&path)?, min_position).await?;
     let limit = query.limit()?;
-    // A cursor carries the balance that its page ended with.
-    let cursor = query.cursor()?.unwrap_or(Cursor { at_us: 0, id: "0".to_owned() });
-    let mut balance: i64 = cursor.id.parse().map_err(|_| Cursor::invalid())?;
     let client = state.service.connection().await?;
-    let stored = log::of_account(&**client, account.id.as_str(), cursor.at_us, ENTRY_TYPES, limit + 1).await?;
+    let id = account.id.as_str();
+    let Place { version, mut balance } = match query.cursor()? {
+        None => Place::default(),
+        Some(cursor) => Place::of(&**client, id, &cursor).await?,
+    };
+    let mut stored = log::of_account(&**client, id, version, ENTRY_TYPES, limit + 1).await?;
+    // What was written since the account was read, its pending entries do not follow.
+    stored.retain(|stored| stored.version <= account.version);
     let has_more = stored.len() as i64 > limit;
-    let mut page = Page { data: Vec::with_capacity(stored.len()), has_more, next_cursor: None };
-    for stored in stored.into_iter().take(usize::try_from(limit).unwrap_or(usize::MAX)) {
-        if let Some(entry) = entry(&stored.event()?, stored.at, stored.position) {
-            balance = balance.saturating_add(entry.amount);
-            page.data.push(Entry { balance, ..entry });
-        }
-        let cursor = Cursor { at_us: stored.version, id: balance.to_string() };
-        page.next_cursor = has_more.then(|| cursor.encode());
+    stored.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    let mut next = |entry: Entry| {
+        balance = balance.saturating_add(entry.amount);
+        Entry { balance, ..entry }
+    };
+    let mut data = Vec::with_capacity(stored.len());
+    for stored in &stored {
+        let entry = entry(&stored.event()?, stored.at, &stored.position.to_string());
+        data.extend(entry.map(|entry| next(Entry { position: Some(stored.position), ..entry })));
     }
-    Ok(HttpResponse::Ok().json(page))
+    let due = if has_more { Vec::new() } else { account.due_events() };
+    let due = due.iter().enumerate().filter_map(|(n, event)| entry(event, account.at, &format!("pending_{}", n + 1)));
+    let pending = due.map(next).collect();
+    let next_cursor = match stored.last().filter(|_| has_more) {
+        None => None,
+        Some(last) => Some(Place { version: last.version, balance }.cursor(&**client, id).await?.encode()),
+    };
+    Ok(HttpResponse::Ok().json(Statement { page: Page { data, has_more, next_cursor }, pending }))
 }
 
-fn entry(event: &Event, at: DateTime<Utc>, position: i64) -> Option<Entry> {
+/// Where a page ended, and the balance there.
+#[derive(Debug, Default)]
+struct Place {
+    version: i64,
+    balance: i64,
+}
+
+impl Place {
+    /// A cursor that holds for this account alone, and for no other balance: it is sealed with the hash of the event it
+    /// follows, which covers the account and all before it.
+    async fn cursor(&self, client: &Client, account: &str) -> Result<Cursor, ApiError> {
+        let hash = log::hash_of(client, account, self.version).await?.ok_or_else(Cursor::invalid)?;
+        let Self { version, balance } = *self;
+        let seal = Sha256::new().chain_update(hash).chain_update(balance.to_be_bytes()).finalize();
+        Ok(Cursor { at_us: version, id: format!("{balance}/{}", hex::encode(&seal[..8])) })
+    }
+
+    /// The place a cursor of this account tells.
+    async fn of(client: &Client, account: &str, cursor: &Cursor) -> Result<Self, ApiError> {
+        let balance = cursor.id.split_once('/').and_then(|(balance, _)| balance.parse().ok());
+        let place = Self { version: cursor.at_us, balance: balance.ok_or_else(Cursor::invalid)? };
+        let is_ours = place.version > 0 && place.cursor(client, account).await? == *cursor;
+        if is_ours { Ok(place) } else { Err(Cursor::invalid()) }
+    }
+}
+
+/// The entry of an event, without its balance; `place` tells it from others of its kind.
+fn entry(event: &Event, at: DateTime<Utc>, place: &str) -> Option<Entry> {
     let blank = |kind, amount, id| Entry {
         kind,
         amount,
@@ -98,13 +148,13 @@ fn entry(event: &Event, at: DateTime<Utc>, position: i64) -> Option<Entry> {
         hold: None,
         captured: None,
         overage: None,
-        position,
+        position: None,
     };
     let billed = |overage: i64| (overage > 0).then_some(overage);
     Some(match event {
         // Of what a plan change would give, some may have been given already.
         Event::CreditsGranted(granted) => Entry {
-            cause: Some(granted.lot.cause.clone()),
+            cause: Some(granted.lot.cause.to_string()),
             effective_at: Some(granted.lot.effective_at),
             expires_at: granted.lot.expires_at,
             reason: granted.reason.clone(),
@@ -122,21 +172,21 @@ fn entry(event: &Event, at: DateTime<Utc>, position: i64) -> Option<Entry> {
         }
         Event::CreditsExpired(expired) => {
             let amount: i64 = expired.lots.iter().map(|draw| draw.amount).sum();
-            Entry { lots: DrawView::of(&expired.lots), ..blank("expiry", -amount, format!("expiry_{position}")) }
+            Entry { lots: DrawView::of(&expired.lots), ..blank("expiry", -amount, format!("expiry_{place}")) }
         }
         // It moves nothing between what may be spent and what is owed: the balance is the difference of both.
         Event::DebtRepaid(repaid) => {
-            Entry { lots: DrawView::of(&repaid.lots), ..blank("repayment", 0, format!("repayment_{position}")) }
+            Entry { lots: DrawView::of(&repaid.lots), ..blank("repayment", 0, format!("repayment_{place}")) }
         }
         Event::CreditsClawedBack(clawed) => Entry {
             cause: Some(clawed.cause.clone()),
             lots: vec![DrawView { id: clawed.lot, amount: clawed.clawed_back }],
-            ..blank("clawback", -(clawed.clawed_back + clawed.debt), format!("clawback_{position}"))
+            ..blank("clawback", -(clawed.clawed_back + clawed.debt), format!("clawback_{place}"))
         },
         Event::CreditsReinstated(reinstated) => Entry {
             cause: Some(reinstated.cause.clone()),
             lots: vec![DrawView { id: reinstated.lot, amount: reinstated.reinstated }],
-            ..blank("reinstatement", reinstated.reinstated + reinstated.debt, format!("reinstatement_{position}"))
+            ..blank("reinstatement", reinstated.reinstated + reinstated.debt, format!("reinstatement_{place}"))
         },
         Event::HoldPlaced(placed) => Entry {
             lots: DrawView::of(&placed.hold.cover.lots),
@@ -153,20 +203,19 @@ fn entry(event: &Event, at: DateTime<Utc>, position: i64) -> Option<Entry> {
             hold: Some(captured.hold),
             captured: Some(captured.amount),
             overage: billed(captured.cover.overage),
-            ..blank("capture", captured.released, format!("capture_{position}"))
+            ..blank("capture", captured.released, format!("capture_{place}"))
         },
         Event::HoldReleased(released) => {
-            Entry { hold: Some(released.hold), ..blank("release", released.amount, format!("release_{position}")) }
+            Entry { hold: Some(released.hold), ..blank("release", released.amount, format!("release_{place}")) }
         }
-        Event::HoldExpired(expired) => Entry {
-            hold: Some(expired.hold),
-            ..blank("hold_expiry", expired.amount, format!("hold_expiry_{position}"))
-        },
+        Event::HoldExpired(expired) => {
+            Entry { hold: Some(expired.hold), ..blank("hold_expiry", expired.amount, format!("hold_expiry_{place}")) }
+        }
         Event::AccountAbsorbed(absorbed) if absorbed.balance_change == 0 => return None,
         Event::AccountAbsorbed(absorbed) => {
             let amount = absorbed.balance_change;
             let cause = Some(format!("account:{}", absorbed.from));
-            Entry { cause, ..blank("transfer", amount, format!("transfer_{position}")) }
+            Entry { cause, ..blank("transfer", amount, format!("transfer_{place}")) }
         }
         _ => return None,
     })

@@ -151,8 +151,8 @@ pub async fn statistics(
     let account = state.service.account_now(&account_id(&path)?, min_position).await?;
     let catalog = state.service.catalog.current();
     let now = state.service.clock.now();
-    let standing = Standing::of(&account.credits, &catalog.catalog, now);
-    let period = period_of(&account.credits, &standing, now);
+    let standing = Standing::of(account.credits(), &catalog.catalog, now);
+    let period = period_of(account.credits(), &standing, now);
     let asked = days_asked(&query, period, now)?;
     let days = days_of(&state, &account, asked).await?;
     let names = features_of(&account, &standing, &catalog.catalog, &days, now);
@@ -162,16 +162,16 @@ pub async fn statistics(
         Some(name) => return Err(Rejection::UnknownFeature { feature: name.clone() }.into()),
     };
     let features = names.into_iter().map(|name| {
-        let grant = ruling(&account.credits, standing.plan, &name, now).grant;
+        let grant = ruling(account.credits(), &standing, &name, now).grant;
         let windows = grant.as_ref().map_or(&[][..], |grant| &grant.windows);
-        let limits = limits_at(&account.credits, windows, &name, period, now);
+        let limits = limits_at(account.credits(), windows, &name, period, now);
         feature_used(name, &account, limits, &days, asked.is_period.then_some(period))
     });
     let features: Vec<FeatureUsed> = features.collect();
     let time = |at| DateTime::from_timestamp(at, 0);
     Ok(HttpResponse::Ok().json(Statistics {
         plan: standing.plan.map(|plan| plan.id.clone()),
-        state: standing.state(&account.credits),
+        state: standing.state(account.credits()),
         period: PeriodView { start: time(period.start), end: time(period.end) },
         from: asked.from,
         to: asked.to,
@@ -193,8 +193,12 @@ fn days_asked(query: &UsageQuery, period: Period, now: DateTime<Utc>) -> Result<
     let is_period = from.is_none() && to.is_none();
     let to = to.unwrap_or_else(|| now.date_naive());
     let period_start = DateTime::from_timestamp(period.start, 0).unwrap_or(now).date_naive();
+    if from.is_none() && to < period_start {
+        let problem = format!("must be given, too: to lies before the running period, which began on {period_start}");
+        return Err(invalid("from", problem));
+    }
     // A period is hardly ever longer than the longest answer; of one that is, the last days are told.
-    let from = from.unwrap_or_else(|| period_start.min(to).max(to - TimeDelta::days(MAX_DAYS - 1)));
+    let from = from.unwrap_or_else(|| period_start.max(to - TimeDelta::days(MAX_DAYS - 1)));
     if from > to {
         return Err(invalid("from", "must not lie after to".to_owned()));
     }
@@ -216,9 +220,9 @@ async fn days_of(state: &State, account: &AccountNow, asked: Days) -> Result<BTr
         days.insert(row.id, serde_json::from_str(&row.state).map_err(StoreError::from)?);
     }
     // The account was read first. If its day has been closed since, its row says the same, or more than the position.
-    let open = day_of(account.credits.usage.at);
+    let open = day_of(account.credits().usage.at);
     if (from..=to).contains(&open) {
-        days.insert(open, account.credits.usage.open_day());
+        days.insert(open, account.credits().usage.open_day());
     }
     Ok(days)
 }
@@ -233,7 +237,7 @@ fn features_of(
 ) -> BTreeSet<String> {
     let used = days.values().flat_map(|day| day.keys().cloned());
     let metered = catalog.features.iter().filter(|feature| feature.kind == FeatureKind::Metered);
-    let granted = metered.filter(|feature| ruling(&account.credits, standing.plan, &feature.id, now).grant.is_some());
+    let granted = metered.filter(|feature| ruling(account.credits(), standing, &feature.id, now).grant.is_some());
     used.chain(granted.map(|feature| feature.id.clone())).collect()
 }
 
@@ -250,7 +254,7 @@ fn feature_used(
     let days: Vec<DayUsed> = days.iter().filter_map(of_feature).collect();
     // A period begins in the middle of a day, so its own counter tells, and not the days.
     let total = match period {
-        Some(period) => account.credits.usage.of_period(&feature, period.start),
+        Some(period) => account.credits().usage.of_period(&feature, period.start),
         None => days.iter().fold(DayUse::default(), |sum, DayUsed { of_day, .. }| DayUse {
             used: sum.used.saturating_add(of_day.used),
             credits: sum.credits.saturating_add(of_day.credits),
@@ -295,7 +299,7 @@ async fn credits_used(
         let lot: Lot = serde_json::from_str(&row.state).map_err(StoreError::from)?;
         lots.insert(lot.id, lot);
     }
-    lots.extend(account.credits.lots.iter().map(|lot| (lot.id, lot.clone())));
+    lots.extend(account.credits().lots.iter().map(|lot| (lot.id, lot.clone())));
     let is_in_force = |lot: &&Lot| {
         matches!(lot.source, LotSource::Plan | LotSource::FreePlan)
             && lot.effective_at <= now
@@ -309,7 +313,7 @@ async fn credits_used(
         used,
         remaining,
         percentage: percentage(used, granted),
-        available: account.credits.available_at(now),
+        available: account.credits().available_at(now),
         unlimited,
     })
 }

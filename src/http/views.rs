@@ -387,7 +387,7 @@ impl LotView {
             priority: lot.priority,
             effective_at: lot.effective_at,
             expires_at: lot.expires_at,
-            cause: lot.cause.clone(),
+            cause: lot.cause.to_string(),
         }
     }
 }

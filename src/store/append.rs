@@ -325,9 +325,10 @@ pub async fn prepare(client: &Client) -> Result<Statement, StoreError> {
 }
 
 /// Sees to it that a writer who has gone, with heads locked and an answer under way, is given up soon: everybody else
-/// waits for it.
+/// waits for it. Nor is anything written late: when a statement has taken so long, whoever waited for it has been told that
+/// the outcome is unknown.
 pub async fn limit_stall(client: &Client) -> Result<(), StoreError> {
-    Ok(client.batch_execute("/* limit_stall */ set tcp_user_timeout = '10s'").await?)
+    Ok(client.batch_execute("/* limit_stall */ set tcp_user_timeout = '10s'; set statement_timeout = '15s'").await?)
 }
 
 /// Cuts the transaction off if it does nothing for a while: everybody else waits for the heads it locks.

@@ -5,6 +5,7 @@ use tokio_postgres::GenericClient;
 
 use super::append::InboxRow;
 use super::error::StoreError;
+use crate::domain::ids::AccountId;
 
 /// A StripeEvent that waits for a fix.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -85,6 +86,50 @@ pub async fn prune(client: &impl GenericClient, before: DateTime<Utc>) -> Result
         .execute("/* prune */ delete from inbox where received_at < $1 and status <> 'parked'", &[&before])
         .await?;
     Ok(pruned)
+}
+
+/// Whether a row is about an account: it was applied to it or to a stream that became part of it, or its body names a
+/// Stripe id of the account's, as those do that no use was made of.
+const IS_ABOUT: &str = "(account_id = any($1) or exists (
+    select from unnest($2::bytea[]) as named (id) where position(named.id in body) > 0))";
+
+/// The parameters of [`IS_ABOUT`].
+fn names(account: &AccountId, stripe_ids: &[String]) -> (Vec<String>, Vec<Vec<u8>>) {
+    let streams = stripe_ids.iter().cloned().chain([account.to_string()]).collect();
+    let in_body = stripe_ids.iter().map(|id| format!("\"{id}\"").into_bytes()).collect();
+    (streams, in_body)
+}
+
+/// Drops the bodies of StripeEvents about an account, but for parked ones. Answers how many.
+pub async fn erase(client: &impl GenericClient, account: &AccountId, stripe_ids: &[String]) -> Result<u64, StoreError> {
+    let (streams, in_body) = names(account, stripe_ids);
+    let statement = format!("/* erase */ delete from inbox where status <> 'parked' and {IS_ABOUT}");
+    Ok(client.execute(&statement, &[&streams, &in_body]).await?)
+}
+
+/// Ids and bodies of the parked StripeEvents about an account.
+pub async fn parked_about(
+    client: &impl GenericClient,
+    account: &AccountId,
+    stripe_ids: &[String],
+) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+    let (streams, in_body) = names(account, stripe_ids);
+    let statement = format!(
+        "/* parked_about */ select stripe_event_id, body from inbox where status = 'parked' and {IS_ABOUT} for update"
+    );
+    let rows = client.query(&statement, &[&streams, &in_body]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// Puts another body in place of a parked StripeEvent's.
+pub async fn replace_parked_body(client: &impl GenericClient, id: &str, body: &[u8]) -> Result<(), StoreError> {
+    client
+        .execute(
+            "/* replace_parked_body */ update inbox set body = $2 where stripe_event_id = $1 and status = 'parked'",
+            &[&id, &body],
+        )
+        .await?;
+    Ok(())
 }
 
 /// Marks a parked StripeEvent that had been applied all along.

@@ -103,6 +103,13 @@ pub async fn of_account(
     Ok(events)
 }
 
+/// The hash of the event at a version of an account's stream.
+pub async fn hash_of(client: &impl GenericClient, account: &str, version: i64) -> Result<Option<Vec<u8>>, StoreError> {
+    let statement = "/* hash_of */ select hash from account_events($1, $2::bigint - 1, 1) where version = $2";
+    let row = client.query_opt(statement, &[&account, &version]).await?;
+    Ok(row.map(|row| row.get(0)))
+}
+
 /// A partition's events after a position, oldest first.
 pub async fn of_partition(
     client: &impl GenericClient,

@@ -99,6 +99,7 @@ fn no_price() -> Price {
         currency: None,
         interval: None,
         interval_count: None,
+        metered: false,
     }
 }
 
@@ -114,6 +115,7 @@ fn price(object: &Fields<'_>) -> Result<Price> {
         currency: object.currency("currency")?,
         interval: recurring.string("interval")?,
         interval_count: recurring.integer("interval_count")?,
+        metered: recurring.string("usage_type")?.as_deref() == Some("metered"),
     })
 }
 
@@ -161,6 +163,7 @@ pub fn invoice(object: &Fields<'_>, deleted: bool) -> Result<Invoice> {
         subtotal: object.integer_or_zero("subtotal")?,
         total: object.integer_or_zero("total")?,
         tax: invoice_tax(object)?,
+        discount: sum_of(&object.list("total_discount_amounts")?)?,
         amount_due: object.integer_or_zero("amount_due")?,
         amount_paid: object.integer_or_zero("amount_paid")?,
         amount_remaining: object.integer_or_zero("amount_remaining")?,
@@ -198,11 +201,11 @@ fn invoice_tax(object: &Fields<'_>) -> Result<i64> {
         taxes if taxes.is_empty() => object.list("total_tax_amounts")?,
         taxes => taxes,
     };
-    let mut sum = 0i64;
-    for tax in &taxes {
-        sum = sum.saturating_add(tax.integer_or_zero("amount")?);
-    }
-    Ok(sum)
+    sum_of(&taxes)
+}
+
+fn sum_of(amounts: &[Fields<'_>]) -> Result<i64> {
+    amounts.iter().try_fold(0i64, |sum, amount| Ok(sum.saturating_add(amount.integer_or_zero("amount")?)))
 }
 
 fn invoice_line(line: &Fields<'_>) -> Result<InvoiceLine> {

@@ -11,6 +11,7 @@ use super::fields::{FieldError, Fields};
 use super::project;
 use crate::domain::billing::Observation;
 use crate::domain::ids::{AccountId, Ownership};
+use crate::domain::reconciliation::Reconciled;
 use crate::domain::stripe_object::StripeObject;
 use crate::domain::tracked::Change;
 
@@ -46,6 +47,8 @@ pub struct Facts {
     pub customer: Option<String>,
     /// A Checkout session completed: the moment to match a customer by e-mail.
     pub completes_checkout: bool,
+    /// Why the ledger did not know this already; `None` for what comes on its own.
+    pub reconciled: Option<Box<Reconciled>>,
 }
 
 /// Why a body is not a StripeEvent, or not one that can be applied.
@@ -104,22 +107,58 @@ pub fn translate(
         let object = Fields::new(&restored, "data.object").ok()?;
         project(family, &object, &event.event_type).ok().flatten().map(|object| digest(&object))
     });
-    let change = Change { before, after: digest(&projected) };
+    let mut facts = facts(event, &object, projected, Seen { previous, before, asked: false }, settings)?;
+    if family == Family::Catalog {
+        facts.claim = AccountId::new(SYSTEM_ACCOUNT).ok();
+    }
+    Ok(Some(facts))
+}
+
+/// What a StripeEvent tells of the object's state before.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen<'a> {
+    previous: Option<&'a Value<'a>>,
+    before: Option<u32>,
+    /// It was asked for, not told.
+    asked: bool,
+}
+
+/// Says what an object means that Stripe answered a call with, as if the StripeEvent `event` had shown it. `before` is the
+/// digest of the snapshot that it follows.
+pub fn translate_answer(
+    event: &StripeEvent,
+    body: &[u8],
+    before: Option<u32>,
+    settings: Settings<'_>,
+) -> Result<Option<Facts>, TranslateError> {
+    let value: Value<'_> = serde_json::from_slice(body).map_err(|error| TranslateError::NotJson(error.to_string()))?;
+    let object = Fields::new(&value, "answer")?;
+    let projected = Family::of(&event.event_type).map(|family| project(family, &object, &event.event_type));
+    let Some(projected) = projected.transpose()?.flatten() else { return Ok(None) };
+    facts(event, &object, projected, Seen { previous: None, before, asked: true }, settings).map(Some)
+}
+
+fn facts(
+    event: &StripeEvent,
+    object: &Fields<'_>,
+    projected: StripeObject,
+    seen: Seen<'_>,
+    settings: Settings<'_>,
+) -> Result<Facts, TranslateError> {
+    let change = Change { before: seen.before, after: digest(&projected), asked: seen.asked };
     let mut facts = Facts {
         observations: Vec::new(),
-        references: project::references(&object, &projected, previous)?,
-        claim: claim(&object, settings)?,
-        email: email(&object, &projected)?,
+        references: project::references(object, &projected, seen.previous)?,
+        claim: claim(object, settings)?,
+        email: email(object, &projected)?,
         customer: match projected {
             StripeObject::Customer(ref customer) => Some(customer.id.clone()),
             _ => object.id_of("customer")?,
         },
         completes_checkout: event.event_type == "checkout.session.completed",
+        reconciled: None,
     };
-    if family == Family::Catalog {
-        facts.claim = AccountId::new(SYSTEM_ACCOUNT).ok();
-    }
-    let links = project::invoice_payments(&object, &projected)?;
+    let links = project::invoice_payments(object, &projected)?;
     for object in std::iter::once(projected).chain(links.into_iter().map(StripeObject::InvoicePayment)) {
         facts.observations.push(Observation {
             stripe_event_id: event.id.clone(),
@@ -129,7 +168,7 @@ pub fn translate(
             object,
         });
     }
-    Ok(Some(facts))
+    Ok(facts)
 }
 
 /// The families of event types, by the object they carry.

@@ -74,6 +74,8 @@ async fn the_ledger_is_verified_and_rebuilt_on_request() {
     app.call(Method::POST, "/v1/admin/rebuild").send().await.expect(202);
     let rebuilt = finished(&app, "/v1/admin/rebuild").await;
     assert_eq!((&rebuilt["status"], &rebuilt["result"]["accounts"]), (&json!("done"), &sound["result"]["accounts"]));
+    assert_eq!((&rebuilt["events"], &rebuilt["total_events"]), (&sound["events"], &sound["events"]), "{rebuilt}");
+    assert_eq!(rebuilt["result"]["events"], rebuilt["events"]);
     app.call(Method::POST, "/v1/admin/verify").send().await.expect(202);
     assert_eq!(finished(&app, "/v1/admin/verify").await["result"]["differences"], 0);
 }

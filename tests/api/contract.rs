@@ -34,6 +34,21 @@ fn every_operation_names_the_scope_its_route_needs() {
 }
 
 #[test]
+fn every_query_parameter_is_known_to_its_route_and_described() {
+    let table = RouteTable::new();
+    for (method, path, operation) in operations() {
+        let route = table.all().iter().find(|route| route.method.as_str() == method && route.path == path);
+        let all = operation["parameters"].as_array().into_iter().flatten().map(contract::resolve);
+        let described: BTreeSet<&str> = all
+            .filter(|parameter| parameter["in"] == "query")
+            .filter_map(|parameter| parameter["name"].as_str())
+            .collect();
+        let known = route.expect("documented routes exist").query.iter().copied().collect();
+        assert_eq!(described, known, "{method} {path}");
+    }
+}
+
+#[test]
 fn every_path_parameter_is_described() {
     for (method, path, operation) in operations() {
         let item = &contract::DOCUMENT["paths"][&path];

@@ -149,6 +149,82 @@ async fn the_statement_comes_in_pages_that_miss_and_repeat_nothing() {
 }
 
 #[tokio::test]
+async fn a_cursor_of_the_statement_is_good_for_its_account_and_unchanged() {
+    let app = TestApp::start().await;
+    for account in ["user_1", "user_2"] {
+        app.put_account(account, json!({})).await.expect(201);
+        for n in 0..3 {
+            app.debit(account, &format!("{account}-{n}"), json!({"amount": 1})).await.expect(201);
+        }
+    }
+    let path = |account: &str, cursor: &str| format!("/v1/accounts/{account}/credits/entries?limit=2&cursor={cursor}");
+    let page = app.get("/v1/accounts/user_1/credits/entries?limit=2").await.expect(200);
+    let cursor = page["next_cursor"].as_str().expect("a cursor");
+    app.get(&path("user_1", cursor)).await.expect(200);
+    app.get(&path("user_2", cursor)).await.problem(400, "invalid_parameter");
+    let told = String::from_utf8(hex::decode(cursor).expect("hex")).expect("text");
+    let parts: Vec<&str> = told.split('/').collect();
+    let [version, balance, seal] = parts[..] else { panic!("another cursor: {told}") };
+    for changed in [
+        format!("{version}/1000000/{seal}"),
+        format!("{version}/{balance}/0000000000000000"),
+        format!("{version}/{balance}"),
+        format!("1/{balance}/{seal}"),
+        format!("999/{balance}/{seal}"),
+        format!("-1/{balance}/{seal}"),
+        format!("{}/{balance}/{seal}", i64::MAX),
+        "0/0".to_owned(),
+    ] {
+        let problem = app.get(&path("user_1", &hex::encode(&changed))).await.problem(400, "invalid_parameter");
+        assert_eq!(problem["detail"], "cursor: must be a next_cursor that this list gave", "{changed}");
+    }
+}
+
+#[tokio::test]
+async fn the_statement_ends_with_what_is_due_and_not_on_record() {
+    on_both(async |app: TestApp| {
+        app.deliver_all(&sign_up("cus_1", PRO_YEARLY, START)).await;
+        app.debit("cus_1", "key-1", json!({"amount": 200})).await.expect(201);
+        let hold = json!({"amount": 50, "expires_at": rfc3339(START + 60)});
+        app.post("/v1/accounts/cus_1/credits/holds", hold).await.expect(201);
+        let of_page =
+            async |limit: i64| app.get(&format!("/v1/accounts/cus_1/credits/entries?limit={limit}")).await.expect(200);
+        assert_eq!(of_page(50).await["pending"], json!([]));
+        // The hold has ended, the first month is over, and the second has begun.
+        app.clock.set(day(31));
+        let page = of_page(50).await;
+        let mut balance = page["data"].as_array().expect("entries").last().expect("one")["balance"].as_i64();
+        assert_eq!(balance, Some(250), "as it is on record");
+        let pending = page["pending"].as_array().expect("entries");
+        let lines: Vec<(&str, i64)> = pending
+            .iter()
+            .map(|entry| (entry["type"].as_str().expect("a type"), entry["amount"].as_i64().expect("an amount")))
+            .collect();
+        assert_eq!(lines, [("hold_expiry", 50), ("expiry", -300), ("grant", PRO_CREDITS)]);
+        for entry in pending {
+            balance = balance.zip(entry["amount"].as_i64()).map(|(balance, amount)| balance + amount);
+            assert_eq!((entry["balance"].as_i64(), &entry["position"]), (balance, &json!(null)));
+            assert_eq!(entry["at"], rfc3339(day(31)));
+        }
+        assert_eq!(balance, Some(app.available("cus_1").await));
+        assert_eq!(of_page(1).await["pending"], json!([]), "only after the last entry");
+        // Recorded, it is the same.
+        app.debit("cus_1", "key-2", json!({"amount": 1})).await.expect(201);
+        let page = of_page(50).await;
+        assert_eq!(page["pending"], json!([]));
+        let entries = page["data"].as_array().expect("entries");
+        let recorded = &entries[entries.len() - 1 - pending.len()..entries.len() - 1];
+        for (recorded, pending) in recorded.iter().zip(pending) {
+            for field in ["type", "amount", "balance", "lots", "cause", "expires_at", "hold"] {
+                assert_eq!(recorded[field], pending[field], "{field}");
+            }
+            assert!(recorded["position"].is_i64());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_yearly_plan_refills_monthly() {
     on_both(async |app: TestApp| {
         app.deliver_all(&sign_up("cus_1", PRO_YEARLY, START)).await;

@@ -37,7 +37,8 @@ async fn too_little_credit_takes_nothing_and_says_how_much_is_missing() {
     let app = TestApp::start().await;
     account_with(&app, "user_1", 0).await;
     let problem = app.debit("user_1", "key-1", json!({"amount": 11})).await.problem(402, "insufficient_credits");
-    assert_eq!(problem["detail"], "11 credits are needed, 10 are available");
+    let detail = "11 credits are needed, 10 are available; the Idempotency-Key keeps this answer, so another attempt needs a new one";
+    assert_eq!(problem["detail"], detail);
     assert_eq!(app.available("user_1").await, FREE_CREDITS);
     app.debit("user_1", "key-2", json!({"amount": 10})).await.expect(201);
     app.debit("user_1", "key-3", json!({"amount": 1})).await.problem(402, "insufficient_credits");
@@ -315,7 +316,12 @@ async fn a_plan_may_let_an_account_owe_so_many_credits_and_new_ones_make_it_good
     assert_eq!((&debit["debt"], &debit["overage"], &debit["available"]), (&json!(2), &json!(0), &json!(-2)));
     let taken: i64 = debit["lots"].as_array().expect("lots").iter().filter_map(|lot| lot["amount"].as_i64()).sum();
     assert_eq!(taken, 10);
-    app.debit("user_1", "key-2", json!({"amount": 4})).await.problem(402, "insufficient_credits");
+    let problem = app.debit("user_1", "key-2", json!({"amount": 4})).await.problem(402, "insufficient_credits");
+    let detail = problem["detail"].as_str().expect("a detail");
+    assert!(detail.starts_with("4 credits are needed, -2 are available, and 3 more may be owed;"), "{detail}");
+    let path = format!("/v1/receipts/{}", problem["receipt"].as_str().expect("a receipt"));
+    let because = app.get(&path).await.expect(200)["because"].to_string();
+    assert!(because.contains("-2 credits were available, 0 held, and 3 of 5 could still be owed"), "{because}");
     // A hold may go as far, and what it may come to owe cannot be owed twice.
     let hold = json!({"amount": 3});
     let held = app.post("/v1/accounts/user_1/credits/holds", hold.clone()).await.expect(201);
@@ -392,7 +398,9 @@ async fn whatever_may_be_spent_makes_good_what_is_owed_and_what_may_not_does_not
 
 #[tokio::test]
 async fn a_plan_may_bill_what_goes_beyond_the_credits() {
-    let app = TestApp::with(free_plan_with("overage = \"unlimited\"")).await;
+    let setup = free_plan_with("overage = \"unlimited\"");
+    let dearer = setup.catalog.replacen("credit_cost = 1\n", "credit_cost = 3\n", 1);
+    let app = TestApp::with(setup).await;
     account_with(&app, "user_1", 0).await;
     let debit = app.debit("user_1", "key-1", json!({"amount": 12})).await.expect(201);
     assert_eq!((&debit["debt"], &debit["overage"], &debit["available"]), (&json!(0), &json!(2), &json!(0)));
@@ -400,6 +408,16 @@ async fn a_plan_may_bill_what_goes_beyond_the_credits() {
     assert_eq!((&more["overage"], &more["lots"], &more["available"]), (&json!(3), &json!([]), &json!(0)));
     app.grant("user_1", 20).await.expect(201);
     assert_eq!(app.available("user_1").await, 20, "what is billed is not owed");
+    // Without end, but for what one debit may take.
+    app.apply_catalog(&dearer).await;
+    let most = 1_000_000_000_000_i64 / 3;
+    for (quantity, allowed, reason) in [(most, true, "overage"), (most + 1, false, "out_of_range")] {
+        let path = format!("/v1/accounts/user_1/entitlements/generation?quantity={quantity}");
+        let answer = app.get(&path).await.expect(200);
+        assert_eq!((&answer["allowed"], &answer["reason"]), (&json!(allowed), &json!(reason)));
+    }
+    let body = json!({"feature": "generation", "quantity": most + 1});
+    app.debit("user_1", "key-3", body).await.problem(400, "out_of_range");
     let entries = app.get("/v1/accounts/user_1/credits/entries").await.expect(200);
     let overage: Vec<&Value> =
         entries["data"].as_array().expect("entries").iter().map(|entry| &entry["overage"]).collect();
@@ -438,7 +456,14 @@ async fn refusals_that_lie_in_the_account_are_on_record_and_change_nothing() {
     account_with(&app, "user_1", 0).await;
     app.debit("user_1", "key-1", json!({"amount": 11})).await.problem(402, "insufficient_credits");
     app.debit("user_1", "key-2", json!({"feature": "export"})).await.problem(403, "feature_not_in_plan");
-    app.debit("user_1", "key-3", json!({"feature": "flying"})).await.problem(404, "unknown_feature");
+    // Whatever was wrong, the key has its answer.
+    for (account, key, feature, code) in
+        [("user_1", "key-3", "flying", "unknown_feature"), ("nobody", "key-4", "generation", "account_not_found")]
+    {
+        let problem = app.debit(account, key, json!({"feature": feature})).await.problem(404, code);
+        let detail = problem["detail"].as_str().expect("a detail");
+        assert!(detail.ends_with("another attempt needs a new one"), "{detail}");
+    }
     let events = app.get("/v1/events?account=user_1&type=charge_rejected").await.expect(200);
     let codes: Vec<&Value> =
         events["data"].as_array().expect("events").iter().map(|event| &event["payload"]["rejection"]["code"]).collect();

@@ -24,6 +24,7 @@ async fn balances_lots_and_holds_are_told_of_any_moment_that_has_been() {
         let released = app.post(&release, json!({})).await.expect(200);
         app.clock.advance(Duration::days(40));
         app.debit("user_1", "key-2", json!({"amount": 10})).await.expect(201);
+        app.clock.advance(Duration::minutes(1));
         let expected = [(5, 10, 0), (10, 7, 0), (15, 7, 0), (20, 5, 2), (29, 5, 2), (30, 7, 0)];
         for (seconds, available, held) in expected {
             let then = credits(&app, &rfc3339(START + seconds)).await;
@@ -56,7 +57,7 @@ async fn entitlements_and_subscriptions_are_told_under_the_catalog_of_then() {
     app.deliver_all(&sign_up("cus_1", PRO, START)).await;
     app.clock.advance(Duration::seconds(10));
     app.apply_catalog(&SELLER.replacen("credit_cost = 1\n", "credit_cost = 5\n", 1)).await;
-    app.clock.advance(Duration::seconds(10));
+    app.clock.advance(Duration::minutes(1));
     let check = async |seconds: i64| {
         let at = rfc3339(START + seconds);
         let answer = app.get(&format!("/v1/accounts/user_1/entitlements/generation?as_of={at}")).await.expect(200);
@@ -82,8 +83,36 @@ async fn moments_that_are_none_are_refused() {
     for as_of in ["yesterday", "-1", "1.5", "2026-01-15", &rfc3339(START + 1)] {
         app.get(&path(as_of)).await.problem(400, "invalid_parameter");
     }
-    app.get(&path(&rfc3339(START - 1))).await.problem(404, "account_not_found");
-    app.get(&path("0")).await.problem(404, "account_not_found");
+    let problem = app.get(&path(&rfc3339(START - 31))).await.problem(404, "account_not_found");
+    let detail = "user_1 was opened at 2026-01-15T12:00:00Z only; nothing is known of it before that";
+    assert_eq!(problem["detail"], detail);
+    assert_eq!(app.get(&path("0")).await.problem(404, "account_not_found")["detail"], detail);
+    let nobody = "/v1/accounts/nobody/credits?as_of=0";
+    assert_eq!(app.get(nobody).await.problem(404, "account_not_found")["detail"], "no account is called nobody");
     app.get(&path("999")).await.problem(409, "position_not_reached");
     app.get("/v1/accounts/user_1/invoices?as_of=1").await.problem(400, "invalid_parameter");
+}
+
+/// A replica may have decided something at the time asked for, and not have written it yet.
+#[tokio::test]
+async fn a_time_is_told_once_nothing_can_be_written_of_it_any_more() {
+    let app = TestApp::start().await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    app.clock.advance(Duration::seconds(10));
+    let asked = START + 10;
+    let path = format!("/v1/accounts/user_1/credits?as_of={}", rfc3339(asked));
+    for _ in 0..2 {
+        let problem = app.get(&path).await.problem(409, "as_of_too_recent");
+        assert!(problem["detail"].as_str().expect("a detail").contains(&rfc3339(asked + 30)), "{problem}");
+        app.clock.set(asked + 29);
+    }
+    // Decided by a clock that is ten seconds behind: on record after somebody might have asked, and of a time before that.
+    app.clock.set(asked - 10);
+    let late = app.debit("user_1", "key-1", json!({"amount": 3})).await.expect(201);
+    assert_eq!(credits(&app, &late["position"].to_string()).await["available"], 7, "a position is told at once");
+    app.clock.set(asked + 30);
+    let first = app.get(&path).await.expect(200);
+    assert_eq!(first["available"], 7);
+    app.clock.advance(Duration::days(1));
+    assert_eq!(app.get(&path).await.expect(200)["available"], 7);
 }

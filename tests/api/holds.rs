@@ -236,8 +236,9 @@ async fn a_capture_beyond_its_hold_is_asked_for_like_a_debit() {
     act(&app, &denied, "capture", json!({"amount": 3})).await.problem(403, "override_denied");
     act(&app, &denied, "capture", json!({})).await.expect(200);
 
-    app.call(Method::PUT, &overrides).json(json!({"limit": 6, "per": "day"})).send().await.expect(200);
-    act(&app, &limited, "capture", json!({"quantity": 7})).await.problem(403, "limit_exceeded");
+    app.call(Method::PUT, &overrides).json(json!({"limit": 8, "per": "day"})).send().await.expect(200);
+    // Four are used; the hold's own two count with what goes beyond them.
+    act(&app, &limited, "capture", json!({"quantity": 5})).await.problem(403, "limit_exceeded");
     act(&app, &limited, "capture", json!({"quantity": 4})).await.expect(200);
     assert_eq!(credits(&app).await, (2, 0));
 }
@@ -315,7 +316,28 @@ async fn a_capture_counts_towards_the_features_limits_and_a_hold_that_they_do_no
     let usage = app.get("/v1/accounts/user_1/usage").await.expect(200);
     assert_eq!(usage["features"][0]["used"], 3, "{usage}");
     place(3).await.problem(403, "limit_exceeded");
-    place(2).await.expect(201);
+    let open = place(2).await.expect(201);
+    place(1).await.problem(403, "limit_exceeded");
+    act(&app, &open, "capture", json!({})).await.expect(200);
+    let usage = app.get("/v1/accounts/user_1/usage").await.expect(200);
+    assert_eq!(usage["features"][0]["used"], 5, "{usage}");
     app.call(Method::PUT, "/v1/accounts/user_1/suspension").json(json!({})).send().await.expect(200);
     place(1).await.problem(403, "account_suspended");
+}
+
+/// Else small captures would pass every limit uncounted.
+#[tokio::test]
+async fn a_capture_by_amount_counts_a_unit_that_was_used_in_part() {
+    let catalog = SELLER.replacen("credit_cost = 1\n", "credit_cost = 3\n", 1);
+    let app = TestApp::with(Setup { catalog, ..Setup::default() }).await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    app.grant("user_1", 100).await.expect(201);
+    let mut used = 0;
+    for (amount, units) in [(1, 1), (3, 1), (4, 2), (6, 2), (12, 4)] {
+        let held = hold(&app, json!({"feature": "generation", "quantity": 4})).await;
+        act(&app, &held, "capture", json!({"amount": amount})).await.expect(200);
+        used += units;
+        let usage = app.get("/v1/accounts/user_1/usage").await.expect(200);
+        assert_eq!(usage["features"][0]["used"], used, "after {amount}");
+    }
 }

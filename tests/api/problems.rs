@@ -18,6 +18,31 @@ async fn what_is_no_route_says_so() {
 }
 
 #[tokio::test]
+async fn a_query_parameter_that_a_route_does_not_know_is_refused_and_those_it_knows_are_named() {
+    let app = TestApp::start().await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    let table = subledger::http::routes::RouteTable::new();
+    let of_account = table.all().iter().filter(|route| route.scope.is_some());
+    for route in of_account {
+        let method: Method = route.method.as_str().parse().expect("a method");
+        let path = route.path.replace("{account}", "user_1").replace(['{', '}'], "");
+        let problem = app.call(method, &format!("{path}?qantity=1")).send().await;
+        let problem = problem.problem(400, "invalid_parameter");
+        let detail = problem["detail"].as_str().expect("a detail");
+        let known = if route.query.is_empty() { "none".to_owned() } else { route.query.join(", ") };
+        assert_eq!(detail, format!("qantity: no such query parameter; this route has {known}"), "{path}");
+    }
+    for (query, name) in [("a%26b=1", "a&b"), ("limit=1&%6cimits=2", "limits"), ("cursor", ""), ("&&limit=1", "")] {
+        let answer = app.get(&format!("/v1/accounts/user_1/invoices?{query}")).await;
+        let detail = answer.body["detail"].as_str().unwrap_or_default().to_owned();
+        assert_eq!(detail.starts_with(&format!("{name}: no such")), !name.is_empty(), "{query}: {detail}");
+    }
+    let probe = b"GET /healthz?from=a-probe HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let text = talk(&app, probe, |_| {});
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+}
+
+#[tokio::test]
 async fn a_wrong_method_says_which_ones_there_are() {
     let app = TestApp::start().await;
     let answer = app.call(Method::DELETE, "/v1/accounts/user_1").without_key().send().await;

@@ -96,7 +96,13 @@ async fn ask_everything(app: &TestApp) {
     app.call(Method::POST, "/v1/entitlements/check").json(checks).send().await.expect(200);
     let receipt = app.debit("user_1", "render-8815", json!({"amount": 1})).await.expect(201)["receipt"].clone();
     app.get(&format!("/v1/receipts/{}", receipt.as_str().expect("a receipt"))).await.expect(200);
-    for path in ["/v1/plans", "/v1/plans/pro", "/v1/credit-packs", "/v1/events?account=user_1&limit=2"] {
+    for path in [
+        "/v1/plans",
+        "/v1/plans/pro",
+        "/v1/credit-packs",
+        "/v1/events?account=user_1&limit=2",
+        "/v1/analytics/revenue?from=2026-01",
+    ] {
         app.get(path).await.expect(200);
     }
     for path in ["/healthz", "/readyz", "/metrics", "/openapi.yaml", "/openapi.json", "/docs"] {
@@ -117,6 +123,7 @@ async fn administer(app: &TestApp) {
         app.call(Method::POST, job).send().await.expect(202);
         app.get(job).await.expect(200);
     }
+    app.call(Method::DELETE, "/v1/admin/accounts/user_1/personal-data").send().await.expect(200);
     let made = app.post("/v1/admin/keys", json!({"scope": "spend", "name": "render farm"})).await.expect(201);
     app.get("/v1/admin/keys").await.expect(200);
     let key_id = made["key_id"].as_str().expect("an id");

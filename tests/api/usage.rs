@@ -68,7 +68,7 @@ async fn a_limit_a_minute_holds_until_the_minute_is_over() {
         let body = json!({"feature": "calls"});
         let refused = app.debit("user_1", "key-1", body.clone()).await;
         assert_eq!(refused.header("retry-after"), Some("Thu, 15 Jan 2026 12:01:00 GMT"));
-        let detail = "calls is limited to 3 per minute, 3 are used, and the count begins anew at 2026-01-15T12:01:00Z; then use a new key";
+        let detail = "calls is limited to 3 per minute, 3 are used, and the count begins anew at 2026-01-15T12:01:00Z; the Idempotency-Key keeps this answer, so another attempt needs a new one";
         assert_eq!(refused.clone().problem(403, "limit_exceeded")["detail"], detail);
         let answer = check(&app, "calls").await;
         assert_eq!((&answer["allowed"], &answer["reason"]), (&json!(false), &json!("limit_exceeded")));
@@ -83,6 +83,10 @@ async fn a_limit_a_minute_holds_until_the_minute_is_over() {
         assert_eq!((&again.text, again.header("retry-after")), (&refused.text, refused.header("retry-after")));
         app.debit("user_1", "key-2", body).await.expect(201);
         call(&app, "user_1", 3).await.problem(403, "limit_exceeded");
+        let whole = call(&app, "user_1", 4).await;
+        assert_eq!(whole.header("retry-after"), None, "waiting would not help");
+        let detail = whole.problem(403, "limit_exceeded")["detail"].clone();
+        assert!(detail.as_str().is_some_and(|detail| detail.starts_with("4 of calls are more than its whole limit of 3")));
         call(&app, "user_1", 2).await.expect(201);
         let entries = app.get("/v1/accounts/user_1/credits/entries").await.expect(200);
         assert_eq!(entries["data"].as_array().expect("entries").last().expect("one")["amount"], 0);
@@ -249,8 +253,66 @@ async fn bad_records_are_told_apart() {
     ] {
         app.get(&format!("{statistics}?{query}")).await.problem(400, "invalid_parameter");
     }
-    app.get(&format!("{statistics}?to=1970-01-01")).await.expect(200);
+    let problem = app.get(&format!("{statistics}?to=2026-01-14")).await.problem(400, "invalid_parameter");
+    let detail = "from: must be given, too: to lies before the running period, which began on 2026-01-15";
+    assert_eq!(problem["detail"], detail);
+    app.get(&format!("{statistics}?to=2026-01-15")).await.expect(200);
+    app.get(&format!("{statistics}?from=1970-01-01&to=1970-01-01")).await.expect(200);
     assert_eq!(used(&app).await, Vec::<i64>::new());
+}
+
+/// A feature that costs nothing is held for its limit's sake.
+#[tokio::test]
+async fn open_holds_count_towards_limits_in_every_window_and_captures_once() {
+    on_both_with(with_calls(r#"{ limit = 10, per = "day" }"#), async |app: TestApp| {
+        app.put_account("user_1", json!({})).await.expect(201);
+        let hold = async |quantity: i64| {
+            let body = json!({"feature": "calls", "quantity": quantity, "expires_at": rfc3339(day(2))});
+            app.post("/v1/accounts/user_1/credits/holds", body).await
+        };
+        let act = async |hold: &Value, act: &str, body: Value| {
+            app.post(&format!("/v1/holds/{}/{act}", hold["id"].as_str().expect("an id")), body).await
+        };
+        let limit = async || {
+            let answer = check(&app, "calls").await;
+            assert_eq!(answer["remaining"], answer["limits"][0]["remaining"]);
+            ["used", "held", "remaining"].map(|name| answer["limits"][0][name].as_i64().expect("a number"))
+        };
+        let first = hold(6).await.expect(201);
+        assert_eq!((&first["amount"], &first["lots"], &first["quantity"]), (&json!(0), &json!([]), &json!(6)));
+        let second = hold(3).await.expect(201);
+        assert_eq!(limit().await, [0, 9, 1]);
+        let problem = hold(2).await.problem(403, "limit_exceeded");
+        assert!(problem["detail"].as_str().expect("a detail").contains("0 are used and 9 are held"), "{problem}");
+        call(&app, "user_1", 2).await.problem(403, "limit_exceeded");
+        assert_eq!(check(&app, "calls?quantity=1").await["allowed"], true);
+        assert_eq!(check(&app, "calls?quantity=2").await["reason"], "limit_exceeded");
+        call(&app, "user_1", 1).await.expect(201);
+        act(&first, "capture", json!({"quantity": 4})).await.expect(200);
+        assert_eq!(limit().await, [5, 3, 2]);
+        // The other is open still when the next day begins.
+        app.clock.set(day(1));
+        assert_eq!(limit().await, [0, 3, 7]);
+        call(&app, "user_1", 8).await.problem(403, "limit_exceeded");
+        call(&app, "user_1", 7).await.expect(201);
+        act(&second, "capture", json!({})).await.expect(200);
+        assert_eq!(limit().await, [10, 0, 0]);
+        assert_eq!(usage(&app, "user_1", "").await["features"][0]["limits"][0]["held"], 0);
+        app.clock.set(day(1) + 43_200);
+        hold(10).await.expect(201);
+        assert_eq!(limit().await, [0, 10, 0]);
+        app.clock.set(day(2));
+        assert_eq!(limit().await, [0, 0, 10], "an expired hold counts no more");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn many_holds_at_once_never_pass_a_limit() {
+    let app = start(r#"{ limit = 25, per = "hour" }"#).await;
+    let one = || app.post("/v1/accounts/user_1/credits/holds", json!({"feature": "calls"}));
+    let answers = futures_util::future::join_all((0..40).map(|_| one())).await;
+    assert_eq!(answers.iter().filter(|answer| answer.status == 201).count(), 25);
 }
 
 #[tokio::test]
@@ -259,7 +321,8 @@ async fn at_most_35_days_back_and_hardly_ahead() {
     let at =
         async |seconds: i64| record(&app, json!({"feature": "calls", "quantity": 1, "at": rfc3339(seconds)})).await;
     let problem = at(day(-35) - 1).await.problem(400, "time_out_of_range");
-    assert_eq!(problem["detail"], "at must be from 2025-12-11T12:00:00Z to 2026-01-15T12:05:00Z");
+    let detail = problem["detail"].as_str().expect("a detail");
+    assert!(detail.starts_with("at must be from 2025-12-11T12:00:00Z to 2026-01-15T12:05:00Z;"), "{detail}");
     assert_eq!(at(day(-35)).await.expect(201)["day"], "2025-12-11");
     at(START + 301).await.problem(400, "time_out_of_range");
     assert_eq!(at(START + 300).await.expect(201)["at"], rfc3339(START), "what is ahead is taken for now");

@@ -58,7 +58,7 @@ impl Fold {
 
     pub fn command(&self, body: &Value) -> Command {
         let observations = self.facts(body).map(|facts| facts.observations).unwrap_or_default();
-        Command::Observe { observations, link: None }
+        Command::Observe { observations, link: None, reconciled: None }
     }
 
     pub fn commands(&self, story: &Lifecycle) -> Vec<Command> {

@@ -44,7 +44,7 @@ fn spoilt(story: &Lifecycle, random: &mut Random, reconciled: bool) -> Vec<Comma
             continue;
         };
         if let Ok(Some(facts)) = translate::translate(&event, &value, Settings { account_metadata_keys: &keys }) {
-            commands.push(Command::Observe { observations: facts.observations, link: None });
+            commands.push(Command::Observe { observations: facts.observations, link: None, reconciled: None });
         }
     }
     commands

@@ -5,6 +5,7 @@ mod support;
 
 mod corpus;
 mod crowd;
+mod dunning;
 mod fold;
 mod hostile;
 mod linking;

@@ -39,6 +39,14 @@ fn compare(script: &Script, subject: &mut Subject<'_>, plays: &[Play]) {
     }
     subject.assert_conserved();
     assert_eq!(subject.statement(), script.ledger.balance(), "the statement's balance (code, then reference)");
+    for (feature, quantity) in [("call", 1), ("call", 14), ("call", 45), ("render", 30), ("work", 1), ("work", 25)] {
+        let got = subject.may(script.now, feature, quantity);
+        let want = script.ledger.would_debit(script.now, feature, quantity);
+        assert_eq!(
+            got, want,
+            "a check of {quantity} of {feature} (code), and whether a debit would be made (reference)"
+        );
+    }
     let next = script.ledger.next_change(script.now).map(|next| next - script.now);
     for ahead in AHEAD.into_iter().chain(next) {
         let at = script.now + ahead;

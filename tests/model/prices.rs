@@ -14,6 +14,13 @@ pub enum Rollover {
     All,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    Hour,
+    Day,
+    Month,
+}
+
 #[derive(Debug)]
 pub struct Plan {
     /// Every month; `None`: unlimited.
@@ -25,6 +32,8 @@ pub struct Plan {
     /// Spent credits that are refunded are owed.
     pub claws_back_debt: bool,
     pub has_render: bool,
+    /// Units of a feature within a window.
+    pub limits: &'static [(&'static str, Window, i64)],
 }
 
 pub const FREE: Plan = Plan {
@@ -34,8 +43,15 @@ pub const FREE: Plan = Plan {
     overage_of_work: Overage::Deny,
     claws_back_debt: true,
     has_render: false,
+    limits: &[("call", Window::Day, 15)],
 };
-const CAPPED: Plan = Plan { credits: Some(100), rollover: Rollover::Cap(30), has_render: true, ..FREE };
+const CAPPED: Plan = Plan {
+    credits: Some(100),
+    rollover: Rollover::Cap(30),
+    has_render: true,
+    limits: &[("call", Window::Hour, 40), ("call", Window::Month, 120), ("work", Window::Day, 50)],
+    ..FREE
+};
 const KEEPER: Plan = Plan {
     credits: Some(160),
     rollover: Rollover::All,
@@ -43,6 +59,7 @@ const KEEPER: Plan = Plan {
     overage_of_work: Overage::Deny,
     claws_back_debt: false,
     has_render: true,
+    limits: &[("work", Window::Month, 90)],
 };
 const PLAIN: Plan = Plan {
     credits: Some(200),
@@ -51,8 +68,10 @@ const PLAIN: Plan = Plan {
     overage_of_work: Overage::Limit(25),
     claws_back_debt: true,
     has_render: true,
+    limits: &[("render", Window::Day, 70)],
 };
-const BOUNDLESS: Plan = Plan { credits: None, claws_back_debt: false, has_render: true, ..FREE };
+const BOUNDLESS: Plan =
+    Plan { credits: None, claws_back_debt: false, has_render: true, limits: &[("call", Window::Hour, 50)], ..FREE };
 
 #[derive(Debug)]
 pub struct Price {

@@ -15,7 +15,8 @@ use subledger::domain::event::{EVENT_VERSION, Event};
 use subledger::domain::hold::{self, HoldStatus};
 use subledger::domain::ids::{AccountId, lot_id_of};
 use subledger::domain::rejection::Rejection;
-use subledger::domain::settle::credits_at;
+use subledger::domain::settle::{credits_at, due_events};
+use subledger::domain::standing::check;
 use subledger::stripe::translate::{self, Settings};
 use uuid::Uuid;
 
@@ -115,7 +116,7 @@ impl<'a> Subject<'a> {
             Action::Stripe(events) => {
                 for event in events {
                     let observations = observations(event);
-                    self.decide(now, &Command::Observe { observations, link: None })?;
+                    self.decide(now, &Command::Observe { observations, link: None, reconciled: None })?;
                 }
                 Ok(None)
             }
@@ -165,7 +166,11 @@ impl<'a> Subject<'a> {
         decided.map(|outcome| match outcome {
             Outcome::Debited(debited) => Some(debited.available),
             Outcome::Held { available, .. } | Outcome::HoldEnded { available, .. } => Some(available),
-            Outcome::Done | Outcome::Observed { .. } | Outcome::Granted(_) | Outcome::UsageRecorded(_) => None,
+            Outcome::Done
+            | Outcome::Observed { .. }
+            | Outcome::Granted(_)
+            | Outcome::UsageRecorded(_)
+            | Outcome::Stripe(_) => None,
         })
     }
 
@@ -173,7 +178,10 @@ impl<'a> Subject<'a> {
     pub fn view(&self, now: i64) -> View {
         let context = self.offer.context(now);
         let credits = credits_at(&self.account.id, &self.account.credits, context);
-        let mut lots: Vec<_> = credits.lots.iter().map(|lot| (lot.cause.clone(), lot.remaining, lot.held)).collect();
+        let due: i64 = due_events(&self.account.id, &self.account.credits, context).iter().map(entry).sum();
+        assert_eq!(self.statement() + due, credits.balance(), "the statement's balance with what is pending");
+        let mut lots: Vec<_> =
+            credits.lots.iter().map(|lot| (lot.cause.to_string(), lot.remaining, lot.held)).collect();
         lots.sort();
         View {
             available: credits.available_at(context.now),
@@ -182,6 +190,13 @@ impl<'a> Subject<'a> {
             overage: credits.overage,
             lots,
         }
+    }
+
+    /// What a check answers.
+    pub fn may(&self, now: i64, feature: &str, quantity: i64) -> bool {
+        let context = self.offer.context(now);
+        let credits = credits_at(&self.account.id, &self.account.credits, context);
+        check(&credits, context.catalog, feature, quantity, context.now).allowed
     }
 
     /// What the entries of the statement come to.

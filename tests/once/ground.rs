@@ -177,6 +177,7 @@ impl Replica {
                 webhook_secrets: vec![SECRET.to_owned()],
                 livemode: false,
                 account_metadata_keys: vec!["user_id".to_owned()],
+                ..StripeSettings::default()
             },
             outbound: OutboundSettings::default(),
         };

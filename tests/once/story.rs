@@ -147,7 +147,7 @@ pub fn end_in_order(story: &Story, account: &AccountId, context: Context<'_>) ->
         let (event, value) = translate::parse(body.as_bytes()).expect("an envelope");
         let facts = translate::translate(&event, &value, Settings { account_metadata_keys: &keys });
         let Some(facts) = facts.expect("translatable") else { continue };
-        let observe = Command::Observe { observations: facts.observations, link: None };
+        let observe = Command::Observe { observations: facts.observations, link: None, reconciled: None };
         decide(&mut Draft::new(&mut account, &mut changes), &observe, context).expect("never refused");
     }
     let credits = credits_at(&account.id, &account.credits, context);

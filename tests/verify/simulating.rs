@@ -15,7 +15,7 @@ async fn ask(ledger: &Ledger, since: DateTime<Utc>, change: impl FnOnce(&mut Cat
     change(&mut draft);
     let now = ledger.clock.now();
     let question = Question { draft: ActiveCatalog::new(draft), current, since, now, listed: 5 };
-    simulate(&ledger.database, &question).await.expect("simulated")
+    simulate(&ledger.database, &question, std::sync::Arc::new(|_, _| {})).await.expect("simulated")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,13 +21,13 @@ fn cache() -> BalanceCache {
 fn load(cache: &BalanceCache, id: &AccountId, version: i64, meanwhile: impl FnOnce(&BalanceCache)) {
     let ids = [id.clone()];
     let load = cache.begin_load(&ids);
-    let read = Balance::new(id, version, Credits::default(), cache.partition_of(id), version);
+    let read = Arc::new(Balance::new(id, version, &Credits::default(), cache.partition_of(id), version));
     meanwhile(cache);
     load.keep(id, &read);
 }
 
 fn version_of(cache: &BalanceCache, id: &AccountId) -> Option<i64> {
-    cache.get(id).map(|balance| balance.version)
+    cache.get(id).map(|(balance, _)| balance.version)
 }
 
 fn touched(cache: &BalanceCache, id: &AccountId, version: i64) -> Touched {
@@ -72,7 +72,7 @@ fn the_cursor_passes_what_lanes_told_of_and_waits_for_the_follower_before_a_gap(
     let stretch = |after, to| Stretch { partition_id: home, after, to };
     let known = account(&id, 1);
     load(&cache, &id, 1, |_| ());
-    let position = || cache.get(&id).expect("loaded").position;
+    let position = || cache.get(&id).expect("loaded").1;
     cache.publish(stretch(0, 4), [Some(&known)].into_iter());
     assert_eq!((position(), cache.behind(&[(home, 4)])), (4, vec![]));
     // Another replica wrote 5 and 6.
@@ -94,7 +94,7 @@ fn a_restart_forgets_everything_and_what_was_being_read() {
     load(&cache, &new, 1, |cache| cache.restart(&[(0, 50), (1, 50)]));
     assert_eq!((cache.accounts(), cache.behind(&[(0, 50), (1, 50)])), (0, vec![]));
     load(&cache, &new, 1, |_| ());
-    assert_eq!(cache.get(&new).map(|balance| balance.position), Some(50), "the next one is kept");
+    assert_eq!(cache.get(&new).map(|(_, position)| position), Some(50), "the next one is kept");
 }
 
 #[test]
@@ -158,7 +158,7 @@ impl Log {
 #[derive(Default)]
 struct Under<'a> {
     poll: Option<(Vec<(i16, i64)>, Poll)>,
-    load: Option<(Load<'a>, Option<Vec<Balance>>)>,
+    load: Option<(Load<'a>, Option<Vec<Arc<Balance>>>)>,
     /// Committed, and not told yet.
     written: Option<(Stretch, Account)>,
 }
@@ -199,7 +199,7 @@ fn in_whatever_order_things_happen_nothing_is_shown_that_is_older_than_said() {
                         let read = load.ids.iter().map(|id| {
                             let home = cache.partition_of(id);
                             let version = log.version(id, home, log.end(home));
-                            Balance::new(id, version, Credits::default(), home, log.end(home))
+                            Arc::new(Balance::new(id, version, &Credits::default(), home, log.end(home)))
                         });
                         let read = read.collect();
                         under.load = Some((load, Some(read)));
@@ -238,7 +238,7 @@ fn in_whatever_order_things_happen_nothing_is_shown_that_is_older_than_said() {
                             cache.polled(Instant::now());
                             for id in &ids {
                                 let (_, end) = ends[usize::from(cache.partition_of(id).unsigned_abs())];
-                                let shown = cache.get(id).map_or(i64::MAX, |balance| balance.position);
+                                let shown = cache.get(id).map_or(i64::MAX, |(_, position)| position);
                                 assert!(shown >= end, "seed {seed}, step {step}: {id} after a poll");
                             }
                             None
@@ -247,9 +247,9 @@ fn in_whatever_order_things_happen_nothing_is_shown_that_is_older_than_said() {
                 }
             }
             for id in &ids {
-                let Some(balance) = cache.get(id) else { continue };
+                let Some((balance, position)) = cache.get(id) else { continue };
                 seen += 1;
-                let least = log.version(id, balance.partition_id, balance.position);
+                let least = log.version(id, balance.partition_id, position);
                 assert!(balance.version >= least, "seed {seed}, step {step}: {id} {balance:?}, the log says {least}");
             }
         }

@@ -4,6 +4,7 @@
 //! an immutable event and read back for ever. So a field added later needs a `#[serde(default)]` that means what the
 //! absence meant, and a `skip_serializing_if` for that default, or the digests of recorded catalogs change.
 
+mod dunning;
 mod errors;
 mod parse;
 mod reader;
@@ -13,6 +14,7 @@ mod validate;
 mod validate_prices;
 mod window;
 
+pub use dunning::Dunning;
 pub use errors::{CatalogError, CatalogErrors};
 pub use window::{Per, WindowLimit};
 
@@ -68,6 +70,9 @@ pub struct Plan {
     /// For how many days paid features go on after a failed payment.
     #[serde(default)]
     pub grace_days: u32,
+    /// What follows on them.
+    #[serde(default, skip_serializing_if = "Dunning::is_default")]
+    pub dunning: Dunning,
     /// What becomes of the plan's features while its subscription is paused.
     #[serde(default, skip_serializing_if = "WhilePaused::is_default")]
     pub while_paused: WhilePaused,
@@ -216,6 +221,9 @@ pub struct PlanPrice {
     /// Stripe's lookup key, by which the price is known while it has no `stripe_price_id` here.
     #[serde(default)]
     pub lookup_key: Option<String>,
+    /// Prices that were this one before its amount changed: whoever pays by one of them still has what this one gives.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_stripe_price_ids: Vec<String>,
     pub currency: Currency,
     /// Minor units of `currency`, per seat and billing period.
     pub unit_amount: i64,
@@ -269,6 +277,9 @@ pub struct Feature {
     /// Whether a capture may spend more than its hold has set aside, if there are credits.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub capture_beyond_hold: bool,
+    /// For kind `metered`: the event name of the Stripe meter that its use is reported to; absent: it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stripe_meter: Option<String>,
 }
 
 /// Credits per unit for some of the units of one debit or hold.
@@ -322,6 +333,9 @@ pub struct PackPrice {
     /// Stripe's lookup key, by which the price is known while it has no `stripe_price_id` here.
     #[serde(default)]
     pub lookup_key: Option<String>,
+    /// Prices that were this one before its amount changed: whoever pays by one of them still has what this one gives.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_stripe_price_ids: Vec<String>,
     pub currency: Currency,
     /// Minor units of `currency` for one pack.
     pub unit_amount: i64,
@@ -358,6 +372,7 @@ static BUILT_IN_FREE_PLAN: LazyLock<Plan> = LazyLock::new(|| Plan {
     rollover: Rollover::None,
     trial: TrialPolicy::default(),
     grace_days: 0,
+    dunning: Dunning { restricted_features: None, suspend_after_days: None },
     while_paused: WhilePaused::Stop,
     clawback: ClawbackPolicy::WriteOff,
     plan_change: PlanChange::Prorated,
@@ -407,12 +422,13 @@ impl Catalog {
 
     /// The plan and price that a subscription or invoice line of this price is for.
     ///
-    /// By Stripe price id first; a lookup key counts only where the catalog's price states no id, because Stripe lets
+    /// By Stripe price id first, then by a former one; a lookup key counts only where the catalog's price states no id, because Stripe lets
     /// a lookup key move to another price.
     pub fn plan_of_price(&self, price: PriceKey<'_>) -> Option<(&Plan, &PlanPrice)> {
         let all = || self.plans.iter().flat_map(|plan| plan.prices.iter().map(move |price| (plan, price)));
         all()
             .find(|(_, ours)| ours.stripe_price_id.as_deref() == Some(price.stripe_price_id))
+            .or_else(|| all().find(|(_, ours)| price.was(&ours.former_stripe_price_ids)))
             .or_else(|| all().find(|(_, ours)| price.matches_lookup_key(&ours.stripe_price_id, &ours.lookup_key)))
     }
 
@@ -425,6 +441,7 @@ impl Catalog {
         let all = || self.credit_packs.iter().flat_map(|pack| pack.prices.iter().map(move |price| (pack, price)));
         all()
             .find(|(_, ours)| ours.stripe_price_id.as_deref() == Some(price.stripe_price_id))
+            .or_else(|| all().find(|(_, ours)| price.was(&ours.former_stripe_price_ids)))
             .or_else(|| all().find(|(_, ours)| price.matches_lookup_key(&ours.stripe_price_id, &ours.lookup_key)))
     }
 
@@ -446,6 +463,7 @@ impl Catalog {
     fn sort(&mut self) {
         self.plans.sort_by(|a, b| (a.rank, &a.id).cmp(&(b.rank, &b.id)));
         self.plans.iter_mut().for_each(|plan| plan.prices.sort_by(|a, b| a.id.cmp(&b.id)));
+        self.plans.iter_mut().for_each(|plan| plan.dunning.sort());
         let grants = self.plans.iter_mut().flat_map(|plan| plan.features.values_mut());
         grants.for_each(|grant| grant.windows.sort_by_key(|window| window.per));
         self.credit_packs.sort_by(|a, b| (a.credits, &a.id).cmp(&(b.credits, &b.id)));
@@ -455,6 +473,10 @@ impl Catalog {
 }
 
 impl PriceKey<'_> {
+    fn was(&self, former_stripe_price_ids: &[String]) -> bool {
+        former_stripe_price_ids.iter().any(|former| former == self.stripe_price_id)
+    }
+
     fn matches_lookup_key(&self, stripe_price_id: &Option<String>, lookup_key: &Option<String>) -> bool {
         stripe_price_id.is_none() && lookup_key.is_some() && lookup_key.as_deref() == self.lookup_key
     }

@@ -49,7 +49,7 @@ impl Reader {
             ("metered", FeatureKind::Metered),
             ("list", FeatureKind::List),
         ];
-        self.refuse_unknown_names(section, &["name", "kind", "credit_cost", "capture_beyond_hold"]);
+        self.refuse_unknown_names(section, &["name", "kind", "credit_cost", "capture_beyond_hold", "stripe_meter"]);
         let kind = self.required(section, "kind", "\"boolean\"").and_then(|field| self.one_of(&field, KINDS));
         if let Some(kind) = kind {
             self.feature_kinds.insert(id.to_owned(), kind);
@@ -63,6 +63,7 @@ impl Reader {
             credit_cost,
             credit_cost_tiers,
             capture_beyond_hold: self.optional_boolean(section, "capture_beyond_hold").unwrap_or(false),
+            stripe_meter: self.optional_text(section, "stripe_meter"),
         }
     }
 
@@ -79,6 +80,7 @@ impl Reader {
                 "rollover",
                 "trial",
                 "grace_days",
+                "dunning",
                 "while_paused",
                 "clawback",
                 "plan_change",
@@ -99,6 +101,7 @@ impl Reader {
             rollover: self.field(section, "rollover").map(|field| self.rollover(&field)).unwrap_or_default(),
             trial: self.section(section, "trial").map(|trial| self.trial(&trial)).unwrap_or_default(),
             grace_days: self.optional_integer(section, "grace_days").unwrap_or(0),
+            dunning: self.section(section, "dunning").map(|dunning| self.dunning(&dunning)).unwrap_or_default(),
             while_paused: self.field(section, "while_paused").and_then(|f| self.while_paused(&f)).unwrap_or_default(),
             clawback: self.field(section, "clawback").and_then(|field| self.clawback(&field)).unwrap_or_default(),
             plan_change: self
@@ -117,13 +120,22 @@ impl Reader {
             &[("day", Interval::Day), ("week", Interval::Week), ("month", Interval::Month), ("year", Interval::Year)];
         self.refuse_unknown_names(
             section,
-            &["stripe_price_id", "lookup_key", "currency", "unit_amount", "interval", "interval_count"],
+            &[
+                "stripe_price_id",
+                "lookup_key",
+                "former_stripe_price_ids",
+                "currency",
+                "unit_amount",
+                "interval",
+                "interval_count",
+            ],
         );
         let interval = self.required(section, "interval", "\"month\"").and_then(|field| self.one_of(&field, INTERVALS));
         PlanPrice {
             id: format!("{plan}.{name}"),
             stripe_price_id: self.optional_text(section, "stripe_price_id"),
             lookup_key: self.optional_text(section, "lookup_key"),
+            former_stripe_price_ids: self.optional_texts(section, "former_stripe_price_ids"),
             currency: self.currency(section),
             unit_amount: self.unit_amount(section),
             interval: interval.unwrap_or(Interval::Month),
@@ -144,11 +156,15 @@ impl Reader {
     }
 
     fn pack_price(&mut self, pack: &str, name: &str, section: &Section<'_>) -> PackPrice {
-        self.refuse_unknown_names(section, &["stripe_price_id", "lookup_key", "currency", "unit_amount"]);
+        self.refuse_unknown_names(
+            section,
+            &["stripe_price_id", "lookup_key", "former_stripe_price_ids", "currency", "unit_amount"],
+        );
         PackPrice {
             id: format!("{pack}.{name}"),
             stripe_price_id: self.optional_text(section, "stripe_price_id"),
             lookup_key: self.optional_text(section, "lookup_key"),
+            former_stripe_price_ids: self.optional_texts(section, "former_stripe_price_ids"),
             currency: self.currency(section),
             unit_amount: self.unit_amount(section),
         }

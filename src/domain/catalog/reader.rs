@@ -179,6 +179,10 @@ impl Reader {
         self.field(section, name).and_then(|field| self.text(&field))
     }
 
+    pub(super) fn optional_texts(&mut self, section: &Section<'_>, name: &str) -> Vec<String> {
+        self.field(section, name).map(|field| self.texts(&field)).unwrap_or_default()
+    }
+
     pub(super) fn optional_integer<T: Bounded>(&mut self, section: &Section<'_>, name: &str) -> Option<T> {
         self.field(section, name).and_then(|field| self.integer(&field))
     }

@@ -11,11 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 const MAX_CREDITS: i64 = 1_000_000_000_000;
 /// Stripe's longest trial.
 const MAX_TRIAL_DAYS: i64 = 730;
-const MAX_GRACE_DAYS: i64 = 365;
+pub(super) const MAX_GRACE_DAYS: i64 = 365;
 const MAX_EXPIRY_DAYS: i64 = 36_500;
 const MAX_DISPLAY_SCALE: i64 = 9;
 pub(super) const MAX_ID_CHARS: usize = 64;
 const MAX_NAME_CHARS: usize = 200;
+/// Stripe's own limit of a meter's event name.
+const MAX_METER_CHARS: usize = 100;
 const MAX_DESCRIPTION_CHARS: usize = 2_000;
 
 /// Everything wrong with the catalog, except about the paths in `unreadable`, whose problems are reported already.
@@ -149,6 +151,7 @@ impl Rules<'_> {
             self.within(&path(&trial, "credits"), credits, 0, MAX_CREDITS);
         }
         self.within(&path(&at, "grace_days"), plan.grace_days.into(), 0, MAX_GRACE_DAYS);
+        self.dunning(&path(&at, "dunning"), plan);
         if let Some(credits) = plan.low_balance {
             self.within(&path(&at, "low_balance"), credits, 1, MAX_CREDITS);
         }
@@ -202,6 +205,13 @@ impl Rules<'_> {
         if feature.capture_beyond_hold && !feature.costs_credits() && !self.unreadable.contains(&field) {
             let field = path(&at, "capture_beyond_hold");
             self.problem(&field, "the feature costs no credits, so nothing of it is held (leave it out)");
+        }
+        if let Some(meter) = &feature.stripe_meter {
+            let field = path(&at, "stripe_meter");
+            self.text(&field, meter, MAX_METER_CHARS, &[]);
+            if !is_metered {
+                self.problem(&field, "only a metered feature is reported to a meter (write kind = \"metered\", or no stripe_meter)");
+            }
         }
     }
 

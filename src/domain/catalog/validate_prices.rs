@@ -14,6 +14,7 @@ pub(super) struct Price<'c> {
     id: &'c str,
     stripe_price_id: Option<&'c str>,
     lookup_key: Option<&'c str>,
+    former_stripe_price_ids: &'c [String],
     currency: Currency,
     unit_amount: i64,
 }
@@ -24,6 +25,7 @@ impl<'c> From<&'c PlanPrice> for Price<'c> {
             id: &price.id,
             stripe_price_id: price.stripe_price_id.as_deref(),
             lookup_key: price.lookup_key.as_deref(),
+            former_stripe_price_ids: &price.former_stripe_price_ids,
             currency: price.currency,
             unit_amount: price.unit_amount,
         }
@@ -36,6 +38,7 @@ impl<'c> From<&'c PackPrice> for Price<'c> {
             id: &price.id,
             stripe_price_id: price.stripe_price_id.as_deref(),
             lookup_key: price.lookup_key.as_deref(),
+            former_stripe_price_ids: &price.former_stripe_price_ids,
             currency: price.currency,
             unit_amount: price.unit_amount,
         }
@@ -54,8 +57,10 @@ impl Rules<'_> {
             );
         }
         self.unique("price id", price.id, &at, "name one of the prices differently");
-        if let Some(id) = price.stripe_price_id {
-            let field = path(&at, "stripe_price_id");
+        let current = price.stripe_price_id.map(|id| ("stripe_price_id", id));
+        let former = price.former_stripe_price_ids.iter().map(|id| ("former_stripe_price_ids", id.as_str()));
+        for (name, id) in current.into_iter().chain(former) {
+            let field = path(&at, name);
             self.stripe_text(&field, id);
             if id.starts_with("prod_") {
                 self.problem(&field, format!("{} is a Stripe product (write the id of its price)", quoted(id)));

@@ -10,9 +10,11 @@ use subledger::app::outbound::OutboundSettings;
 use subledger::app::service::{Lanes, Service, ServiceSettings, StripeSettings};
 use subledger::clock::Clock;
 use subledger::domain::catalog::Catalog;
+use subledger::domain::redirect::Redirects;
 use subledger::http::auth::Auth;
 use subledger::http::server::{self, State};
 use subledger::store::connect::Database;
+use subledger::stripe::client::ClientSettings;
 use subledger::stripe::signature;
 use tokio::sync::{SemaphorePermit, oneshot};
 
@@ -25,6 +27,8 @@ pub const SELLER: &str = include_str!("../../fixtures/seller.toml");
 /// The bootstrap key; tests speak with it unless they say otherwise.
 pub const ADMIN_KEY: &str = "admin-key-of-the-tests-0123456789";
 pub const WEBHOOK_SECRET: &str = "whsec_secret_of_the_tests";
+/// The key to Stripe's API.
+pub const STRIPE_KEY: &str = "sk_test_of_the_tests";
 
 /// How a test wants its application.
 #[derive(Debug, Clone)]
@@ -37,6 +41,10 @@ pub struct Setup {
     pub livemode: bool,
     pub queue_length: usize,
     pub outbound: OutboundSettings,
+    /// Where Stripe's API is; `None`: Stripe is not called.
+    pub stripe_api: Option<String>,
+    /// 0: as often as one likes.
+    pub payment_routes_per_minute: u32,
     /// A migrated database elsewhere; `None`: a new one on the tests' server.
     pub database_url: Option<String>,
 }
@@ -52,6 +60,8 @@ impl Default for Setup {
             queue_length: 4_096,
             // Receivers of the tests are on this machine.
             outbound: OutboundSettings { allow_private_webhooks: true, mail: None },
+            stripe_api: None,
+            payment_routes_per_minute: 0,
             database_url: None,
         }
     }
@@ -98,6 +108,8 @@ impl TestApp {
 
     pub async fn with(setup: Setup) -> Self {
         super::logs::capture();
+        // Only the first succeeds.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let (place, database, url) = match &setup.database_url {
             Some(url) => (None, None, url.clone()),
             None => {
@@ -122,6 +134,14 @@ impl TestApp {
                 webhook_secrets: setup.webhook_secrets.clone(),
                 livemode: setup.livemode,
                 account_metadata_keys: vec!["account_id".to_owned(), "user_id".to_owned()],
+                client: ClientSettings {
+                    secret_key: setup.stripe_api.as_ref().map(|_| STRIPE_KEY.to_owned()),
+                    base: setup.stripe_api.clone().unwrap_or_default(),
+                    first_delay: std::time::Duration::from_millis(1),
+                    ..ClientSettings::default()
+                },
+                redirects: Redirects::new(&["https://app.example.com".to_owned()], None, None, None).expect("origins"),
+                payment_routes_per_minute: setup.payment_routes_per_minute,
             },
             outbound: setup.outbound.clone(),
         };

@@ -1,5 +1,5 @@
 //! The harness: the real application, a Postgres of its own, Stripe's events, and the contract every answer must keep.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod answer;
 pub mod app;
@@ -10,6 +10,7 @@ pub mod invariants;
 pub mod logs;
 pub mod receiver;
 pub mod stripe;
+pub mod stripe_api;
 
 pub use answer::Answer;
 pub use app::{ADMIN_KEY, SELLER, Setup, TestApp, WEBHOOK_SECRET, on_both, on_both_with};

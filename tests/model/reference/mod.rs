@@ -3,6 +3,7 @@
 
 mod clock;
 mod facts;
+mod limits;
 
 use chrono::{DateTime, Months};
 
@@ -120,6 +121,8 @@ enum HoldState {
 struct Hold {
     amount: i64,
     feature: Option<&'static str>,
+    /// Units of the feature; 0 of none.
+    quantity: i64,
     cover: Cover,
     ends: i64,
     state: HoldState,
@@ -183,6 +186,8 @@ pub struct Ledger {
     free_until: Option<i64>,
     lots: Vec<Lot>,
     holds: Vec<Hold>,
+    /// When, of what, how many units.
+    uses: Vec<(i64, &'static str, i64)>,
     debt: i64,
     overage: i64,
     allowances: Vec<Allowance>,
@@ -205,6 +210,7 @@ impl Ledger {
             free_until: None,
             lots: Vec::new(),
             holds: Vec::new(),
+            uses: Vec::new(),
             debt: 0,
             overage: 0,
             allowances: Vec::new(),
@@ -312,10 +318,10 @@ impl Ledger {
         Ok(())
     }
 
-    /// Credits and feature.
-    fn price(&self, charge: Charge) -> Result<(i64, Option<&'static str>), Refusal> {
+    /// Credits, feature and units.
+    fn price(&self, charge: Charge) -> Result<(i64, Option<&'static str>, i64), Refusal> {
         match charge {
-            Charge::Amount(amount) if (1..=MOST).contains(&amount) => Ok((amount, None)),
+            Charge::Amount(amount) if (1..=MOST).contains(&amount) => Ok((amount, None, 0)),
             Charge::Feature(feature, quantity) if (1..=MOST).contains(&quantity) => {
                 if cost(feature, 1).is_none() {
                     return Refusal::of("unknown_feature");
@@ -323,7 +329,7 @@ impl Ledger {
                 if feature == "render" && !self.plan().has_render {
                     return Refusal::of("feature_not_in_plan");
                 }
-                Ok((cost(feature, quantity).expect("known"), Some(feature)))
+                Ok((cost(feature, quantity).expect("known"), Some(feature), quantity))
             }
             Charge::Amount(_) | Charge::Feature(..) => Refusal::of("out_of_range"),
         }
@@ -364,23 +370,30 @@ impl Ledger {
 
     /// What may be spent afterwards.
     pub fn debit(&mut self, now: i64, charge: Charge) -> Result<i64, Refusal> {
-        let (amount, feature) = self.price(charge)?;
+        let (amount, feature, quantity) = self.price(charge)?;
         self.settle(now);
+        if let Some(feature) = feature {
+            self.admit(now, feature, quantity)?;
+        }
         let cover = self.cover(amount, feature, now)?;
         self.spend(&cover);
+        self.uses.extend(feature.map(|feature| (now, feature, quantity)));
         Ok(self.available(now))
     }
 
     pub fn hold(&mut self, now: i64, charge: Charge, ends: i64) -> Result<i64, Refusal> {
         let priced = self.price(charge);
-        let placed = priced.and_then(|(amount, feature)| {
+        let placed = priced.and_then(|(amount, feature, quantity)| {
             self.settle(now);
             require_end(now, ends)?;
+            if let Some(feature) = feature {
+                self.admit(now, feature, quantity)?;
+            }
             let cover = self.cover(amount, feature, now)?;
             for (lot, held) in &cover.lots {
                 self.lots[*lot].held += held;
             }
-            Ok(Hold { amount, feature, cover, ends, state: HoldState::Open })
+            Ok(Hold { amount, feature, quantity, cover, ends, state: HoldState::Open })
         });
         self.holds.push(placed?);
         Ok(self.available(now))
@@ -406,6 +419,7 @@ impl Ledger {
             (Used::Quantity(quantity), Some(feature)) => cost(feature, quantity).expect("known"),
             (Used::Quantity(_), None) => return Refusal::of("hold_without_feature"),
         };
+        let units = hold.feature.map(|feature| Self::units(used, amount, (hold.amount, hold.quantity), feature));
         let mut left = amount.min(hold.amount);
         let mut cover = Cover::default();
         for (lot, held) in &hold.cover.lots {
@@ -419,6 +433,11 @@ impl Ledger {
             if hold.feature != Some("work") {
                 return Refusal::of("capture_exceeds_hold");
             }
+            // The hold itself counts still.
+            let beyond = units.expect("of a feature") - hold.quantity;
+            if beyond > 0 {
+                self.admit(now, "work", beyond)?;
+            }
             let more = self.cover(amount - hold.amount, hold.feature, now)?;
             cover.lots.extend(more.lots);
             cover.debt += more.debt;
@@ -426,6 +445,7 @@ impl Ledger {
         }
         self.end_hold(at, HoldState::Captured);
         self.spend(&cover);
+        self.uses.extend(hold.feature.zip(units).map(|(feature, units)| (now, feature, units)));
         self.take_in_returned(at, now);
         Ok(self.available(now))
     }
