@@ -33,7 +33,8 @@ impl<'a> Params<'a> {
     /// Refuses what is not among the known ones.
     pub fn only(&self, known: &[&str]) -> Result<()> {
         let mut given = self.fields.into_iter().flat_map(Map::keys);
-        match given.find(|key| !known.contains(&key.as_str()) && !(self.path.is_empty() && *key == "expand")) {
+        let is_known = |key: &String| known.contains(&key.as_str()) || (self.path.is_empty() && key == "expand");
+        match given.find(|key| !is_known(key)) {
             Some(key) => Err(StripeError::unknown(self.name(key))),
             None => Ok(()),
         }

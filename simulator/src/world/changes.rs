@@ -135,7 +135,7 @@ impl World {
         let begins_anew = begins_anew(before, &items) || ends_trial || anchors_now;
         let is_trial = before.text("status") == "trialing" && !ends_trial;
         let mut invoice = None;
-        if begins_anew && !(is_trial && !anchors_now) {
+        if begins_anew && (!is_trial || anchors_now) {
             invoice = Some(self.begin_period_anew(id, before, &items, prorate, date));
         } else {
             self.put_items(id, items.clone());

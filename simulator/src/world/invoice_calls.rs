@@ -199,7 +199,7 @@ impl World {
         if !details.has("items") {
             let of_customer = self.objects.of_customer(&customer, "subscription");
             let live =
-                of_customer.filter(|object| matches!(object.text("status"), "active" | "trialing" | "past_due")).last();
+                of_customer.rev().find(|object| matches!(object.text("status"), "active" | "trialing" | "past_due"));
             let Some(id) = live.map(|object| object.text("id").to_owned()) else {
                 let message = format!("No upcoming invoices for customer: {customer}");
                 return Err(StripeError::state("invoice_upcoming_none", message));

@@ -97,8 +97,8 @@ impl World {
     pub(crate) fn create_meter_event(&mut self, params: &Params<'_>) -> Result<Value> {
         params.only(&["event_name", "payload", "identifier", "timestamp"])?;
         let event_name = params.required("event_name")?;
-        let meters = self.objects.all("billing.meter").filter(|meter| meter.text("event_name") == event_name);
-        let meter = meters.filter(|meter| meter.text("status") == "active").last().cloned();
+        let is_meant = |meter: &&Arc<Value>| meter.text("event_name") == event_name && meter.text("status") == "active";
+        let meter = self.objects.all("billing.meter").rev().find(is_meant).cloned();
         let meter = meter.ok_or_else(|| StripeError::no_such("billing.meter", event_name, "event_name"))?;
         let payload = params.map("payload")?;
         let customer = payload.required(meter["customer_mapping"].text("event_payload_key"))?.to_owned();
