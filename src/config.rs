@@ -127,8 +127,14 @@ pub const SETTINGS: &[(&str, &str)] = &[
 ];
 
 /// Settings that are secrets: they go into the settings table encrypted or not at all.
-pub const SECRETS: &[&str] =
-    &["DATABASE_URL", "SUBLEDGER_ADMIN_KEY", "SUBLEDGER_MASTER_KEYS", "SUBLEDGER_SMTP_URL", "STRIPE_WEBHOOK_SECRETS", "STRIPE_SECRET_KEY"];
+pub const SECRETS: &[&str] = &[
+    "DATABASE_URL",
+    "SUBLEDGER_ADMIN_KEY",
+    "SUBLEDGER_MASTER_KEYS",
+    "SUBLEDGER_SMTP_URL",
+    "STRIPE_WEBHOOK_SECRETS",
+    "STRIPE_SECRET_KEY",
+];
 
 /// Settings that the settings table cannot hold, since they are needed before it can be read, or belong to one machine.
 pub const NOT_STORED: &[&str] = &[

@@ -110,7 +110,12 @@ fn error_messages_are_as_recorded() {
 
 fn any_plan_price() -> impl Strategy<Value = PlanPrice> {
     (
-        (any::<String>(), any::<Option<String>>(), any::<Option<String>>(), prop::collection::vec(any::<String>(), 0..3)),
+        (
+            any::<String>(),
+            any::<Option<String>>(),
+            any::<Option<String>>(),
+            prop::collection::vec(any::<String>(), 0..3),
+        ),
         prop::sample::select(vec!["usd", "eur", "jpy", "kwd"]),
         any::<i64>(),
         prop::sample::select(vec![Interval::Day, Interval::Week, Interval::Month, Interval::Year]),
@@ -247,15 +252,16 @@ fn any_feature() -> impl Strategy<Value = Feature> {
     let kinds = vec![FeatureKind::Boolean, FeatureKind::Limit, FeatureKind::Metered, FeatureKind::List];
     let tier = (any::<Option<i64>>(), any::<i64>()).prop_map(|(up_to, each)| CostTier { up_to, each });
     let tiers = prop::collection::vec(tier, 0..3);
-    (any::<String>(), any::<String>(), prop::sample::select(kinds), any::<Option<i64>>(), tiers, any::<(bool, Option<String>)>())
-        .prop_map(|(id, name, kind, credit_cost, credit_cost_tiers, (capture_beyond_hold, stripe_meter))| Feature {
-            id,
-            name,
-            kind,
-            credit_cost,
-            credit_cost_tiers,
-            capture_beyond_hold,
-            stripe_meter,
+    (
+        any::<String>(),
+        any::<String>(),
+        prop::sample::select(kinds),
+        any::<Option<i64>>(),
+        tiers,
+        any::<(bool, Option<String>)>(),
+    )
+        .prop_map(|(id, name, kind, credit_cost, credit_cost_tiers, (capture_beyond_hold, stripe_meter))| {
+            Feature { id, name, kind, credit_cost, credit_cost_tiers, capture_beyond_hold, stripe_meter }
         })
 }
 

@@ -137,3 +137,25 @@ fn no_unsafe_code() {
         assert!(text.contains("#![forbid(unsafe_code)]"), "{file}");
     }
 }
+
+/// `docs/coverage.md` names tests as `file::function`.
+#[test]
+fn every_test_that_the_coverage_names_exists() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = read(&folder.join("docs/coverage.md"));
+    let is_name = |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    let named = table.split('`').filter_map(|text| text.split_once("::"));
+    let named: Vec<(&str, &str)> = named.filter(|(file, test)| is_name(file) && is_name(test)).collect();
+    assert!(named.len() > 50, "only {} tests are named", named.len());
+    let tests = sources("tests");
+    for (file, test) in named {
+        let has_it = tests.iter().any(|path| {
+            let stem = path.file_stem().is_some_and(|stem| stem == file);
+            let within = path.parent().is_some_and(|parent| parent.ends_with(format!("tests/{file}")));
+            (stem || within) && read(path).contains(&format!("fn {test}("))
+        });
+        assert!(has_it, "docs/coverage.md names {file}::{test}, which is no test");
+    }
+    let empty = table.lines().find(|line| line.starts_with('|') && line.split('|').any(|cell| cell == "  "));
+    assert_eq!(empty, None, "a row of docs/coverage.md has an empty cell");
+}

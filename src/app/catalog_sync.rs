@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 use stripe_product::price::{
-    CreatePrice, CreatePriceRecurring, CreatePriceRecurringInterval, CreatePriceRecurringUsageType, ListPrice, UpdatePrice,
+    CreatePrice, CreatePriceRecurring, CreatePriceRecurringInterval, CreatePriceRecurringUsageType, ListPrice,
+    UpdatePrice,
 };
 use stripe_product::product::{CreateProduct, ListProduct, UpdateProduct};
 

@@ -12,8 +12,8 @@ use stripe_billing::subscription_schedule::ReleaseSubscriptionSchedule;
 use stripe_client_core::{RequestBuilder, StripeMethod};
 use stripe_product::promotion_code::ListPromotionCode;
 
-use super::error::AppError;
 use super::errand::{Errand, built};
+use super::error::AppError;
 use super::prices::Recurrence;
 use super::service::Service;
 use crate::domain::billing_rejection::BillingRejection;

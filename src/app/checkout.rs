@@ -9,8 +9,8 @@ use stripe_checkout::checkout_session::{
 use stripe_client_core::RequestBuilder;
 use stripe_shared::CheckoutSessionMode;
 
-use super::error::AppError;
 use super::errand::{Errand, built};
+use super::error::AppError;
 use super::service::Service;
 use crate::domain::billing_rejection::BillingRejection;
 use crate::domain::redirect::Redirects;

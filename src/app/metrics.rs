@@ -156,10 +156,7 @@ impl Metrics {
                 "subledger_usage_oldest_pending_seconds",
                 "Since when the oldest usage waits that Stripe has not been told of",
             )?,
-            usage_too_old: IntGauge::new(
-                "subledger_usage_too_old",
-                "Reports of usage that Stripe takes no more",
-            )?,
+            usage_too_old: IntGauge::new("subledger_usage_too_old", "Reports of usage that Stripe takes no more")?,
             webhook_attempts: counter(
                 "subledger_webhook_attempts_total",
                 "Attempts to deliver webhooks, by outcome",

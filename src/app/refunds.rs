@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use stripe_core::refund::{CreateRefund, CreateRefundReason};
 
-use super::error::AppError;
 use super::errand::{Errand, built};
+use super::error::AppError;
 use super::service::Service;
 use crate::domain::billing::Kind;
 use crate::domain::billing_rejection::BillingRejection;

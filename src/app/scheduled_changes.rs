@@ -12,8 +12,8 @@ use stripe_billing::subscription_schedule::{
 use stripe_shared::SubscriptionScheduleEndBehavior;
 
 use super::changes::{ChangeRequest, ItemChange};
-use super::error::AppError;
 use super::errand::{Errand, built};
+use super::error::AppError;
 use super::prices::Recurrence;
 use super::service::Service;
 use crate::domain::stripe_outcome::StripeOutcome;

@@ -189,15 +189,9 @@ impl Service {
             news.clone(),
         )?;
         tasks.extend(outbound_tasks);
-        let (usage_export, export_tasks) = UsageExport::start(
-            &stripe_client,
-            &settings.database,
-            &settings.clock,
-            &metrics,
-            &catalog,
-            news.clone(),
-        )
-        .await?;
+        let (usage_export, export_tasks) =
+            UsageExport::start(&stripe_client, &settings.database, &settings.clock, &metrics, &catalog, news.clone())
+                .await?;
         tasks.extend(export_tasks);
         let service = Self {
             pool,

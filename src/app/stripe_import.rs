@@ -68,11 +68,7 @@ impl Service {
     ///
     /// # Errors
     /// When Stripe or the store cannot be read.
-    pub async fn import_stripe(
-        &self,
-        options: ImportOptions,
-        progress: Progress,
-    ) -> Result<ImportReport, AppError> {
+    pub async fn import_stripe(&self, options: ImportOptions, progress: Progress) -> Result<ImportReport, AppError> {
         let reader = StripeReader::new(self.stripe_client.clone(), options.requests_per_second);
         let mut report = ImportReport::default();
         if options.restart || self.is_import_finished().await? {
@@ -166,11 +162,7 @@ impl Service {
     ///
     /// # Errors
     /// When Stripe or the store cannot be read; what was taken in until then stays so.
-    pub async fn backfill(
-        &self,
-        since: Option<DateTime<Utc>>,
-        progress: Progress,
-    ) -> Result<BackfillReport, AppError> {
+    pub async fn backfill(&self, since: Option<DateTime<Utc>>, progress: Progress) -> Result<BackfillReport, AppError> {
         let reader = StripeReader::new(self.stripe_client.clone(), super::stripe_reader::DEFAULT_REQUESTS_PER_SECOND);
         let oldest = self.clock.now().timestamp() - EVENTS_KEPT_S;
         let since = since.map_or(oldest, |since| since.timestamp());

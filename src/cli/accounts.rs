@@ -131,17 +131,17 @@ async fn get(service: &Service, name: &AccountId, json: bool) -> Result<Exit, St
     let account = service.account_now(name, 0).await?;
     let standing = account.standing();
     let plan = standing.plan.map(|plan| plan.id.as_str());
-    let state = standing.state(&account.credits);
-    let available = account.credits.available_at(account.at);
+    let state = standing.state(account.credits());
+    let available = account.credits().available_at(account.at);
     let client = service.connection().await?;
     let profile = profiles::get_profile(&**client, &account.id).await?;
     let mut customers = load::links_to(&**client, &account.id).await?;
     customers.retain(|id| id.starts_with("cus_"));
-    let lots = &account.credits.lots;
+    let lots = &account.credits().lots;
     let told = json!({
         "id": account.id, "plan": plan, "state": state, "available": available, "lots": lots, "email": profile.email,
-        "metadata": profile.metadata, "stripe_customer_ids": customers, "opened_at": account.credits.opened_at,
-        "suspension": account.credits.suspension, "position": account.position,
+        "metadata": profile.metadata, "stripe_customer_ids": customers, "opened_at": account.credits().opened_at,
+        "suspension": account.credits().suspension, "position": account.position,
     });
     let about = facts([
         ("account", account.id.to_string()),

@@ -121,7 +121,10 @@ pub async fn push(arguments: PushArguments, config: &Config, json: bool) -> Resu
         let left = catalog_sync::plan(&catalog, &read_stripe(&client).await?);
         print(json, &json!({"steps": steps, "assignments": assignments, "left": left}), &kept);
         if !left.is_empty() && !json {
-            eprintln!("subledger: not all of it holds in Stripe; look again tomorrow, or mend by hand:\n{}", lines(&left));
+            eprintln!(
+                "subledger: not all of it holds in Stripe; look again tomorrow, or mend by hand:\n{}",
+                lines(&left)
+            );
         }
         Ok(Exit::unless(!left.is_empty()))
     };
@@ -166,7 +169,10 @@ pub async fn import(arguments: ImportArguments, config: &Config, json: bool) -> 
 fn client(config: &Config) -> Result<StripeClient, StartError> {
     let error = |problem: String| ConfigError { setting: "STRIPE_SECRET_KEY".to_owned(), problem };
     if config.stripe_calls.secret_key.is_none() {
-        return Err(error("is not set in the environment, a file or the configuration; Stripe cannot be asked without it".to_owned()).into());
+        return Err(error(
+            "is not set in the environment, a file or the configuration; Stripe cannot be asked without it".to_owned(),
+        )
+        .into());
     }
     let metrics = CallMetrics::new(&Registry::new()).map_err(|problem| error(problem.to_string()))?;
     let client = StripeClient::new(startup::stripe_client_settings(&config.stripe_calls), metrics);
@@ -187,7 +193,8 @@ fn show(plan: &SyncPlan, json: bool, is_question: bool) {
         true => "Stripe and the catalog agree".to_owned(),
         false => lines(plan),
     };
-    let value = json!({"steps": plan.steps, "assignments": plan.assignments, "agrees": plan.is_empty(), "done": !is_question});
+    let value =
+        json!({"steps": plan.steps, "assignments": plan.assignments, "agrees": plan.is_empty(), "done": !is_question});
     print(json, &value, &text);
 }
 

@@ -1,29 +1,41 @@
-//! `subledger demo`: the service at work, with a sample customer played through its own webhook endpoint.
+//! `subledger demo`: the service at work, with a simulated Stripe beside it and a sample customer.
 
-use chrono::{DateTime, Duration, Months, Utc};
+use std::net::SocketAddr;
+
+use chrono::{Duration, Months, Utc};
 use serde_json::{Value, json};
 use subledger::config::{Config, ConfigError};
 use subledger::startup::{self, StartError};
-use subledger::stripe::signature;
+use subledger_simulator::{Clock, Endpoint, Options, Settings, Simulator};
 use tokio::sync::oneshot;
 
+use super::simulate;
+
 const SAMPLE_CATALOG: &str = "deploy/catalog.toml";
-/// Signs the sample's own events when no endpoint of Stripe's is configured.
 const SAMPLE_SECRET: &str = "whsec_sample_secret_for_the_demo_only";
-const ACCOUNT: &str = "demo_user";
-const CUSTOMER: &str = "cus_demo";
+const SIMULATED_KEY: &str = "sk_test_simulator";
+/// Where the simulated Stripe is, unless somebody else is there.
+const SIMULATED_STRIPE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 12_111);
 
 /// Serves until told to stop; once it answers, plays the sample and prints what came of it.
 pub async fn run(config: &Config) -> Result<(), StartError> {
+    check_stripe(config)?;
     let config = config.with_default("SUBLEDGER_CATALOG", SAMPLE_CATALOG)?;
     let config = config.with_default("STRIPE_WEBHOOK_SECRETS", SAMPLE_SECRET)?;
-    check_mode(&config)?;
+    let simulator = simulated_stripe(&config)?;
+    let mut config = config.with_default("STRIPE_API_BASE", &simulator.base_url())?;
+    let page = format!("http://127.0.0.1:{}/docs", config.listen.port());
+    for name in ["SUBLEDGER_CHECKOUT_SUCCESS_URL", "SUBLEDGER_CHECKOUT_CANCEL_URL", "SUBLEDGER_PORTAL_RETURN_URL"] {
+        config = config.with_default(name, &page)?;
+    }
+    let config = config.with_default("STRIPE_SECRET_KEY", SIMULATED_KEY)?;
+    let stripe = simulator.base_url();
     let (ready, is_ready) = oneshot::channel();
     let playing = tokio::spawn(async move {
         // The settings table may give what the environment does not.
         let Ok(config) = is_ready.await else { return };
-        let played = match check_mode(&config) {
-            Ok(()) => Visitor::new(&config).play().await.map_err(|error| error.to_string()),
+        let played = match check_stripe(&config) {
+            Ok(()) => Visitor::new(&config, stripe).play().await.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
         if let Err(error) = played {
@@ -35,30 +47,62 @@ pub async fn run(config: &Config) -> Result<(), StartError> {
     });
     let outcome = served.await;
     playing.abort();
+    simulator.stop().await;
     outcome
 }
 
-fn check_mode(config: &Config) -> Result<(), ConfigError> {
-    if !config.livemode {
-        return Ok(());
+/// The sample's customers pay with simulated money: nothing of it may reach a Stripe account.
+fn check_stripe(config: &Config) -> Result<(), ConfigError> {
+    for name in ["STRIPE_SECRET_KEY", "STRIPE_API_BASE"] {
+        if config.origin(name)?.is_some() {
+            let problem = "the demo brings a simulated Stripe of its own; unset this, or use `subledger serve`";
+            return Err(ConfigError { setting: name.to_owned(), problem: problem.to_owned() });
+        }
     }
-    let problem = "the demo plays test-mode events; unset STRIPE_LIVEMODE or set it to false".to_owned();
-    Err(ConfigError { setting: "STRIPE_LIVEMODE".to_owned(), problem })
+    if config.livemode {
+        let problem = "the demo plays test-mode events; unset STRIPE_LIVEMODE or set it to false".to_owned();
+        return Err(ConfigError { setting: "STRIPE_LIVEMODE".to_owned(), problem });
+    }
+    Ok(())
 }
 
-/// Calls the service as Stripe and as a service of one's own would.
+/// Sells what the catalog sells, and is as far back as the story begins.
+fn simulated_stripe(config: &Config) -> Result<Simulator, StartError> {
+    let now = Utc::now();
+    let begins = (now - Duration::minutes(90)).checked_sub_months(Months::new(1)).unwrap_or(now);
+    let secret = config.webhook_secrets.first().map_or(SAMPLE_SECRET, String::as_str);
+    let webhooks = format!("http://127.0.0.1:{}/webhooks/stripe", config.listen.port());
+    let options = |listen| Options {
+        listen,
+        public_url: None,
+        clock: Clock::Running { ahead_s: (begins - now).num_seconds() },
+        // Else the ids of one run would be those of the run before, whose customers the ledger knows.
+        settings: Settings { seed: rand::random(), ..Settings::default() },
+        endpoints: vec![Endpoint::new(&webhooks, secret)],
+    };
+    let anywhere = SocketAddr::new(SIMULATED_STRIPE.ip(), 0);
+    let started = Simulator::start(options(SIMULATED_STRIPE)).or_else(|_| Simulator::start(options(anywhere)));
+    let simulator = started.map_err(|cause| StartError::Listen { address: anywhere, cause })?;
+    if let Some(path) = &config.catalog {
+        let catalog = startup::read_catalog(path)?;
+        simulator.with_world(|world| simulate::seed(world, &catalog));
+    }
+    Ok(simulator)
+}
+
+/// Calls the service as a service of one's own would, and the simulated Stripe as its customers would.
 struct Visitor {
     base: String,
-    secret: String,
+    stripe: String,
     admin_key: Option<String>,
     http: reqwest::Client,
 }
 
 impl Visitor {
-    fn new(config: &Config) -> Self {
+    fn new(config: &Config, stripe: String) -> Self {
         Self {
             base: format!("http://127.0.0.1:{}", config.listen.port()),
-            secret: config.webhook_secrets.first().cloned().unwrap_or_default(),
+            stripe,
             admin_key: config.admin_key.clone(),
             http: reqwest::Client::new(),
         }
@@ -66,23 +110,87 @@ impl Visitor {
 
     async fn play(&self) -> Result<(), reqwest::Error> {
         self.wait_until_ready().await;
-        println!("\nA sample customer, as Stripe would tell of it (signed, over HTTP):\n");
-        for (story, event) in sample_events(Utc::now()) {
-            let status = self.deliver(&event).await?;
-            println!("  {story:48} {:36} {status}", event["type"].as_str().unwrap_or_default());
-        }
-        let (debit, receipt) = self.debit().await?;
-        println!("  {:48} {:36} {debit}", "it makes three images", "POST …/credits/debits");
-        let account = format!("/v1/accounts/{ACCOUNT}");
+        let account = self.new_account().await?;
+        let path = format!("/v1/accounts/{account}");
+        println!("\nA sample customer, {account}, and a simulated Stripe, over HTTP:\n");
+        let sessions = format!("{path}/checkout-sessions");
+        let session = self.buy(&sessions, json!({"plan": "basic"})).await?;
+        self.pay("the customer pays on Stripe's page", &session).await?;
+        self.pass("a month goes by, and it renews", json!({"by": {"months": 1, "hours": 1}})).await?;
+        let session = self.buy(&sessions, json!({"credit_pack": "pack_250"})).await?;
+        self.pay("the customer pays for the pack", &session).await?;
+        self.pass("it is now", json!({"to": Utc::now().timestamp()})).await?;
+        let images = json!({"feature": "image_generation", "quantity": 3});
+        let debited = self.post(&format!("{path}/credits/debits"), images).await?;
         println!("\nWhat came of it:\n");
-        self.show(&format!("{account}/subscription"), &["status", "plan", "price", "current_period_end"]).await?;
-        self.show(&format!("{account}/credits"), &["available", "unlimited", "lots"]).await?;
-        let feature = format!("{account}/entitlements/image_generation");
+        self.show(&format!("{path}/subscription"), &["status", "plan", "price", "current_period_end"]).await?;
+        self.show(&format!("{path}/credits"), &["available", "unlimited", "lots"]).await?;
+        let feature = format!("{path}/entitlements/image_generation");
         self.show(&feature, &["allowed", "reason", "plan", "remaining", "as_of"]).await?;
         println!("Why the debit was as it was:\n");
-        self.show(&format!("/v1/receipts/{receipt}"), &["because", "agrees"]).await?;
-        self.say_what_to_try();
+        self.show(&format!("/v1/receipts/{}", said(&debited, "receipt")), &["because", "agrees"]).await?;
+        self.say_what_to_try(&account);
         Ok(())
+    }
+
+    /// Customers of earlier runs are kept, but the simulated Stripe that knew them is gone.
+    async fn new_account(&self) -> Result<String, reqwest::Error> {
+        for name in std::iter::once("demo_user".to_owned()).chain((2..).map(|number| format!("demo_user_{number}"))) {
+            let request = self.authorised(self.http.get(format!("{}/v1/accounts/{name}", self.base)));
+            if !request.send().await?.status().is_success() {
+                return Ok(name);
+            }
+        }
+        Ok("demo_user".to_owned())
+    }
+
+    /// Opens a Checkout session; answers its id.
+    async fn buy(&self, path: &str, what: Value) -> Result<String, reqwest::Error> {
+        Ok(said(&self.post(path, what).await?, "session_id"))
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Result<Value, reqwest::Error> {
+        let request = self.authorised(self.http.post(format!("{}{path}", self.base)));
+        let key = uuid::Uuid::now_v7().to_string();
+        let answer = request.header("Idempotency-Key", key).json(&body).send().await?;
+        let status = answer.status().as_u16();
+        let last = path.rsplit_once("demo_user").map_or(path, |(_, rest)| rest.trim_start_matches(|c| c != '/'));
+        println!("  {:60} {status}", format!("POST …{last} {body}"));
+        answer.json().await
+    }
+
+    async fn pay(&self, story: &str, session: &str) -> Result<(), reqwest::Error> {
+        let before = self.told().await?;
+        self.control(&format!("checkout/sessions/{session}/complete"), json!({"card": "good"})).await?;
+        self.tell(story, before).await
+    }
+
+    async fn pass(&self, story: &str, until: Value) -> Result<(), reqwest::Error> {
+        let before = self.told().await?;
+        let mut until = until;
+        until["settle"] = json!(true);
+        self.control("clock", until).await?;
+        self.tell(story, before).await
+    }
+
+    async fn tell(&self, story: &str, before: usize) -> Result<(), reqwest::Error> {
+        self.control("deliveries/settle", json!({})).await?;
+        match self.told().await? - before {
+            0 => println!("  {story}"),
+            webhooks => println!("  {story:60} {webhooks} signed webhooks"),
+        }
+        Ok(())
+    }
+
+    /// Webhooks that the service has answered.
+    async fn told(&self) -> Result<usize, reqwest::Error> {
+        let answer = self.http.get(format!("{}/_simulator/deliveries", self.stripe)).send().await?;
+        Ok(answer.json::<Value>().await?["data"].as_array().map_or(0, Vec::len))
+    }
+
+    async fn control(&self, path: &str, body: Value) -> Result<(), reqwest::Error> {
+        let request = self.http.post(format!("{}/_simulator/{path}", self.stripe));
+        request.json(&body).send().await?.error_for_status().map(drop)
     }
 
     async fn wait_until_ready(&self) {
@@ -93,26 +201,6 @@ impl Visitor {
             }
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
-    }
-
-    async fn deliver(&self, event: &Value) -> Result<String, reqwest::Error> {
-        let body = event.to_string();
-        let header = signature::sign(body.as_bytes(), &self.secret, Utc::now().timestamp());
-        let request = self.http.post(format!("{}/webhooks/stripe", self.base));
-        let answer = request.header("Stripe-Signature", header).body(body).send().await?;
-        Ok(said(&answer.json().await?, "status"))
-    }
-
-    /// What became of it, and its receipt.
-    async fn debit(&self) -> Result<(String, String), reqwest::Error> {
-        let url = format!("{}/v1/accounts/{ACCOUNT}/credits/debits", self.base);
-        let request = self.authorised(self.http.post(url)).header("Idempotency-Key", "demo-images-1");
-        let body = json!({"feature": "image_generation", "quantity": 3});
-        let answer = request.json(&body).send().await?;
-        let replayed = answer.headers().contains_key("idempotent-replayed");
-        let status = answer.status().as_u16();
-        let receipt = said(&answer.json().await?, "receipt");
-        Ok((if replayed { format!("{status}, as before") } else { status.to_string() }, receipt))
     }
 
     async fn show(&self, path: &str, fields: &[&str]) -> Result<(), reqwest::Error> {
@@ -132,99 +220,28 @@ impl Visitor {
         }
     }
 
-    fn say_what_to_try(&self) {
-        let base = &self.base;
+    fn say_what_to_try(&self, account: &str) {
+        let Self { base, stripe, .. } = self;
         let key = if self.admin_key.is_some() { "-H \"Authorization: Bearer $SUBLEDGER_ADMIN_KEY\" " } else { "" };
+        let post = "-H 'Content-Type: application/json' -H \"Idempotency-Key: $(date +%s%N)\" -d";
+        let path = format!("{base}/v1/accounts/{account}");
         println!(
             "Try:\n
-  curl -s {key}{base}/v1/accounts/{ACCOUNT}/invoices
-  curl -s {key}{base}/v1/accounts/{ACCOUNT}/credits/entries
-  curl -s {key}{base}/v1/accounts/{ACCOUNT}/credits/debits -H 'Idempotency-Key: mine-1' \\
-       -H 'Content-Type: application/json' -d '{{\"feature\":\"image_generation\",\"quantity\":5}}'
-  curl -s {key}{base}/v1/accounts/{ACCOUNT}/credits/holds -H 'Idempotency-Key: mine-2' \\
-       -H 'Content-Type: application/json' -d '{{\"feature\":\"image_generation\",\"quantity\":20}}'
-  curl -s {key}{base}/v1/accounts/{ACCOUNT}/usage
-  curl -s {key}{base}/v1/plans
+  curl -s {key}{path}/credits/entries
+  curl -s {key}{path}/invoices
+  curl -s {key}{path}/credits/holds {post} '{{\"feature\":\"image_generation\",\"quantity\":20}}'
+  curl -s {key}{path}/subscription/change-preview {post} '{{\"plan\":\"professional\"}}'
+  curl -s {key}{path}/subscription/change {post} '{{\"plan\":\"professional\"}}'
+  curl -s {key}{base}/v1/accounts/you/checkout-sessions {post} '{{\"plan\":\"premium\"}}'
+       (open the url that it answers, and pay)
+  curl -s {stripe}/_simulator/clock -d '{{\"by\":{{\"months\":1}}}}'
   curl -s {base}/metrics | grep subledger_stripe_events_total
 
-The routes: {base}/docs    Stop: Ctrl-C (the data stay)\n"
+The routes: {base}/docs    The simulated Stripe: {stripe}/    Stop: Ctrl-C (the data stay)\n"
         );
     }
 }
 
 fn said(answer: &Value, field: &str) -> String {
     answer[field].as_str().or(answer["code"].as_str()).unwrap_or("?").to_owned()
-}
-
-/// Sign-up a month ago, renewal just now, a credit pack; in the payload shape of a current API version.
-fn sample_events(now: DateTime<Utc>) -> Vec<(&'static str, Value)> {
-    let renewed = now - Duration::minutes(10);
-    let signed_up = renewed.checked_sub_months(Months::new(1)).unwrap_or(renewed);
-    let ends = renewed.checked_add_months(Months::new(1)).unwrap_or(renewed);
-    let bought = now - Duration::minutes(5);
-    vec![
-        ("somebody signs up for Basic", subscription("created", signed_up, signed_up, renewed)),
-        ("the first invoice is paid: 200 credits", invoice("in_demo_1", "subscription_create", signed_up, renewed)),
-        ("Checkout says whose subscription it is", checkout(signed_up, None)),
-        ("a month later it renews", subscription("updated", renewed, renewed, ends)),
-        ("the renewal is paid: 200 fresh credits", invoice("in_demo_2", "subscription_cycle", renewed, ends)),
-        ("a pack of 250 credits is bought", checkout(bought, Some("pack_250"))),
-    ]
-}
-
-fn event(id: &str, event_type: &str, created: DateTime<Utc>, object: Value) -> Value {
-    json!({
-        "id": id, "object": "event", "api_version": "2025-08-27.basil", "created": created.timestamp(),
-        "type": event_type, "livemode": false, "pending_webhooks": 1, "data": {"object": object},
-    })
-}
-
-fn subscription(what: &str, at: DateTime<Utc>, start: DateTime<Utc>, end: DateTime<Utc>) -> Value {
-    let price = json!({
-        "id": "price_sample_basic_monthly", "object": "price", "currency": "usd", "unit_amount": 999,
-        "product": "prod_sample_basic", "recurring": {"interval": "month", "interval_count": 1},
-    });
-    let item = json!({
-        "id": "si_demo", "object": "subscription_item", "price": price, "quantity": 1,
-        "current_period_start": start.timestamp(), "current_period_end": end.timestamp(),
-    });
-    let object = json!({
-        "id": "sub_demo", "object": "subscription", "customer": CUSTOMER, "status": "active", "currency": "usd",
-        "created": at.timestamp(), "cancel_at_period_end": false, "items": {"object": "list", "data": [item]},
-        "latest_invoice": if what == "created" { "in_demo_1" } else { "in_demo_2" },
-    });
-    event(&format!("evt_demo_subscription_{what}"), &format!("customer.subscription.{what}"), at, object)
-}
-
-fn invoice(id: &str, reason: &str, start: DateTime<Utc>, end: DateTime<Utc>) -> Value {
-    let line = json!({
-        "id": format!("il_{id}"), "object": "line_item", "amount": 999, "currency": "usd", "quantity": 1,
-        "period": {"start": start.timestamp(), "end": end.timestamp()},
-        "parent": {"type": "subscription_item_details", "subscription_item_details":
-            {"subscription": "sub_demo", "subscription_item": "si_demo", "proration": false}},
-        "pricing": {"type": "price_details", "price_details":
-            {"price": "price_sample_basic_monthly", "product": "prod_sample_basic"}},
-    });
-    let object = json!({
-        "id": id, "object": "invoice", "customer": CUSTOMER, "status": "paid", "billing_reason": reason,
-        "currency": "usd", "subtotal": 999, "total": 999, "amount_due": 999, "amount_paid": 999,
-        "amount_remaining": 0, "attempt_count": 1, "created": start.timestamp(),
-        "parent": {"type": "subscription_details", "subscription_details": {"subscription": "sub_demo"}},
-        "lines": {"object": "list", "has_more": false, "data": [line]},
-        "status_transitions": {"paid_at": start.timestamp()},
-    });
-    event(&format!("evt_demo_{id}"), "invoice.paid", start, object)
-}
-
-fn checkout(at: DateTime<Utc>, pack: Option<&str>) -> Value {
-    let id = if pack.is_some() { "cs_demo_pack" } else { "cs_demo_signup" };
-    let metadata = pack.map_or_else(|| json!({}), |pack| json!({"kind": "credit_pack", "credit_pack": pack}));
-    let object = json!({
-        "id": id, "object": "checkout.session", "customer": CUSTOMER, "client_reference_id": ACCOUNT,
-        "mode": if pack.is_some() { "payment" } else { "subscription" }, "status": "complete",
-        "payment_status": "paid", "currency": "usd", "amount_total": if pack.is_some() { 2_000 } else { 999 },
-        "payment_intent": pack.map(|_| "pi_demo_pack"), "subscription": pack.is_none().then_some("sub_demo"),
-        "metadata": metadata, "created": at.timestamp(),
-    });
-    event(&format!("evt_demo_{id}"), "checkout.session.completed", at, object)
 }

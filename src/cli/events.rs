@@ -101,7 +101,7 @@ async fn list(client: &Client, arguments: ListArguments, json: bool) -> Result<(
         (None, None) => {
             let partitions = 0..log::partitions(client).await?;
             let after: Vec<(i16, i64)> = partitions.map(|partition| (partition, after)).collect();
-            read::feed(client, &after, &of.event_type, limit).await?
+            first_of_all(client, after, &of.event_type, limit).await?
         }
     };
     show(&events, json);
@@ -136,15 +136,9 @@ async fn tail(client: &Client, arguments: TailArguments, json: bool) -> Result<(
         if !show(&last, json) {
             return Ok(());
         }
-        let ends = log::positions(client).await?;
-        last = read::feed(client, &cursor, &of.event_type, PAGE).await?;
-        let is_whole = (last.len() as i64) < PAGE;
-        for (partition, position) in &mut cursor {
-            let read = last.iter().filter(|event| event.partition_id == *partition).map(|event| event.position).max();
-            let end = ends.iter().find(|(id, _)| id == partition).map(|(_, end)| *end).filter(|_| is_whole);
-            *position = read.max(end).unwrap_or(*position).max(*position);
-        }
-        if is_whole {
+        let page = read::feed(client, &cursor, &of.event_type, PAGE).await?;
+        (last, cursor) = (page.events, page.positions);
+        if !page.has_more {
             tokio::time::sleep(POLL_EVERY).await;
         }
     }
@@ -168,7 +162,26 @@ async fn last_of_all(
     lines: i64,
 ) -> Result<Vec<StoredEvent>, StoreError> {
     let begins: Vec<(i16, i64)> = ends.iter().map(|(partition, end)| (*partition, (end - lines).max(0))).collect();
-    read::feed(client, &begins, types, lines * ends.len() as i64).await
+    first_of_all(client, begins, types, lines * ends.len() as i64).await
+}
+
+/// Events after these positions, at most `limit`. A page may end before, where most events are of other types.
+async fn first_of_all(
+    client: &Client,
+    mut after: Vec<(i16, i64)>,
+    types: &[String],
+    limit: i64,
+) -> Result<Vec<StoredEvent>, StoreError> {
+    let mut events = Vec::new();
+    loop {
+        let left = limit - events.len() as i64;
+        let page = read::feed(client, &after, types, left).await?;
+        events.extend(page.events);
+        after = page.positions;
+        if !page.has_more || events.len() as i64 >= limit {
+            return Ok(events);
+        }
+    }
 }
 
 /// Prints events, one a line; `false` if nobody reads them.

@@ -28,7 +28,9 @@ impl Exit {
             Self::Success => "done",
             Self::Negative => "the answer is no: a difference was found, something does not exist, or it was refused",
             Self::Usage => "the command line is wrong",
-            Self::Unavailable => "the database, Stripe, or the service that was asked, cannot be reached; try again later",
+            Self::Unavailable => {
+                "the database, Stripe, or the service that was asked, cannot be reached; try again later"
+            }
             Self::Internal => "something that must not happen; the message says what",
             Self::Config => "a setting or a file is wrong; the message names it",
         }

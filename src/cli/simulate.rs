@@ -89,7 +89,7 @@ pub async fn run(arguments: SimulateArguments, json: bool) -> Result<ExitCode, S
 }
 
 /// The catalog's plans and packs, as products and prices.
-fn seed(world: &mut World, catalog: &Catalog) {
+pub fn seed(world: &mut World, catalog: &Catalog) {
     for plan in &catalog.plans {
         let product = format!("prod_{}", plan.id);
         if plan.prices.is_empty() {

@@ -68,7 +68,8 @@ fn lines(lines: impl Iterator<Item = String>) -> String {
 /// Compares with Stripe and repairs. Exit code 1 if something differs still.
 pub async fn reconcile(arguments: ReconcileArguments, config: &Config, json: bool) -> Result<ExitCode, StartError> {
     let account = arguments.account.map(|name| AccountId::new(&name)).transpose();
-    let account = account.map_err(|error| ConfigError { setting: "--account".to_owned(), problem: error.to_string() })?;
+    let account =
+        account.map_err(|error| ConfigError { setting: "--account".to_owned(), problem: error.to_string() })?;
     let (ground, running) = open_with_key(config).await?;
     let options = ReconcileOptions { account, since: arguments.since, dry_run: arguments.dry_run };
     let counter = Counter::new("objects compared");
@@ -142,7 +143,8 @@ pub async fn import(arguments: ImportArguments, config: &Config, json: bool) -> 
     let (ground, running) = open_with_key(config).await?;
     let ImportArguments { restart, requests_per_second } = arguments;
     let counter = Counter::new("objects read");
-    let report = running.service.import_stripe(ImportOptions { restart, requests_per_second }, counter.progress()).await;
+    let report =
+        running.service.import_stripe(ImportOptions { restart, requests_per_second }, counter.progress()).await;
     drop(counter);
     close(ground, running).await?;
     let report: ImportReport = report.map_err(|error: AppError| {
@@ -151,7 +153,8 @@ pub async fn import(arguments: ImportArguments, config: &Config, json: bool) -> 
         }
         error
     })?;
-    let kinds = report.kinds.iter().map(|kind| format!("{} {}s, {} of them news", kind.objects, kind.kind, kind.changed));
+    let kinds =
+        report.kinds.iter().map(|kind| format!("{} {}s, {} of them news", kind.objects, kind.kind, kind.changed));
     let problems = report.problems.iter().cloned();
     let failed = (report.failed > 0).then(|| format!("{} could not be brought in", report.failed));
     let text = lines(kinds.chain(problems).chain(failed));

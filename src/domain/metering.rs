@@ -116,7 +116,8 @@ mod tests {
 
     #[test]
     fn identifiers_tell_everything_apart_and_nothing_else() {
-        let id = ReportId { ledger: Uuid::nil(), account: "a", meter: "bc", window_start: 900, period_start: 0, number: 1 };
+        let id =
+            ReportId { ledger: Uuid::nil(), account: "a", meter: "bc", window_start: 900, period_start: 0, number: 1 };
         assert_eq!(id.identifier(), id.clone().identifier());
         assert!(id.identifier().len() <= 100);
         let others = [

@@ -69,7 +69,9 @@ pub fn differences(ledger: &StripeObject, stripe: &StripeObject) -> Vec<Differen
     fields.dedup();
     let of = |object: &serde_json::Map<String, Value>, field: &String| object.get(field).cloned().unwrap_or_default();
     let differing = fields.into_iter().filter(|field| of(ledger, field) != of(stripe, field));
-    differing.map(|field| Difference { field: field.clone(), ledger: of(ledger, field), stripe: of(stripe, field) }).collect()
+    differing
+        .map(|field| Difference { field: field.clone(), ledger: of(ledger, field), stripe: of(stripe, field) })
+        .collect()
 }
 
 fn comparable(object: &StripeObject) -> Value {
@@ -115,7 +117,10 @@ mod tests {
     fn differences_name_the_field_and_leave_out_what_a_price_says_of_itself() {
         assert_eq!(differences(&subscription("active", None), &subscription("active", Some("basic"))), []);
         let found = differences(&subscription("active", None), &subscription("past_due", None));
-        assert_eq!(found, [Difference { field: "status".to_owned(), ledger: json!("active"), stripe: json!("past_due") }]);
+        assert_eq!(
+            found,
+            [Difference { field: "status".to_owned(), ledger: json!("active"), stripe: json!("past_due") }]
+        );
     }
 
     #[test]

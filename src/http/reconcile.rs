@@ -29,9 +29,11 @@ pub async fn start(state: web::Data<State>, payload: web::Payload) -> Result<Htt
     if !state.service.stripe_client.is_configured() {
         return Err(AppError::Stripe(StripeCallError::NotConfigured).into());
     }
-    let account = body.account.map(|name| AccountId::new(&name)).transpose().map_err(|error| {
-        ApiError::InvalidParameter { field: "account".to_owned(), problem: error.to_string() }
-    })?;
+    let account = body
+        .account
+        .map(|name| AccountId::new(&name))
+        .transpose()
+        .map_err(|error| ApiError::InvalidParameter { field: "account".to_owned(), problem: error.to_string() })?;
     let options = ReconcileOptions { account, since: body.since, dry_run: body.dry_run };
     Ok(HttpResponse::Accepted().json(view(state.service.start_reconcile(options))))
 }

@@ -13,8 +13,8 @@ use super::middleware::{Known, Local, at_route};
 use super::problem::ApiError;
 use super::{
     accounts, admin, billing, checkout, credits, debits, docs, entitlements, events, health, holds, overrides, plans,
-    receipts, reconcile, refunds, revenue, statement, subscription_changes, usage, webhook_deliveries, webhook_endpoints,
-    webhooks,
+    receipts, reconcile, refunds, revenue, statement, subscription_changes, usage, webhook_deliveries,
+    webhook_endpoints, webhooks,
 };
 
 /// A route.

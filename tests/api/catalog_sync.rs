@@ -52,7 +52,8 @@ fn for_sale(stripe: &Stripe) -> BTreeMap<String, (String, i64)> {
     let mut found = BTreeMap::new();
     for price in stripe.all("prices").iter().filter(|price| price["active"] == true) {
         let Some(name) = price["metadata"]["subledger_price"].as_str() else { continue };
-        let price = (price["id"].as_str().expect("an id").to_owned(), price["unit_amount"].as_i64().expect("an amount"));
+        let price =
+            (price["id"].as_str().expect("an id").to_owned(), price["unit_amount"].as_i64().expect("an amount"));
         assert_eq!(found.insert(name.to_owned(), price), None, "{name} is for sale twice");
     }
     found
@@ -61,9 +62,11 @@ fn for_sale(stripe: &Stripe) -> BTreeMap<String, (String, i64)> {
 fn wanted(text: &str) -> BTreeMap<String, (String, i64)> {
     let catalog = Catalog::from_toml(text).expect("a catalog");
     let plans = catalog.plans.iter().flat_map(|plan| &plan.prices);
-    let plans = plans.map(|price| (price.id.clone(), (price.stripe_price_id.clone().expect("an id"), price.unit_amount)));
+    let plans =
+        plans.map(|price| (price.id.clone(), (price.stripe_price_id.clone().expect("an id"), price.unit_amount)));
     let packs = catalog.credit_packs.iter().flat_map(|pack| &pack.prices);
-    let packs = packs.map(|price| (price.id.clone(), (price.stripe_price_id.clone().expect("an id"), price.unit_amount)));
+    let packs =
+        packs.map(|price| (price.id.clone(), (price.stripe_price_id.clone().expect("an id"), price.unit_amount)));
     plans.chain(packs).collect()
 }
 
@@ -105,11 +108,13 @@ async fn a_push_makes_what_the_catalog_says_and_a_second_one_nothing() {
     let (code, output, errors) = stripe.run(None, &["--json", "catalog", "push", file.path()]).await;
     assert_eq!(code, Some(0), "{output}{errors}");
     let report: Value = serde_json::from_str(&output).expect("JSON");
-    let steps: Vec<&str> = report["steps"].as_array().expect("steps").iter().filter_map(|step| step["step"].as_str()).collect();
+    let steps: Vec<&str> =
+        report["steps"].as_array().expect("steps").iter().filter_map(|step| step["step"].as_str()).collect();
     assert_eq!(steps, ["create_price", "archive_price"]);
     assert_eq!(for_sale(&stripe)["basic.monthly"].1, 1299);
     let catalog = Catalog::from_toml(&file.read()).expect("a catalog");
-    let basic = catalog.plan("basic").expect("basic").prices.iter().find(|price| price.id == "basic.monthly").expect("it");
+    let basic =
+        catalog.plan("basic").expect("basic").prices.iter().find(|price| price.id == "basic.monthly").expect("it");
     assert_eq!(basic.former_stripe_price_ids, [old]);
 
     // What an account sells makes a catalog that agrees with it.
@@ -117,7 +122,8 @@ async fn a_push_makes_what_the_catalog_says_and_a_second_one_nothing() {
     let (code, _, errors) = stripe.run(None, &["catalog", "import", "--output", imported.path()]).await;
     assert_eq!(code, Some(0), "{errors}");
     let (code, output, _) = stripe.run(None, &["catalog", "diff", imported.path()]).await;
-    let left: Vec<&str> = output.lines().filter(|line| !line.contains("starter_2") && !line.contains("prod_1")).collect();
+    let left: Vec<&str> =
+        output.lines().filter(|line| !line.contains("starter_2") && !line.contains("prod_1")).collect();
     assert_eq!((code, left), (Some(1), Vec::new()), "only the product that was never pushed lacks our marks: {output}");
 }
 

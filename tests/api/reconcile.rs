@@ -5,8 +5,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use subledger_simulator::Clock;
 
-use crate::support::stripe_account::Stripe;
 use crate::support::stripe::*;
+use crate::support::stripe_account::Stripe;
 use crate::support::*;
 
 const RECONCILE: &str = "/v1/admin/reconcile";
@@ -26,7 +26,8 @@ async fn reconcile(app: &TestApp, options: Value) -> Value {
             Some("running") => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
             Some("done") => {
                 let result = &job["result"];
-                let compared = ["customers", "subscriptions", "invoices"].map(|kind| result[kind].as_u64().expect("a count"));
+                let compared =
+                    ["customers", "subscriptions", "invoices"].map(|kind| result[kind].as_u64().expect("a count"));
                 assert_eq!(job["objects"].as_u64(), Some(compared.iter().sum()));
                 return result.clone();
             }
@@ -81,16 +82,21 @@ async fn deliveries_that_were_dropped_are_found_and_repaired() {
     assert_eq!(counts(&repaired), (6, 6), "{repaired:#}");
     let cause = finding(&repaired, "subscription");
     assert_eq!(cause["cause"], "missing");
-    assert!(cause["stripe_event_type"].as_str().is_some_and(|name| name.starts_with("customer.subscription.")), "{cause}");
+    assert!(
+        cause["stripe_event_type"].as_str().is_some_and(|name| name.starts_with("customer.subscription.")),
+        "{cause}"
+    );
     let shown = app.get("/v1/accounts/user_1/subscription").await.expect(200);
     assert_eq!((&shown["stripe_subscription_id"], &shown["plan"]), (&json!(subscription), &json!("starter")));
     assert_eq!(app.available("user_1").await, STARTER_CREDITS, "its invoice is paid");
     assert_eq!(app.available(&customer).await, STARTER_CREDITS);
     assert!(reconciled_events(&app).await >= 6);
 
-    let events = app.database().await.query_one("select count(*) from events", &[]).await.expect("a count").get::<_, i64>(0);
+    let events =
+        app.database().await.query_one("select count(*) from events", &[]).await.expect("a count").get::<_, i64>(0);
     assert_eq!(counts(&reconcile(&app, json!({})).await), (0, 0));
-    let after = app.database().await.query_one("select count(*) from events", &[]).await.expect("a count").get::<_, i64>(0);
+    let after =
+        app.database().await.query_one("select count(*) from events", &[]).await.expect("a count").get::<_, i64>(0);
     assert_eq!(events, after, "nothing is left to say");
 }
 
@@ -113,7 +119,8 @@ async fn each_difference_is_told_with_its_cause() {
     let found = finding(&report, "subscription");
     assert_eq!((&found["cause"], &found["stripe_event_id"]), (&json!("misapplied"), &event["id"]));
     assert_eq!(found["account"], "user_1");
-    let fields: Vec<&str> = found["differences"].as_array().expect("a list").iter().filter_map(|d| d["field"].as_str()).collect();
+    let fields: Vec<&str> =
+        found["differences"].as_array().expect("a list").iter().filter_map(|d| d["field"].as_str()).collect();
     assert!(fields.contains(&"cancel_at_period_end"), "{found}");
     assert_eq!(app.get("/v1/accounts/user_1/subscription").await.expect(200)["cancel_at_period_end"], true);
 

@@ -3,8 +3,8 @@
 use serde_json::Value;
 use subledger_simulator::Clock;
 
-use crate::support::stripe_account::Stripe;
 use crate::support::stripe::STARTER_CREDITS;
+use crate::support::stripe_account::Stripe;
 use crate::support::*;
 
 const SUBSCRIPTIONS: usize = 2_000;
@@ -41,7 +41,9 @@ async fn an_import_that_is_killed_and_resumed_equals_one_run() {
         for objects in [500, SUBSCRIPTIONS + 700] {
             let slow = ["import", "--requests-per-second", "20"];
             let mut program = stripe.spawn(Some(&app.database_url), &slow);
-            while count(&app, "billing_objects where kind in ('customer', 'subscription', 'invoice')").await < objects as i64 {
+            while count(&app, "billing_objects where kind in ('customer', 'subscription', 'invoice')").await
+                < objects as i64
+            {
                 assert!(program.try_wait().expect("a child").is_none(), "it ended before it was killed");
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }

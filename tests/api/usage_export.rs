@@ -93,13 +93,17 @@ async fn usage_is_counted_once_by_stripe_however_it_is_told() {
     ground.record(json!({"quantity": 5})).await;
     // Set to less than the 12 of the day: the difference is what is told.
     ground.record(json!({"quantity": 10, "action": "set"})).await;
-    let hold = ground.app.post("/v1/accounts/user_1/credits/holds", json!({"feature": "generation", "quantity": 6})).await;
+    let hold =
+        ground.app.post("/v1/accounts/user_1/credits/holds", json!({"feature": "generation", "quantity": 6})).await;
     let hold = hold.expect(201)["id"].as_str().expect("an id").to_owned();
     ground.app.post(&format!("/v1/holds/{hold}/capture"), json!({"quantity": 2})).await.expect(201);
     assert_eq!(ground.counted(), 0.0, "its window is not over");
 
     // The answer is lost, and a try later Stripe says that it has the event.
-    ground.stripe.control("faults", json!({"kind": "server_error_after", "path": "billing/meter_events", "count": 4})).await;
+    ground
+        .stripe
+        .control("faults", json!({"kind": "server_error_after", "path": "billing/meter_events", "count": 4}))
+        .await;
     ground.pass(Duration::minutes(17)).await;
     ground.until_metric("subledger_usage_reports_total{outcome=\"unavailable\"}", 1.0).await;
     ground.pass(Duration::minutes(2)).await;
@@ -152,10 +156,12 @@ async fn a_periods_usage_is_told_as_soon_as_it_ends() {
     ground.debit("d1", 9).await;
     ground.stripe.control("clock", json!({"to": end + 5})).await;
     ground.app.clock.set(end + 5);
-    let renewed = ground.stripe.all("events").into_iter().find(|event| event["type"] == "customer.subscription.updated");
+    let renewed =
+        ground.stripe.all("events").into_iter().find(|event| event["type"] == "customer.subscription.updated");
     assert_eq!(ground.app.deliver(&renewed.expect("it renewed")).await, "applied");
     ground.until_counted(9.0).await;
-    let of_period = ground.stripe.simulator.with_world(|world| world.usage(&ground.meter, &ground.customer, (START, end)));
+    let of_period =
+        ground.stripe.simulator.with_world(|world| world.usage(&ground.meter, &ground.customer, (START, end)));
     assert_eq!(of_period, 9.0, "it counts in the period that it was used in");
 }
 

@@ -31,7 +31,11 @@ impl Router {
             self.link(fold, reference, &owner, context);
         }
         let account = self.accounts.entry(owner.clone()).or_insert_with(|| Account::new(owner.clone()));
-        fold.apply(account, &Command::Observe { observations: facts.observations, link: None, reconciled: None }, context);
+        fold.apply(
+            account,
+            &Command::Observe { observations: facts.observations, link: None, reconciled: None },
+            context,
+        );
         Some(owner)
     }
 

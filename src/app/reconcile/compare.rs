@@ -145,7 +145,8 @@ impl Seen {
 impl Service {
     /// Reads what Stripe shows.
     pub fn seen(&self, kind: ObjectKind, object: &Object) -> Result<Seen, AppError> {
-        let unreadable = |error: String| AppError::Stripe(StripeCallError::Unreadable(format!("{}: {error}", object.id)));
+        let unreadable =
+            |error: String| AppError::Stripe(StripeCallError::Unreadable(format!("{}: {error}", object.id)));
         let event = StripeEvent {
             id: format!("reconciled:{}", object.id),
             event_type: kind.event_type().to_owned(),

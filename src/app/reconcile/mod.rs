@@ -138,7 +138,13 @@ impl Service {
     }
 
     /// Takes in one of Stripe's own events that never came.
-    async fn receive_missing(&self, body: &str, seen: Option<&Seen>, comparison: &Comparison, cause: Cause) -> Result<(), AppError> {
+    async fn receive_missing(
+        &self,
+        body: &str,
+        seen: Option<&Seen>,
+        comparison: &Comparison,
+        cause: Cause,
+    ) -> Result<(), AppError> {
         let reconciled = seen.map(|seen| Box::new(seen.reconciled(comparison, &cause)));
         self.receive_because(Bytes::copy_from_slice(body.as_bytes()), reconciled).await?;
         Ok(())
@@ -176,12 +182,7 @@ impl Run<'_> {
         self.unmet(kind, account, &met).await
     }
 
-    async fn told_since(
-        &mut self,
-        kind: ObjectKind,
-        since: i64,
-        customers: Option<&[String]>,
-    ) -> Result<(), AppError> {
+    async fn told_since(&mut self, kind: ObjectKind, since: i64, customers: Option<&[String]>) -> Result<(), AppError> {
         let now = self.now();
         let told = self.events.of(&self.reader, kind, now).await?;
         let is_recent = |(_, told): &(&String, &Vec<Told>)| told.last().is_some_and(|told| told.created >= since);
@@ -315,13 +316,7 @@ impl Run<'_> {
         }
     }
 
-    async fn repair(
-        &self,
-        seen: &Seen,
-        comparison: &Comparison,
-        fate: &Fate,
-        cause: &Cause,
-    ) -> Result<bool, AppError> {
+    async fn repair(&self, seen: &Seen, comparison: &Comparison, fate: &Fate, cause: &Cause) -> Result<bool, AppError> {
         for told in &fate.missing {
             let body = self.reader.event(&told.stripe_event_id).await?;
             let cause = Fate::of_missing(told, self.now());

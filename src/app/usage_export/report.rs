@@ -128,9 +128,8 @@ impl Reporter {
             ("stripe_customer_id".to_owned(), customer.to_owned()),
             ("value".to_owned(), report.quantity.to_string()),
         ]);
-        let request = CreateBillingMeterEvent::new(&report.meter, payload)
-            .identifier(&report.identifier)
-            .timestamp(report.at);
+        let request =
+            CreateBillingMeterEvent::new(&report.meter, payload).identifier(&report.identifier).timestamp(report.at);
         // Stripe knows the event by its identifier. Under the key of an earlier try it would refuse another customer, and
         // might repeat an answer that does not hold any more.
         let attempt = report.attempts.to_be_bytes();
@@ -157,7 +156,13 @@ impl Reporter {
             }
             Sent::TooOld => {
                 let Report { identifier, account_id, meter, quantity, .. } = report;
-                tracing::error!(identifier, account_id, meter, quantity, "usage is too old for Stripe: bill it by hand");
+                tracing::error!(
+                    identifier,
+                    account_id,
+                    meter,
+                    quantity,
+                    "usage is too old for Stripe: bill it by hand"
+                );
                 let problem = Some("older than Stripe takes");
                 return usage_export::end(client, identifier, "too_old", problem, now).await;
             }

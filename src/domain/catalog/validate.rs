@@ -210,7 +210,10 @@ impl Rules<'_> {
             let field = path(&at, "stripe_meter");
             self.text(&field, meter, MAX_METER_CHARS, &[]);
             if !is_metered {
-                self.problem(&field, "only a metered feature is reported to a meter (write kind = \"metered\", or no stripe_meter)");
+                self.problem(
+                    &field,
+                    "only a metered feature is reported to a meter (write kind = \"metered\", or no stripe_meter)",
+                );
             }
         }
     }

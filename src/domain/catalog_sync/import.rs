@@ -92,7 +92,8 @@ fn credits_of(product: &StripeProduct, prices: &[&StripePrice]) -> Option<String
 fn is_fixed(price: &StripePrice, notes: &mut Vec<String>) -> bool {
     let metered = price.recurring.as_ref().is_some_and(|recurring| recurring.usage_type.as_deref() == Some("metered"));
     let currency = Currency::parse(&price.currency).ok();
-    let fits = currency.is_some_and(|currency| price.unit_amount.is_some_and(|amount| amount % currency.charge_step() == 0));
+    let fits =
+        currency.is_some_and(|currency| price.unit_amount.is_some_and(|amount| amount % currency.charge_step() == 0));
     let why = match (metered, price.unit_amount) {
         (true, _) => "is metered: name its meter at the feature that is used (stripe_meter)",
         (false, None) => "has tiers or a fraction of a minor unit",
@@ -116,9 +117,8 @@ fn name_prices<'a>(owner: &str, prices: &[&'a StripePrice], notes: &mut Vec<Stri
         named.push(Price { name: unused(&name, &mut names), price, former: Vec::new() });
     }
     for price in prices.iter().filter(|price| !price.active) {
-        let is_same = |other: &&mut Price<'_>| {
-            other.price.currency == price.currency && every(other.price) == every(price)
-        };
+        let is_same =
+            |other: &&mut Price<'_>| other.price.currency == price.currency && every(other.price) == every(price);
         match named.iter_mut().find(is_same) {
             Some(successor) => successor.former.push(&price.id),
             None => notes.push(format!("{} of {owner} is archived in Stripe without a successor; left out", price.id)),
@@ -189,8 +189,9 @@ fn unused(wanted: &str, taken: &mut BTreeSet<String>) -> String {
 }
 
 fn write(plans: &[Plan<'_>], packs: &[Plan<'_>], ids: &mut BTreeSet<String>) -> String {
-    let mut text = "# What Stripe sells. Features, rollover, trials and the like are not known there: see the sample catalog.\n"
-        .to_owned();
+    let mut text =
+        "# What Stripe sells. Features, rollover, trials and the like are not known there: see the sample catalog.\n"
+            .to_owned();
     let free = plans.iter().position(|plan| plan.prices.iter().all(|price| price.price.unit_amount == Some(0)));
     if free.is_none() {
         let id = unused("free", ids);

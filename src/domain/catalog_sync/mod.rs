@@ -256,7 +256,8 @@ pub fn plan(catalog: &Catalog, stripe: &InStripe) -> SyncPlan {
     }
     for product in stripe.products.iter().filter(|product| product.active) {
         let Some(owner) = Owner::of_metadata(&product.metadata) else { continue };
-        let sells = |price: &&StripePrice| price.active && price.product == product.id && !met.contains(price.id.as_str());
+        let sells =
+            |price: &&StripePrice| price.active && price.product == product.id && !met.contains(price.id.as_str());
         if !wanted.iter().any(|wanted| wanted.owner == owner) && !stripe.prices.iter().any(|price| sells(&price)) {
             plan.steps.push(Step::ArchiveProduct { product: product.id.clone(), owner });
         }
@@ -294,11 +295,7 @@ fn wanted(catalog: &Catalog) -> Vec<WantedProduct<'_>> {
             stripe_price_id: price.stripe_price_id.as_deref(),
             lookup_key: price.lookup_key.as_deref(),
             former: &price.former_stripe_price_ids,
-            terms: Terms {
-                currency: price.currency.as_str().to_owned(),
-                unit_amount: price.unit_amount,
-                every: None,
-            },
+            terms: Terms { currency: price.currency.as_str().to_owned(), unit_amount: price.unit_amount, every: None },
         });
         let owner = Owner::CreditPack(pack.id.clone());
         let metadata = metadata(&owner, [(CREDITS_METADATA, pack.credits.to_string())]);

@@ -159,7 +159,10 @@ fn once_the_ids_are_written_back_nothing_is_left() {
     assert!(plan(&catalog(&text), &stripe).is_empty(), "{text}");
     assert!(text.contains("# What it costs."), "comments stay");
     assert!(text.contains("currency = \"usd\" # dollars"), "layout stays");
-    assert!(text.contains("prices.usd = { currency = \"usd\", unit_amount = 1000 , stripe_price_id = \"price_5\" }") || text.contains("stripe_price_id = \"price_5\""));
+    assert!(
+        text.contains("prices.usd = { currency = \"usd\", unit_amount = 1000 , stripe_price_id = \"price_5\" }")
+            || text.contains("stripe_price_id = \"price_5\"")
+    );
 }
 
 #[test]
@@ -199,7 +202,8 @@ fn another_amount_is_another_price_and_whoever_pays_the_old_one_keeps_the_plan()
 fn what_left_the_catalog_is_archived_and_what_is_not_ours_is_left_alone() {
     let (mut stripe, mut made) = (InStripe::default(), 0);
     push(&catalog(CATALOG), &mut stripe, &mut made, usize::MAX);
-    let foreign = StripeProduct { id: "prod_other".to_owned(), metadata: BTreeMap::new(), ..stripe.products[0].clone() };
+    let foreign =
+        StripeProduct { id: "prod_other".to_owned(), metadata: BTreeMap::new(), ..stripe.products[0].clone() };
     stripe.products.push(foreign);
     let other = StripePrice {
         id: "price_other".to_owned(),
@@ -258,7 +262,8 @@ prices.monthly = { stripe_price_id = "price_b", currency = "usd", unit_amount = 
         created: 0,
         updated: 0,
     };
-    let (mut stripe, mut made) = (InStripe { products: vec![app], prices: vec![price("price_a", 100), price("price_b", 200)] }, 0);
+    let (mut stripe, mut made) =
+        (InStripe { products: vec![app], prices: vec![price("price_a", 100), price("price_b", 200)] }, 0);
     push(&catalog(text), &mut stripe, &mut made, usize::MAX);
     assert_eq!(stripe.products[0].name, "App");
     assert_eq!(active(&stripe), BTreeMap::from([("a.monthly", "price_a"), ("b.monthly", "price_b")]));
