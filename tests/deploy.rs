@@ -38,7 +38,7 @@ fn rules() -> Vec<Value> {
 fn metrics() -> BTreeMap<String, Vec<String>> {
     let metrics = Metrics::new().expect("metrics");
     // A new metric that alerts.yml uses has to be listed here.
-    let collectors: [&dyn Collector; 22] = [
+    let collectors: [&dyn Collector; 24] = [
         &metrics.stripe_events,
         &metrics.parked,
         &metrics.unmapped_prices,
@@ -59,6 +59,8 @@ fn metrics() -> BTreeMap<String, Vec<String>> {
         &metrics.webhook_dead_letters,
         &metrics.webhook_endpoints_disabled,
         &metrics.mails,
+        &metrics.usage_oldest_pending_seconds,
+        &metrics.usage_too_old,
         &metrics.http_requests,
         &metrics.http_seconds,
     ];

@@ -60,7 +60,7 @@ impl<T> Default for Slot<T> {
     }
 }
 
-/// What a job came to tells how many events it took in.
+/// What a job came to tells how many events it took in, or objects it compared.
 trait Took {
     fn events(&self) -> u64;
 }
@@ -74,6 +74,12 @@ impl Took for Report {
 impl Took for Rebuilt {
     fn events(&self) -> u64 {
         self.events
+    }
+}
+
+impl Took for ReconcileReport {
+    fn events(&self) -> u64 {
+        self.compared()
     }
 }
 

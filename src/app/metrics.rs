@@ -51,6 +51,12 @@ pub struct Metrics {
     pub revenue: RevenueGauges,
     /// Events that a named follower has not taken in yet, by `follower`; 0 on replicas that leave it to another.
     pub cursor_lag: IntGaugeVec,
+    /// Tries to report usage to Stripe, by outcome (reported, duplicate, too_old, no_customer, refused, unavailable).
+    pub usage_reports: IntCounterVec,
+    /// Since when the oldest usage waits that Stripe has not been told of.
+    pub usage_oldest_pending_seconds: IntGauge,
+    /// Usage there is now that Stripe takes no more.
+    pub usage_too_old: IntGauge,
     /// Attempts to deliver webhooks, by outcome (delivered, refused, timed_out, unreachable, blocked).
     pub webhook_attempts: IntCounterVec,
     /// Deliveries whose last attempt failed.
@@ -141,6 +147,19 @@ impl Metrics {
                 Opts::new("subledger_cursor_lag_events", "Events that a named follower has not taken in yet"),
                 &["follower"],
             )?,
+            usage_reports: counter(
+                "subledger_usage_reports_total",
+                "Tries to report usage to Stripe, by outcome",
+                &["outcome"],
+            )?,
+            usage_oldest_pending_seconds: IntGauge::new(
+                "subledger_usage_oldest_pending_seconds",
+                "Since when the oldest usage waits that Stripe has not been told of",
+            )?,
+            usage_too_old: IntGauge::new(
+                "subledger_usage_too_old",
+                "Reports of usage that Stripe takes no more",
+            )?,
             webhook_attempts: counter(
                 "subledger_webhook_attempts_total",
                 "Attempts to deliver webhooks, by outcome",
@@ -205,6 +224,9 @@ impl Metrics {
         registry.register(Box::new(self.follower_age_seconds.clone()))?;
         registry.register(Box::new(self.follower_lag.clone()))?;
         registry.register(Box::new(self.cursor_lag.clone()))?;
+        registry.register(Box::new(self.usage_reports.clone()))?;
+        registry.register(Box::new(self.usage_oldest_pending_seconds.clone()))?;
+        registry.register(Box::new(self.usage_too_old.clone()))?;
         registry.register(Box::new(self.webhook_attempts.clone()))?;
         registry.register(Box::new(self.webhook_dead_letters.clone()))?;
         registry.register(Box::new(self.webhook_endpoints_disabled.clone()))?;

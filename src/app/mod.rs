@@ -46,6 +46,7 @@ pub mod stripe_import;
 pub mod stripe_reader;
 pub mod subscriptions;
 pub mod sweep;
+pub mod usage_export;
 pub mod verify;
 pub mod work;
 pub mod writer;

@@ -22,6 +22,7 @@ use super::links::LinkReader;
 use super::metrics::Metrics;
 use super::outbound::{Outbound, OutboundSettings};
 use super::revenue::Revenue;
+use super::usage_export::UsageExport;
 use super::work::{Answer, Key, Work};
 use crate::clock::Clock;
 use crate::domain::catalog::Catalog;
@@ -114,6 +115,7 @@ pub struct Service {
     pub(super) jobs: Jobs,
     pub(super) revenue: Revenue,
     pub(super) outbound: Arc<Outbound>,
+    usage_export: UsageExport,
 }
 
 /// The tasks of a service's lanes, and of what leaves it.
@@ -135,6 +137,7 @@ impl Drop for Service {
     fn drop(&mut self) {
         self.follower.abort();
         self.outbound.stop();
+        self.usage_export.stop();
     }
 }
 
@@ -186,6 +189,16 @@ impl Service {
             news.clone(),
         )?;
         tasks.extend(outbound_tasks);
+        let (usage_export, export_tasks) = UsageExport::start(
+            &stripe_client,
+            &settings.database,
+            &settings.clock,
+            &metrics,
+            &catalog,
+            news.clone(),
+        )
+        .await?;
+        tasks.extend(export_tasks);
         let service = Self {
             pool,
             partitions: settings.partitions,
@@ -207,6 +220,7 @@ impl Service {
             jobs: Jobs::default(),
             revenue: Revenue::default(),
             outbound,
+            usage_export,
         };
         Ok((Arc::new(service), Lanes(tasks)))
     }
@@ -216,6 +230,7 @@ impl Service {
         self.lanes.write().unwrap_or_else(PoisonError::into_inner).clear();
         self.follower.abort();
         self.outbound.stop();
+        self.usage_export.stop();
         self.pool.close();
     }
 

@@ -122,12 +122,13 @@ impl Service {
             page => page?,
         };
         let seen = objects.iter().map(|object| self.seen(kind, object)).collect::<Result<Vec<_>, _>>()?;
-        let known = self.known(kind, &seen).await?;
-        let taking = stream::iter(&seen).map(|seen| async {
-            let changed = self.bring_in(seen, known.get(&seen.id)).await;
-            (seen.id.as_str(), changed)
+        let known = self.known_to_ledger(kind, &seen).await?;
+        let known = &known;
+        let taking = stream::iter(seen).map(|seen| async move {
+            let changed = self.bring_in(&seen, known.get(&seen.id)).await;
+            (seen.id, changed)
         });
-        let taken: Vec<(&str, Result<bool, AppError>)> = taking.buffer_unordered(AT_ONCE).collect().await;
+        let taken: Vec<(String, Result<bool, AppError>)> = taking.buffer_unordered(AT_ONCE).collect().await;
         for (id, taken) in taken {
             match taken {
                 Ok(changed) => cursor.changed += i64::from(changed),
@@ -156,7 +157,7 @@ impl Service {
         if comparison == Comparison::Agree {
             return Ok(false);
         }
-        let facts = seen.as_news(known, &comparison, &Cause::Imported, self.clock.now().timestamp());
+        let facts = seen.as_news(known, &comparison, &Cause::Imported);
         let answer = self.observe(&facts, None, None).await?;
         Ok(answer.result != Ok(Outcome::Observed { applied: false }))
     }
@@ -178,7 +179,8 @@ impl Service {
         loop {
             let (events, has_more) = reader.events(None, since, after.as_deref()).await?;
             after = events.last().map(|event| event.told.stripe_event_id.clone());
-            let bodies = events.iter().map(|event| Bytes::copy_from_slice(event.body.get().as_bytes()));
+            let bodies: Vec<Bytes> =
+                events.iter().map(|event| Bytes::copy_from_slice(event.body.get().as_bytes())).collect();
             let taking = stream::iter(bodies).map(|body| self.receive(body));
             let taken: Vec<Received> = taking.buffer_unordered(AT_ONCE).try_collect().await?;
             for received in taken {

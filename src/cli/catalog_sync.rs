@@ -14,7 +14,9 @@ use subledger::domain::catalog_sync::{self, Assignment, SyncPlan};
 use subledger::startup::{self, Ground, Running, StartError};
 use subledger::stripe::client::{CallMetrics, StripeClient};
 
-use super::{close, join, open, print};
+use super::exit::Exit;
+use super::output::print;
+use super::{close, open};
 
 #[derive(Debug, Args)]
 pub struct PushArguments {
@@ -59,6 +61,16 @@ impl Source {
         }
     }
 
+    /// Calls Stripe as the service would; for a file, whatever the database is.
+    fn client(&self, config: &Config) -> Result<StripeClient, StartError> {
+        match self {
+            Self::InForce(opened) if opened.1.service.stripe_client.is_configured() => {
+                Ok(opened.1.service.stripe_client.clone())
+            }
+            _ => client(config),
+        }
+    }
+
     /// Answers what was done.
     async fn keep(&self, catalog: Catalog, assignments: &[Assignment]) -> Result<String, StartError> {
         match self {
@@ -84,9 +96,9 @@ impl Source {
 
 /// Creates and updates products and prices, and keeps their ids.
 pub async fn push(arguments: PushArguments, config: &Config, json: bool) -> Result<ExitCode, StartError> {
-    let client = client(config)?;
     let (source, catalog) = Source::open(arguments.file, config).await?;
     let pushed = async {
+        let client = source.client(config)?;
         let plan = catalog_sync::plan(&catalog, &read_stripe(&client).await?);
         if arguments.dry_run || plan.is_empty() {
             show(&plan, json, arguments.dry_run);
@@ -111,7 +123,7 @@ pub async fn push(arguments: PushArguments, config: &Config, json: bool) -> Resu
         if !left.is_empty() && !json {
             eprintln!("subledger: not all of it holds in Stripe; look again tomorrow, or mend by hand:\n{}", lines(&left));
         }
-        Ok(ExitCode::from(u8::from(!left.is_empty())))
+        Ok(Exit::unless(!left.is_empty()))
     };
     let pushed: Result<ExitCode, StartError> = pushed.await;
     source.close().await?;
@@ -120,13 +132,13 @@ pub async fn push(arguments: PushArguments, config: &Config, json: bool) -> Resu
 
 /// Says what a push would do; exit code 1 if anything.
 pub async fn diff(arguments: DiffArguments, config: &Config, json: bool) -> Result<ExitCode, StartError> {
-    let client = client(config)?;
     let (source, catalog) = Source::open(arguments.file, config).await?;
-    let stripe = read_stripe(&client).await;
+    let read = async { Ok::<_, StartError>(read_stripe(&source.client(config)?).await?) };
+    let stripe = read.await;
     source.close().await?;
     let plan = catalog_sync::plan(&catalog, &stripe?);
     show(&plan, json, true);
-    Ok(ExitCode::from(u8::from(!plan.is_empty())))
+    Ok(Exit::unless(!plan.is_empty()))
 }
 
 /// Writes a catalog of what Stripe sells.
@@ -153,11 +165,11 @@ pub async fn import(arguments: ImportArguments, config: &Config, json: bool) -> 
 
 fn client(config: &Config) -> Result<StripeClient, StartError> {
     let error = |problem: String| ConfigError { setting: "STRIPE_SECRET_KEY".to_owned(), problem };
-    if config.outbound.secret_key.is_none() {
-        return Err(error("is not set; Stripe cannot be asked without it".to_owned()).into());
+    if config.stripe_calls.secret_key.is_none() {
+        return Err(error("is not set in the environment, a file or the configuration; Stripe cannot be asked without it".to_owned()).into());
     }
     let metrics = CallMetrics::new(&Registry::new()).map_err(|problem| error(problem.to_string()))?;
-    let client = StripeClient::new(startup::stripe_client_settings(&config.outbound), metrics);
+    let client = StripeClient::new(startup::stripe_client_settings(&config.stripe_calls), metrics);
     client.map_err(|problem| error(problem.to_string()).into())
 }
 
@@ -167,7 +179,7 @@ fn lines(plan: &SyncPlan) -> String {
         let id = assignment.stripe_price_id.as_deref().unwrap_or("the one to be made");
         format!("the catalog lacks ids of {}: {id}", assignment.price)
     });
-    join(steps.chain(assignments))
+    steps.chain(assignments).collect::<Vec<_>>().join("\n")
 }
 
 fn show(plan: &SyncPlan, json: bool, is_question: bool) {

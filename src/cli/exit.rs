@@ -6,6 +6,7 @@ use subledger::app::error::AppError;
 use subledger::app::settings::SettingsError;
 use subledger::startup::StartError;
 use subledger::store::error::StoreError;
+use subledger::stripe::client::StripeCallError;
 
 /// An exit code. Those from 64 on are of `sysexits.h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,10 +28,15 @@ impl Exit {
             Self::Success => "done",
             Self::Negative => "the answer is no: a difference was found, something does not exist, or it was refused",
             Self::Usage => "the command line is wrong",
-            Self::Unavailable => "the database, or the service that was asked, cannot be reached; try again later",
+            Self::Unavailable => "the database, Stripe, or the service that was asked, cannot be reached; try again later",
             Self::Internal => "something that must not happen; the message says what",
             Self::Config => "a setting or a file is wrong; the message names it",
         }
+    }
+
+    /// The answer is no, or it is done.
+    pub fn unless(is_negative: bool) -> ExitCode {
+        if is_negative { Self::Negative } else { Self::Success }.into()
     }
 
     /// All of them, for `--help`.
@@ -51,9 +57,20 @@ impl Exit {
             StartError::Store(error)
             | StartError::Settings(SettingsError::Store(error))
             | StartError::App(AppError::Store(error)) => Self::of_store(error),
+            StartError::Stripe(error) | StartError::App(AppError::Stripe(error)) => Self::of_stripe(error),
             StartError::App(AppError::Poisoned(_)) => Self::Internal,
             StartError::App(AppError::Overloaded | AppError::Stopping) => Self::Unavailable,
             StartError::App(_) => Self::Negative,
+        }
+    }
+
+    fn of_stripe(error: &StripeCallError) -> Self {
+        match error {
+            StripeCallError::NotConfigured => Self::Config,
+            StripeCallError::Refused(refusal) if refusal.is_our_key() => Self::Config,
+            StripeCallError::Refused(_) => Self::Negative,
+            StripeCallError::Unavailable { .. } => Self::Unavailable,
+            StripeCallError::Unreadable(_) => Self::Internal,
         }
     }
 

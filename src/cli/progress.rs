@@ -1,6 +1,7 @@
 //! How far long work is: a bar on a terminal, nothing elsewhere.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use subledger::app::verify::Progress;
@@ -27,6 +28,31 @@ impl Bar {
 }
 
 impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Counts what has no end that is known; gone when this is.
+pub struct Counter(ProgressBar);
+
+impl Counter {
+    /// `what` is counted.
+    pub fn new(what: &'static str) -> Self {
+        let bar = ProgressBar::new_spinner();
+        let style = ProgressStyle::with_template("{spinner} {human_pos} {msg}, {elapsed}");
+        let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner())).with_message(what);
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self(bar)
+    }
+
+    pub fn progress(&self) -> Progress {
+        let bar = self.0.clone();
+        Arc::new(move |done, _| bar.set_position(done))
+    }
+}
+
+impl Drop for Counter {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }

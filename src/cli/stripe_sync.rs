@@ -1,26 +1,24 @@
 //! The ledger beside Stripe: reconcile, backfill, import.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use subledger::app::error::AppError;
 use subledger::app::reconcile::{Finding, FindingKind, ReconcileOptions, ReconcileReport};
 use subledger::app::stripe_import::{BackfillReport, ImportOptions, ImportReport};
 use subledger::app::stripe_reader::DEFAULT_REQUESTS_PER_SECOND;
-use subledger::app::verify::Progress;
 use subledger::config::{Config, ConfigError};
 use subledger::domain::ids::AccountId;
 use subledger::domain::reconciliation::Cause;
-use subledger::startup::StartError;
+use subledger::startup::{Ground, Running, StartError};
 
+use super::exit::Exit;
 use super::ledger::parse_time;
-use super::{close, join, open, print};
+use super::output::print;
+use super::progress::Counter;
+use super::{close, open};
 
 #[derive(Debug, Args)]
 pub struct ReconcileArguments {
@@ -52,55 +50,34 @@ pub struct ImportArguments {
     requests_per_second: u32,
 }
 
-/// On a terminal, counts what was done.
-struct Counter(Option<ProgressBar>);
-
-impl Counter {
-    fn new(what: &str) -> Self {
-        if !std::io::stderr().is_terminal() {
-            return Self(None);
-        }
-        let bar = ProgressBar::new_spinner();
-        let style = ProgressStyle::with_template("{spinner} {pos} {msg}, {elapsed}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-        bar.set_message(what.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Self(Some(bar))
+/// A service at work that can call Stripe; without a key, it is a setting that is missing.
+async fn open_with_key(config: &Config) -> Result<(Ground, Running), StartError> {
+    let (ground, running) = open(config).await?;
+    if running.service.stripe_client.is_configured() {
+        return Ok((ground, running));
     }
-
-    fn progress(&self) -> Progress {
-        let bar = self.0.clone();
-        Arc::new(move |done, _| bar.iter().for_each(|bar| bar.set_position(done)))
-    }
-
-    fn end(self) {
-        self.0.iter().for_each(ProgressBar::finish_and_clear);
-    }
+    close(ground, running).await?;
+    let problem = "is not set; Stripe cannot be asked without it".to_owned();
+    Err(ConfigError { setting: "STRIPE_SECRET_KEY".to_owned(), problem }.into())
 }
 
-/// Without a key, it is a setting that is missing.
-fn need_key(config: &Config) -> Result<(), StartError> {
-    let problem = "is not set; Stripe cannot be asked without it".to_owned();
-    match config.outbound.secret_key {
-        Some(_) => Ok(()),
-        None => Err(ConfigError { setting: "STRIPE_SECRET_KEY".to_owned(), problem }.into()),
-    }
+fn lines(lines: impl Iterator<Item = String>) -> String {
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Compares with Stripe and repairs. Exit code 1 if something differs still.
 pub async fn reconcile(arguments: ReconcileArguments, config: &Config, json: bool) -> Result<ExitCode, StartError> {
-    need_key(config)?;
     let account = arguments.account.map(|name| AccountId::new(&name)).transpose();
     let account = account.map_err(|error| ConfigError { setting: "--account".to_owned(), problem: error.to_string() })?;
-    let (ground, running) = open(config).await?;
+    let (ground, running) = open_with_key(config).await?;
     let options = ReconcileOptions { account, since: arguments.since, dry_run: arguments.dry_run };
     let counter = Counter::new("objects compared");
     let report = running.service.reconcile(&options, counter.progress()).await;
-    counter.end();
+    drop(counter);
     close(ground, running).await?;
     let report = report?;
     print(json, &serde_json::to_value(&report).unwrap_or(Value::Null), &of_report(&report));
-    Ok(ExitCode::from(u8::from(report.unrepaired() > 0)))
+    Ok(Exit::unless(report.unrepaired() > 0))
 }
 
 fn of_report(report: &ReconcileReport) -> String {
@@ -111,7 +88,7 @@ fn of_report(report: &ReconcileReport) -> String {
         (_, true) => format!("{compared}: {differing} differ, and nothing was done about it"),
         (_, false) => format!("{compared}: {differing} differed, {repaired} of them are repaired"),
     };
-    join(report.findings.iter().map(of_finding).chain([end]))
+    lines(report.findings.iter().map(of_finding).chain([end]))
 }
 
 fn of_finding(finding: &Finding) -> String {
@@ -145,11 +122,10 @@ fn of_finding(finding: &Finding) -> String {
 
 /// Takes in the StripeEvents that Stripe lists. Exit code 1 if some are parked.
 pub async fn backfill(arguments: BackfillArguments, config: &Config, json: bool) -> Result<ExitCode, StartError> {
-    need_key(config)?;
-    let (ground, running) = open(config).await?;
+    let (ground, running) = open_with_key(config).await?;
     let counter = Counter::new("events taken in");
     let report = running.service.backfill(arguments.since, counter.progress()).await;
-    counter.end();
+    drop(counter);
     close(ground, running).await?;
     let report = report?;
     let BackfillReport { events, applied, superseded, duplicate, ignored, parked } = &report;
@@ -158,17 +134,16 @@ pub async fn backfill(arguments: BackfillArguments, config: &Config, json: bool)
          {parked} parked"
     );
     print(json, &serde_json::to_value(&report).unwrap_or(Value::Null), &text);
-    Ok(ExitCode::from(u8::from(report.parked > 0)))
+    Ok(Exit::unless(report.parked > 0))
 }
 
 /// Brings in a whole Stripe account. Exit code 1 if some object could not be.
 pub async fn import(arguments: ImportArguments, config: &Config, json: bool) -> Result<ExitCode, StartError> {
-    need_key(config)?;
-    let (ground, running) = open(config).await?;
+    let (ground, running) = open_with_key(config).await?;
     let ImportArguments { restart, requests_per_second } = arguments;
     let counter = Counter::new("objects read");
     let report = running.service.import_stripe(ImportOptions { restart, requests_per_second }, counter.progress()).await;
-    counter.end();
+    drop(counter);
     close(ground, running).await?;
     let report: ImportReport = report.map_err(|error: AppError| {
         if !json {
@@ -179,7 +154,7 @@ pub async fn import(arguments: ImportArguments, config: &Config, json: bool) -> 
     let kinds = report.kinds.iter().map(|kind| format!("{} {}s, {} of them news", kind.objects, kind.kind, kind.changed));
     let problems = report.problems.iter().cloned();
     let failed = (report.failed > 0).then(|| format!("{} could not be brought in", report.failed));
-    let text = join(kinds.chain(problems).chain(failed));
+    let text = lines(kinds.chain(problems).chain(failed));
     print(json, &json!(report), &text);
-    Ok(ExitCode::from(u8::from(report.failed > 0)))
+    Ok(Exit::unless(report.failed > 0))
 }

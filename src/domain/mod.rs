@@ -17,6 +17,7 @@ pub mod hold;
 pub mod ids;
 pub mod limits;
 pub mod message;
+pub mod metering;
 pub mod money;
 pub mod notification;
 pub mod overrides;

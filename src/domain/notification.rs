@@ -245,7 +245,7 @@ mod tests {
             stripe_event_id: "evt_1".to_owned(),
             stripe_event_type: "refund.updated".to_owned(),
             created,
-            change: Change { before: None, after: 1 },
+            change: Change { before: None, after: 1, asked: false },
             object: StripeObject::Refund(refund),
         }))
     }

@@ -65,6 +65,9 @@ impl CheckView<'_> {
             object.text("feature", seen.feature);
             object.text_or_null("plan", seen.plan);
             object.value("state", &seen.state);
+            if let Some(overdue) = &seen.dunning {
+                object.value("dunning", overdue);
+            }
             object.number_or_null("remaining", seen.remaining);
             object.number_or_null("limit", seen.limit);
             object.value_or_null("per", seen.per.as_ref());
@@ -231,6 +234,7 @@ mod tests {
             feature: "models",
             plan: None,
             state: AccountState::Free,
+            dunning: None,
             remaining: None,
             limit: None,
             per: None,
@@ -241,7 +245,7 @@ mod tests {
             overridden: None,
         };
         let resets_at = DateTime::from_timestamp(1_768_478_460, 0).expect("a time");
-        let limit = LimitNow { limit: 60, per: Per::Minute, used: 70, remaining: 0, resets_at };
+        let limit = LimitNow { limit: 60, per: Per::Minute, used: 70, held: 2, remaining: 0, resets_at };
         let full = Entitlement {
             allowed: true,
             plan: Some("pro"),

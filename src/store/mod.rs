@@ -26,6 +26,7 @@ pub mod snapshot;
 pub mod stripe_sync;
 pub mod stripe_writes;
 pub mod tls;
+pub mod usage_export;
 pub mod webhook_deliveries;
 pub mod webhook_endpoints;
 pub mod webhook_replays;

@@ -67,10 +67,11 @@ impl Known {
     }
 
     fn read(kind: ObjectKind, row: &KnownObject) -> Result<Option<Self>, StoreError> {
+        type Read = (StripeObject, i64, u32, Option<String>);
         fn tracked<T: Snapshot + DeserializeOwned>(
             state: &str,
             object: impl FnOnce(T) -> StripeObject,
-        ) -> Result<Option<(StripeObject, i64, u32, Option<String>)>, StoreError> {
+        ) -> Result<Option<Read>, StoreError> {
             let tracked: Tracked<T> = serde_json::from_str(state)?;
             let (observed_at, digest) = (tracked.observed_at, tracked.digest());
             Ok(Some((object(*tracked.current), observed_at, digest, None)))
@@ -119,19 +120,13 @@ impl Seen {
         if differing.is_empty() { Comparison::Agree } else { Comparison::Differ(differing) }
     }
 
-    /// What Stripe shows as an observation that goes before what is known. It is put no later than need be: whatever
-    /// Stripe tells of any later second goes before it.
-    pub fn as_news(&self, known: Option<&Known>, comparison: &Comparison, cause: &Cause, now: i64) -> Facts {
+    /// What Stripe shows as an observation that follows what is known. It is put no later than need be: whatever Stripe
+    /// tells of any later second goes before it.
+    pub fn as_news(&self, known: Option<&Known>, comparison: &Comparison, cause: &Cause) -> Facts {
         let mut facts = self.facts.clone();
-        let after = known.map(|known| known.observed_at + 1).unwrap_or(i64::MIN);
-        let (created, before) = match known {
-            // In the same second, then, as the one that followed.
-            Some(known) if after > now => (known.observed_at, Some(known.digest)),
-            _ => (self.moment.max(after), None),
-        };
         for observation in &mut facts.observations {
-            observation.created = created;
-            observation.change.before = before;
+            observation.created = known.map_or(self.moment, |known| self.moment.max(known.observed_at));
+            observation.change.before = known.map(|known| known.digest);
         }
         facts.reconciled = Some(Box::new(self.reconciled(comparison, cause)));
         facts
@@ -168,7 +163,7 @@ impl Service {
     }
 
     /// What the ledger knows of objects, by their ids.
-    pub async fn known(&self, kind: ObjectKind, seen: &[Seen]) -> Result<HashMap<String, Known>, AppError> {
+    pub async fn known_to_ledger(&self, kind: ObjectKind, seen: &[Seen]) -> Result<HashMap<String, Known>, AppError> {
         let references: Vec<String> = seen.iter().flat_map(|seen| seen.facts.references.first().cloned()).collect();
         let owners = self.links.owners(&references).await?;
         let place = |seen: &Seen| {

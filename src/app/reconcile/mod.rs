@@ -252,7 +252,7 @@ impl Run<'_> {
 
     async fn compare(&mut self, kind: ObjectKind, objects: &[Object]) -> Result<(), AppError> {
         let seen = objects.iter().map(|object| self.service.seen(kind, object)).collect::<Result<Vec<_>, _>>()?;
-        let known = self.service.known(kind, &seen).await?;
+        let known = self.service.known_to_ledger(kind, &seen).await?;
         for seen in &seen {
             self.count(kind);
             let known = known.get(&seen.id);
@@ -331,15 +331,15 @@ impl Run<'_> {
             self.service.retry_parked(&told.stripe_event_id).await?;
         }
         let seen = std::slice::from_ref(seen);
-        let known = self.service.known(seen[0].kind, seen).await?;
+        let known = self.service.known_to_ledger(seen[0].kind, seen).await?;
         let known = known.get(&seen[0].id);
         let left = seen[0].compare(known);
         if left == Comparison::Agree {
             return Ok(true);
         }
-        let facts = seen[0].as_news(known, &left, cause, self.now());
+        let facts = seen[0].as_news(known, &left, cause);
         self.service.observe(&facts, None, None).await?;
-        let known = self.service.known(seen[0].kind, seen).await?;
+        let known = self.service.known_to_ledger(seen[0].kind, seen).await?;
         Ok(seen[0].compare(known.get(&seen[0].id)) == Comparison::Agree)
     }
 

@@ -42,7 +42,8 @@ pub fn import(stripe: &InStripe) -> Imported {
     let (mut plans, mut packs) = (Vec::new(), Vec::new());
     let (mut plan_ids, mut pack_ids) = (BTreeSet::new(), BTreeSet::new());
     let mut products: Vec<&StripeProduct> = stripe.products.iter().collect();
-    products.sort_by_key(|product| (product.created, &product.id));
+    // Those that bear our marks keep their names.
+    products.sort_by_key(|product| (Owner::of_metadata(&product.metadata).is_none(), product.created, &product.id));
     for product in products {
         let of_product = stripe.prices.iter().filter(|price| price.product == product.id);
         let mut prices: Vec<&StripePrice> = of_product.filter(|price| is_fixed(price, &mut notes)).collect();

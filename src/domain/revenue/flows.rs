@@ -55,6 +55,7 @@ impl CreditFlows {
             | Event::AccountAbsorbed(_)
             | Event::AccountMerged(_)
             | Event::StripeObserved(_)
+            | Event::Reconciled(_)
             | Event::AllowanceArmed(_)
             | Event::AllowanceAdvanced(_)
             | Event::SubscriptionCreditsEnded(_)

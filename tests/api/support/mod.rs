@@ -9,10 +9,12 @@ pub mod house;
 pub mod invariants;
 pub mod logs;
 pub mod receiver;
+pub mod simulated;
 pub mod stripe;
+pub mod stripe_account;
 pub mod stripe_api;
 
 pub use answer::Answer;
-pub use app::{ADMIN_KEY, SELLER, Setup, TestApp, WEBHOOK_SECRET, on_both, on_both_with};
+pub use app::{ADMIN_KEY, SELLER, STRIPE_KEY, Setup, TestApp, WEBHOOK_SECRET, on_both, on_both_with};
 pub use clock::{START, day, rfc3339};
 pub use receiver::{Received, Receiver, eventually};

@@ -1,0 +1,73 @@
+//! `subledger import`: a whole account comes in, however often the program is killed on the way.
+
+use serde_json::Value;
+use subledger_simulator::Clock;
+
+use crate::support::stripe_account::Stripe;
+use crate::support::stripe::STARTER_CREDITS;
+use crate::support::*;
+
+const SUBSCRIPTIONS: usize = 2_000;
+
+async fn import(stripe: &Stripe, app: &TestApp) -> Value {
+    let arguments = ["--json", "import", "--requests-per-second", "100"];
+    let (code, output, errors) = stripe.run(Some(&app.database_url), &arguments).await;
+    assert_eq!(code, Some(0), "{output}{errors}");
+    serde_json::from_str(&output).expect("JSON")
+}
+
+async fn count(app: &TestApp, what: &str) -> i64 {
+    let count = format!("select count(*) from {what}");
+    app.database().await.query_one(&count, &[]).await.expect("a count").get(0)
+}
+
+/// What came of it: each object as it is known, and what each account may spend and why.
+async fn ledger(app: &TestApp) -> Vec<String> {
+    let rows = "select concat_ws(' ', account_id, kind, object_id, state::text) from billing_objects
+         union all select concat_ws(' ', account_id, available, state ->> 'lots') from balances order by 1";
+    let rows = app.database().await.query(rows, &[]).await.expect("rows");
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn an_import_that_is_killed_and_resumed_equals_one_run() {
+    let stripe = Stripe::start(Clock::Running { ahead_s: 0 });
+    for n in 0..SUBSCRIPTIONS {
+        let account = (n % 2 == 0).then(|| format!("user_{n}"));
+        stripe.subscribe(account.as_deref(), &format!("{n}@example.com"));
+    }
+    let killed = {
+        let app = TestApp::start().await;
+        for objects in [500, SUBSCRIPTIONS + 700] {
+            let slow = ["import", "--requests-per-second", "20"];
+            let mut program = stripe.spawn(Some(&app.database_url), &slow);
+            while count(&app, "billing_objects where kind in ('customer', 'subscription', 'invoice')").await < objects as i64 {
+                assert!(program.try_wait().expect("a child").is_none(), "it ended before it was killed");
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+            program.kill().await.expect("killed");
+        }
+        let report = import(&stripe, &app).await;
+        assert_eq!(report["resumed"], true);
+        for kind in report["kinds"].as_array().expect("kinds") {
+            assert_eq!(kind["objects"], SUBSCRIPTIONS, "{report}");
+        }
+        assert_eq!(app.available("user_0").await, STARTER_CREDITS);
+
+        let events = count(&app, "events").await;
+        let again = import(&stripe, &app).await;
+        assert_eq!(again["resumed"], false);
+        for kind in again["kinds"].as_array().expect("kinds") {
+            assert_eq!((&kind["objects"], &kind["changed"]), (&SUBSCRIPTIONS.into(), &0.into()), "{again}");
+        }
+        assert_eq!(count(&app, "events").await, events);
+        ledger(&app).await
+    };
+    let app = TestApp::start().await;
+    import(&stripe, &app).await;
+    let whole = ledger(&app).await;
+    assert_eq!(killed.len(), whole.len());
+    for (killed, whole) in killed.iter().zip(&whole) {
+        assert_eq!(killed, whole);
+    }
+}
