@@ -39,6 +39,7 @@ create table webhook_secrets (
     expires_at timestamptz
 );
 create index webhook_secrets_endpoint on webhook_secrets (endpoint_id);
+comment on column webhook_secrets.secret is 'Sealed under a master key, where there is one.';
 comment on table webhook_secrets is 'What deliveries are signed with: by all that have not expired, so that a receiver can change over at leisure.';
 
 create table webhook_deliveries (

@@ -16,6 +16,7 @@ mod revenue;
 mod settings;
 mod simulate;
 mod stripe_sync;
+mod webhook_endpoints;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -73,6 +74,9 @@ enum Command {
     /// StripeEvents that could not be applied
     #[command(subcommand)]
     Parked(parked::ParkedCommand),
+    /// Where callers want to be told of events, and what became of it
+    #[command(subcommand)]
+    WebhookEndpoints(webhook_endpoints::WebhookEndpointsCommand),
     /// Settings in the database, for all replicas; secrets among them encrypted
     #[command(subcommand)]
     Settings(settings::SettingsCommand),
@@ -160,6 +164,7 @@ async fn execute(command: Command, config: Config, json: bool) -> Result<ExitCod
         Command::Catalog(command) => return catalog::run(command, &config, json).await,
         Command::Plan(command) => return catalog::plans(command, &config, json).await,
         Command::Keys(command) => return keys::run(command, &config, json).await,
+        Command::WebhookEndpoints(command) => return webhook_endpoints::run(command, &config, json).await,
         Command::Parked(command) => return parked::run(command, &config, json).await,
         Command::Settings(command) => return settings::run(command, &config, json).await,
         Command::Verify(arguments) => return ledger::verify(arguments, &config, json).await,

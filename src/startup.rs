@@ -101,8 +101,17 @@ pub struct Running {
 }
 
 impl Running {
-    /// Migrates, reads the settings table, and starts the lanes.
+    /// Migrates, reads the settings table, and starts the lanes: for a command, beside a service or without one.
     pub async fn start(config: &Config, database: &Database) -> Result<Self, StartError> {
+        Self::start_with(config, database, false).await
+    }
+
+    /// The same, with all that a service does by itself.
+    pub async fn start_serving(config: &Config, database: &Database) -> Result<Self, StartError> {
+        Self::start_with(config, database, true).await
+    }
+
+    async fn start_with(config: &Config, database: &Database, is_serving: bool) -> Result<Self, StartError> {
         let partitions = migrate::migrate(database, config.partitions).await?;
         let config = with_table(config, database).await?;
         let settings = ServiceSettings {
@@ -123,7 +132,7 @@ impl Running {
                 redirects: redirects(&config.stripe_calls)?,
                 payment_routes_per_minute: config.stripe_calls.payment_routes_per_minute,
             },
-            outbound: outbound_settings(&config)?,
+            outbound: outbound_settings(&config, is_serving)?,
         };
         let (service, lanes) = Service::start(settings).await?;
         Ok(Self { service, config, lanes })
@@ -153,12 +162,13 @@ async fn with_table(config: &Config, database: &Database) -> Result<Config, Star
     Ok(config.with_table(table)?)
 }
 
-fn outbound_settings(config: &Config) -> Result<OutboundSettings, StartError> {
+fn outbound_settings(config: &Config, is_at_work: bool) -> Result<OutboundSettings, StartError> {
     let mail = config.mail.clone().map(|mail| MailSettings { smtp_url: mail.smtp_url, from: mail.from });
     if let Some(Err((setting, problem))) = mail.as_ref().map(MailSettings::check) {
         return Err(ConfigError { setting: setting.to_owned(), problem }.into());
     }
-    Ok(OutboundSettings { allow_private_webhooks: config.allow_private_webhooks, mail })
+    let (allow_private_webhooks, master_keys) = (config.allow_private_webhooks, config.master_keys.clone());
+    Ok(OutboundSettings { is_at_work, allow_private_webhooks, master_keys, mail })
 }
 
 /// How the settings say that Stripe is called.
@@ -203,7 +213,7 @@ pub async fn serve(
         TcpListener::bind(config.listen).map_err(|cause| StartError::Listen { address: config.listen, cause })?;
     let catalog = config.catalog.as_deref().map(read_catalog).transpose()?;
     let ground = Ground::open(&config).await?;
-    let running = Running::start(&config, &ground.database).await?;
+    let running = Running::start_serving(&config, &ground.database).await?;
     let (service, config) = (Arc::clone(&running.service), running.config.clone());
     refuse_open_door(&config, &service).await?;
     if let Some(catalog) = catalog {

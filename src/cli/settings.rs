@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use console::Term;
 use serde_json::{Value, json};
+use subledger::app::outbound::secrets;
 use subledger::app::settings;
 use subledger::config::{Config, ConfigError, Origin, SECRETS};
 use subledger::sealing::MasterKeys;
@@ -214,7 +215,9 @@ async fn rotate(client: &Client, config: &Config, json: bool) -> Result<Exit, St
     let Some(current) = config.master_keys.current() else {
         return Err(wrong("SUBLEDGER_MASTER_KEYS", "is needed: the new key first, the old ones behind it"));
     };
-    let rotated = settings::rotate(client, &config.master_keys).await?;
+    let mut rotated = settings::rotate(client, &config.master_keys).await?;
+    let endpoints = secrets::rotate(client, &config.master_keys).await?;
+    rotated.extend(endpoints.into_iter().map(|endpoint| format!("secrets of {endpoint}")));
     let text = match rotated.is_empty() {
         true => format!("all secrets are under {current} already"),
         false => format!("{} now under {current}: keys that no replica needs can go", rotated.join(", ")),

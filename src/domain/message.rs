@@ -45,6 +45,7 @@ pub const MESSAGE_TYPES: &[&str] = &[
     "override_set",
     "payment_intent_observed",
     "payment_method_observed",
+    "reconciled",
     "refund_observed",
     "subscription_credits_ended",
     "subscription_observed",

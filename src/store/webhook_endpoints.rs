@@ -81,7 +81,7 @@ pub async fn create(
                 &endpoint.status,
                 &endpoint.begins,
                 &endpoint.created_at,
-                &seal(secret),
+                &secret,
                 &max,
             ],
         )
@@ -224,13 +224,13 @@ pub async fn rotate(
     client
         .execute(
             "/* add_webhook_secret */ insert into webhook_secrets (endpoint_id, secret, created_at) values ($1, $2, $3)",
-            &[&id, &seal(secret), &now],
+            &[&id, &secret, &now],
         )
         .await?;
     Ok(true)
 }
 
-/// The secrets that are good at a time, newest first.
+/// The secrets that are good at a time, newest first, as they are stored.
 pub async fn secrets(client: &impl GenericClient, id: &str, now: DateTime<Utc>) -> Result<Vec<Vec<u8>>, StoreError> {
     let rows = client
         .query_typed(
@@ -239,17 +239,34 @@ pub async fn secrets(client: &impl GenericClient, id: &str, now: DateTime<Utc>) 
             &[(&id, Type::TEXT), (&now, Type::TIMESTAMPTZ)],
         )
         .await?;
-    rows.iter().map(|row| open(row.get(0))).collect()
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// A secret as it is stored.
-fn seal(secret: &[u8]) -> Vec<u8> {
-    secret.to_vec()
+#[derive(Debug)]
+pub struct StoredSecret {
+    pub secret_id: i64,
+    pub endpoint: String,
+    pub secret: Vec<u8>,
 }
 
-/// What [`seal`] made of a secret, undone.
-fn open(stored: Vec<u8>) -> Result<Vec<u8>, StoreError> {
-    Ok(stored)
+/// Every secret there is.
+pub async fn all_secrets(client: &impl GenericClient) -> Result<Vec<StoredSecret>, StoreError> {
+    let rows = client
+        .query(
+            "/* all_webhook_secrets */ select secret_id, endpoint_id, secret from webhook_secrets order by secret_id",
+            &[],
+        )
+        .await?;
+    let stored = |row: &Row| StoredSecret { secret_id: row.get(0), endpoint: row.get(1), secret: row.get(2) };
+    Ok(rows.iter().map(stored).collect())
+}
+
+/// Stores a secret in another form.
+pub async fn put_secret(client: &impl GenericClient, secret_id: i64, secret: &[u8]) -> Result<(), StoreError> {
+    let statement = "/* put_webhook_secret */ update webhook_secrets set secret = $2 where secret_id = $1";
+    client.execute(statement, &[&secret_id, &secret]).await?;
+    Ok(())
 }
 
 /// How many endpoints there are, by status.

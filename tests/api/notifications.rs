@@ -198,7 +198,12 @@ impl Post {
             smtp_url: format!("smtp://{}", self.address),
             from: "Example <billing@example.com>".to_owned(),
         };
-        OutboundSettings { allow_private_webhooks: true, mail: Some(mail) }
+        OutboundSettings {
+            is_at_work: true,
+            allow_private_webhooks: true,
+            mail: Some(mail),
+            ..OutboundSettings::default()
+        }
     }
 }
 

@@ -307,7 +307,7 @@ async fn what_lies_behind_is_sent_again_from_a_place_or_a_time() {
 
 #[tokio::test]
 async fn a_name_that_leads_into_this_network_is_not_called() {
-    let outbound = OutboundSettings::default();
+    let outbound = OutboundSettings { is_at_work: true, ..OutboundSettings::default() };
     let app = TestApp::with(Setup { outbound, ..Setup::default() }).await;
     let receiver = Receiver::start().await;
     let port = receiver.url().rsplit_once(':').expect("a port").1.to_owned();

@@ -4,6 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use subledger::app::outbound::OutboundSettings;
 use subledger::domain::message::MESSAGE_TYPES;
+use subledger::sealing::MasterKeys;
 
 use crate::support::contract::DOCUMENT;
 use crate::support::receiver::endpoint;
@@ -45,6 +46,24 @@ async fn secrets_are_not_told_again_and_neither_in_the_log() {
         assert!(!app.get(&path).await.text.contains(&secret[6..]));
     }
     assert!(!logs::text().contains(&secret[6..]), "it is in the log");
+}
+
+#[tokio::test]
+async fn where_there_is_a_master_key_secrets_are_sealed_and_sign_all_the_same() {
+    let master_keys = MasterKeys::parse(&MasterKeys::generate()).expect("a key");
+    let setup = Setup::default();
+    let outbound = OutboundSettings { master_keys, ..setup.outbound.clone() };
+    let app = TestApp::with(Setup { outbound, ..setup }).await;
+    let receiver = Receiver::start().await;
+    let (_, secret) = endpoint(&app, &receiver.url(), &["account_opened"]).await;
+    let stored = app.database().await.query_one("select secret from webhook_secrets", &[]).await.expect("a secret");
+    assert!(stored.get::<_, Vec<u8>>(0).starts_with(b"sealed.v1:"));
+    app.put_account("user_1", json!({})).await.expect(201);
+    let message = receiver.wait_for(1).await[0].clone();
+    let theirs = standardwebhooks::Webhook::new(&secret).expect("a secret");
+    let at = message.header("webhook-timestamp").parse().expect("seconds");
+    let expected = theirs.sign(message.id(), at, &message.text).expect("signed");
+    assert_eq!(message.header("webhook-signature"), expected);
 }
 
 #[tokio::test]

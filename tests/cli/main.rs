@@ -5,3 +5,4 @@ mod program;
 mod settings;
 #[path = "../api/support/mod.rs"]
 mod support;
+mod webhook_endpoints;

@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
-use super::signature;
+use super::{secrets, signature};
 use crate::app::error::AppError;
 use crate::app::service::Service;
 use crate::store::cursors::{Positions, array};
@@ -58,7 +58,8 @@ impl Service {
             updated_at: now,
             begins: array(&ends),
         };
-        if !webhook_endpoints::create(&**client, &endpoint, &secret, MAX_ENDPOINTS).await? {
+        let stored = secrets::seal(&self.outbound.master_keys, &endpoint.id, &secret)?;
+        if !webhook_endpoints::create(&**client, &endpoint, &stored, MAX_ENDPOINTS).await? {
             return Err(AppError::TooManyWebhookEndpoints { max: MAX_ENDPOINTS });
         }
         Ok((endpoint, signature::show(&secret)))
@@ -89,8 +90,9 @@ impl Service {
     ) -> Result<Option<(String, DateTime<Utc>)>, AppError> {
         let mut client = self.connection().await?;
         let (secret, now) = (signature::new_secret(), self.clock.now());
+        let stored = secrets::seal(&self.outbound.master_keys, id, &secret)?;
         let tx = client.transaction().await.map_err(StoreError::from)?;
-        let rotated = webhook_endpoints::rotate(&*tx, id, &secret, now, now + overlap).await?;
+        let rotated = webhook_endpoints::rotate(&*tx, id, &stored, now, now + overlap).await?;
         tx.commit().await.map_err(StoreError::from)?;
         Ok(rotated.then(|| (signature::show(&secret), now + overlap)))
     }

@@ -12,6 +12,7 @@ mod fan_out;
 mod message;
 mod reminders;
 mod replayer;
+pub mod secrets;
 pub mod sender;
 pub mod signature;
 mod worker;
@@ -31,6 +32,7 @@ use super::log_follower::LogFollower;
 use super::mail::{MailSettings, Mailer};
 use super::metrics::Metrics;
 use crate::clock::Clock;
+use crate::sealing::MasterKeys;
 use crate::store::connect::Database;
 use crate::store::error::StoreError;
 
@@ -40,8 +42,13 @@ const CONNECTIONS: usize = 2;
 /// How things leave the ledger.
 #[derive(Debug, Clone, Default)]
 pub struct OutboundSettings {
+    /// Whether this process follows the log and delivers. A command beside a service leaves that to the service: its
+    /// environment may be another, without the mail server or the leave to call private addresses.
+    pub is_at_work: bool,
     /// Endpoints may lie in this network, and be reached without TLS.
     pub allow_private_webhooks: bool,
+    /// Secrets of endpoints are sealed under the first of them; without one they are not sealed.
+    pub master_keys: MasterKeys,
     /// `None`: notifications are not mailed.
     pub mail: Option<MailSettings>,
 }
@@ -50,6 +57,7 @@ pub struct OutboundSettings {
 #[derive(Debug)]
 pub(super) struct Outbound {
     pub sender: Sender,
+    pub master_keys: MasterKeys,
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
     pub partitions: i16,
@@ -81,7 +89,7 @@ impl std::ops::DerefMut for Connection {
 }
 
 impl Outbound {
-    /// Starts the tasks. They end some seconds after [`stop`](Self::stop).
+    /// Starts the tasks, if this process is at work. They end some seconds after [`stop`](Self::stop).
     pub fn start(
         settings: &OutboundSettings,
         database: &Database,
@@ -94,6 +102,7 @@ impl Outbound {
         let (stop, stopping) = watch::channel(false);
         let outbound = Arc::new(Self {
             sender: Sender::new(settings.allow_private_webhooks)?,
+            master_keys: settings.master_keys.clone(),
             clock,
             metrics,
             partitions,
@@ -102,6 +111,9 @@ impl Outbound {
             places: Arc::new(Semaphore::new(CONNECTIONS)),
             stop,
         });
+        if !settings.is_at_work {
+            return Ok((outbound, Vec::new()));
+        }
         let fan_out = fan_out::FanOut::new(Arc::clone(&outbound), catalog, settings.mail.is_some());
         let follower = LogFollower::new(fan_out, database.pool(1)?, news, outbound.metrics.clone());
         let mut tasks = vec![

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::Outbound;
 use super::message::{self, Place};
+use super::secrets;
 use super::sender::{Outgoing, Sent};
 use crate::domain::message::{retry_after, wants};
 use crate::domain::notification::{Notice, Notification};
@@ -84,8 +85,10 @@ impl Worker {
             drop(client);
             return self.close().await;
         };
-        let secrets = webhook_endpoints::secrets(&**client, &self.endpoint, now).await?;
+        let stored = webhook_endpoints::secrets(&**client, &self.endpoint, now).await?;
         drop(client);
+        let opened = |stored| secrets::open(&self.outbound.master_keys, &self.endpoint, stored);
+        let secrets: Vec<Vec<u8>> = stored.into_iter().map(opened).collect::<Result<_, _>>()?;
         let body = message::body(&delivery)?;
         let (url, message_id) = (endpoint.url.as_str(), delivery.message.id.as_str());
         let outgoing = Outgoing { url, secrets: &secrets, message_id, body: &body, at: now };

@@ -59,7 +59,11 @@ impl Default for Setup {
             livemode: false,
             queue_length: 4_096,
             // Receivers of the tests are on this machine.
-            outbound: OutboundSettings { allow_private_webhooks: true, mail: None },
+            outbound: OutboundSettings {
+                is_at_work: true,
+                allow_private_webhooks: true,
+                ..OutboundSettings::default()
+            },
             stripe_api: None,
             payment_routes_per_minute: 0,
             database_url: None,
