@@ -102,7 +102,7 @@ impl Ledger {
         let (event, value) = translate::parse(text.as_bytes()).expect("an envelope");
         let facts = translate::translate(&event, &value, Settings { account_metadata_keys: &keys }).expect("readable");
         let observations = facts.map(|facts| facts.observations).unwrap_or_default();
-        self.act(account, &Command::Observe { observations, link: None }, at);
+        self.act(account, &Command::Observe { observations, link: None, reconciled: None }, at);
     }
 
     pub fn act(&mut self, account: &str, command: &Command, at: i64) {
