@@ -16,10 +16,10 @@ run: build postgres ## build, provide a Postgres, and show the service at work o
 	$(SUBLEDGER) demo
 
 test: toolchain postgres ## run all tests
-	cargo test --all-targets
+	cargo test --workspace --all-targets
 
 test-long: toolchain postgres ## run all tests, those marked as long (#[ignore]) too
-	cargo test --all-targets -- --include-ignored
+	cargo test --workspace --all-targets -- --include-ignored
 
 mutants: toolchain postgres ## break the rules one by one (tests/mutants), and see that the tests notice
 	scripts/mutants.sh
@@ -31,8 +31,8 @@ bench-growth: build postgres ## run the one that writes ten million events
 	$(SUBLEDGER) bench --only growth-10m --output docs/benchmark-growth.md
 
 lint: toolchain ## check format, clippy and, if cargo-deny is installed, the dependency policy
-	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check bans licenses sources; \
 	else echo "cargo-deny is not installed: dependency policy not checked (cargo install cargo-deny)"; fi
 

@@ -13,7 +13,7 @@ use crate::app::outbound::OutboundSettings;
 use crate::app::service::{Lanes, Service, ServiceSettings, StripeSettings};
 use crate::app::settings;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, ConfigError, NOT_STORED, SETTINGS, StripeCalls};
+use crate::config::{Config, ConfigError, NOT_STORED, Origin, SETTINGS, StripeCalls};
 use crate::domain::catalog::Catalog;
 use crate::domain::redirect::Redirects;
 use crate::embedded_postgres::{self, Durability, EmbeddedPostgres, EmbeddedPostgresError};
@@ -141,7 +141,7 @@ async fn with_table(config: &Config, database: &Database) -> Result<Config, Star
     let client = database.connect_as_owner().await?;
     let mut wanted = BTreeSet::new();
     for (name, _) in SETTINGS.iter().filter(|(name, _)| !NOT_STORED.contains(name)) {
-        if config.origin(name)?.is_none() {
+        if config.origin(name)?.is_none_or(|origin| origin == Origin::SettingsTable) {
             wanted.insert(*name);
         }
     }

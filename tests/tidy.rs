@@ -68,6 +68,23 @@ fn dependencies_point_inwards() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The simulator is a Stripe to try flows on, and no part of the service.
+#[test]
+fn only_the_command_line_knows_the_simulator() {
+    for path in sources("src").into_iter().filter(|path| module_of(path) != "cli") {
+        assert!(!read(&path).contains("subledger_simulator"), "{}", path.display());
+    }
+    for path in sources("simulator/src") {
+        assert!(!read(&path).contains("subledger::"), "{}", path.display());
+    }
+    let world = Path::new(env!("CARGO_MANIFEST_DIR")).join("simulator/src/world");
+    for path in sources("simulator/src").into_iter().filter(|path| path.starts_with(&world)) {
+        for impure in ["Utc::now", "SystemTime", "Instant::now", "rand::", "async fn", "tokio"] {
+            assert!(!read(&path).contains(impure), "{} contains {impure}", path.display());
+        }
+    }
+}
+
 #[test]
 fn the_core_is_pure() {
     const IMPURE: &[&str] =
@@ -103,7 +120,7 @@ fn sql_stands_in_the_store_and_says_who_runs_it() {
 
 #[test]
 fn files_are_one_thing() {
-    let long: Vec<String> = [sources("src"), sources("tests")]
+    let long: Vec<String> = [sources("src"), sources("tests"), sources("simulator/src"), sources("simulator/tests")]
         .concat()
         .iter()
         .map(|path| (path, read(path).lines().count()))
@@ -115,7 +132,7 @@ fn files_are_one_thing() {
 
 #[test]
 fn no_unsafe_code() {
-    for file in ["src/lib.rs", "src/main.rs"] {
+    for file in ["src/lib.rs", "src/main.rs", "simulator/src/lib.rs"] {
         let text = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(file));
         assert!(text.contains("#![forbid(unsafe_code)]"), "{file}");
     }

@@ -16,6 +16,11 @@ impl<'a> Params<'a> {
         Self { fields: Some(fields), path: String::new() }
     }
 
+    /// All of them, as they were given.
+    pub fn given(&self) -> Map<String, Value> {
+        self.fields.cloned().unwrap_or_default()
+    }
+
     /// The name of one as an error tells it: `items[0][price]`.
     pub fn name(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}[{key}]", self.path) }
@@ -28,7 +33,8 @@ impl<'a> Params<'a> {
     /// Refuses what is not among the known ones.
     pub fn only(&self, known: &[&str]) -> Result<()> {
         let mut given = self.fields.into_iter().flat_map(Map::keys);
-        match given.find(|key| !known.contains(&key.as_str()) && !(self.path.is_empty() && *key == "expand")) {
+        let is_known = |key: &String| known.contains(&key.as_str()) || (self.path.is_empty() && key == "expand");
+        match given.find(|key| !is_known(key)) {
             Some(key) => Err(StripeError::unknown(self.name(key))),
             None => Ok(()),
         }

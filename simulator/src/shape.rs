@@ -148,6 +148,13 @@ fn before_basil(object: &Value, shown: &mut Map<String, Value>, version: &ApiVer
             }
             shown.insert("tax_amounts".to_owned(), json!([]));
         }
+        "credit_note_line_item" => {
+            shown.insert("amount_excluding_tax".to_owned(), object["amount"].clone());
+            shown.insert("unit_amount_excluding_tax".to_owned(), object["unit_amount_decimal"].clone());
+            shown.insert("tax_amounts".to_owned(), json!([]));
+            shown.remove("taxes");
+            shown.remove("pretax_credit_amounts");
+        }
         "checkout.session" => {
             let shipping = shown.remove("collected_information");
             shown.insert("shipping_details".to_owned(), shipping.unwrap_or_default()["shipping_details"].clone());

@@ -245,7 +245,7 @@ mod tests {
             overridden: None,
         };
         let resets_at = DateTime::from_timestamp(1_768_478_460, 0).expect("a time");
-        let limit = LimitNow { limit: 60, per: Per::Minute, used: 70, held: 0, remaining: 0, resets_at };
+        let limit = LimitNow { limit: 60, per: Per::Minute, used: 70, held: 2, remaining: 0, resets_at };
         let full = Entitlement {
             allowed: true,
             plan: Some("pro"),

@@ -13,8 +13,10 @@ use crate::app::error::AppError;
 use crate::app::errand::Errand;
 use crate::app::payment_routes::CallBudget;
 use crate::app::work::{Answer, Key};
+use crate::domain::billing_rejection::BillingRejection;
 use crate::domain::command::Outcome;
 use crate::domain::ids::AccountId;
+use crate::domain::rejection::Rejection;
 use crate::domain::stripe_outcome::StripeOutcome;
 
 /// Runs an errand once for its key: a repeat is told what came of it, whatever else has happened since.
@@ -71,9 +73,8 @@ fn with_position(mut view: Value, position: i64) -> Value {
 }
 
 /// Routes that lead on from a refusal.
-fn see(account: &AccountId, rejection: &crate::domain::rejection::Rejection) -> Option<Vec<String>> {
-    use crate::domain::billing_rejection::BillingRejection as B;
-    use crate::domain::rejection::Rejection;
+fn see(account: &AccountId, rejection: &Rejection) -> Option<Vec<String>> {
+    use BillingRejection as B;
     let Rejection::Billing { because } = rejection else { return None };
     let routes: &[&str] = match because {
         B::SubscriptionExists { .. } => &["subscription/change", "portal-sessions"],

@@ -78,7 +78,7 @@ pub async fn list(
     let id = account.id.as_str();
     let Place { version, mut balance } = match query.cursor()? {
         None => Place::default(),
-        Some(cursor) => Place::of(&**client, id, &cursor).await?,
+        Some(cursor) => Place::of(&client, id, &cursor).await?,
     };
     let mut stored = log::of_account(&**client, id, version, ENTRY_TYPES, limit + 1).await?;
     // What was written since the account was read, its pending entries do not follow.
@@ -99,7 +99,7 @@ pub async fn list(
     let pending = due.map(next).collect();
     let next_cursor = match stored.last().filter(|_| has_more) {
         None => None,
-        Some(last) => Some(Place { version: last.version, balance }.cursor(&**client, id).await?.encode()),
+        Some(last) => Some(Place { version: last.version, balance }.cursor(&client, id).await?.encode()),
     };
     Ok(HttpResponse::Ok().json(Statement { page: Page { data, has_more, next_cursor }, pending }))
 }

@@ -15,7 +15,7 @@ pub enum Scope {
     Read,
     /// Ask and debit.
     Spend,
-    /// Ask, open accounts, grant.
+    /// Ask, open accounts, grant, sell.
     Bill,
     /// Everything.
     Admin,

@@ -9,7 +9,7 @@ use subledger::domain::catalog::Catalog;
 use subledger_simulator::Clock;
 
 use crate::support::house::new_folder;
-use crate::support::simulated::Stripe;
+use crate::support::stripe_account::Stripe;
 use crate::support::*;
 
 const SAMPLE: &str = include_str!("../../deploy/catalog.toml");

@@ -28,6 +28,7 @@ mod reconcile;
 mod refunds;
 mod revenue;
 mod scripts;
+mod selling;
 mod stripe_import;
 mod subscription_changes;
 mod support;

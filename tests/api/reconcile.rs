@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use subledger_simulator::Clock;
 
-use crate::support::simulated::Stripe;
+use crate::support::stripe_account::Stripe;
 use crate::support::stripe::*;
 use crate::support::*;
 

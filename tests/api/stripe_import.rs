@@ -3,7 +3,7 @@
 use serde_json::Value;
 use subledger_simulator::Clock;
 
-use crate::support::simulated::Stripe;
+use crate::support::stripe_account::Stripe;
 use crate::support::stripe::STARTER_CREDITS;
 use crate::support::*;
 

@@ -4,7 +4,7 @@ use chrono::Duration;
 use serde_json::{Value, json};
 use subledger_simulator::Clock;
 
-use crate::support::simulated::Stripe;
+use crate::support::stripe_account::Stripe;
 use crate::support::*;
 
 const METER: &str = "generations";

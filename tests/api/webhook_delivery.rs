@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use subledger::app::outbound::OutboundSettings;
+use subledger::clock::Clock;
 use subledger::domain::message::RETRY_AFTER_S;
 use wiremock::ResponseTemplate;
 

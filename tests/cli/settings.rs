@@ -135,16 +135,20 @@ async fn everything_stored(url: &str) -> String {
 #[tokio::test]
 async fn what_is_put_together_says_nothing_of_its_secrets() {
     let database = TestDatabase::new(4).await;
-    let program = Program::on(&database.url).with("SUBLEDGER_MASTER_KEYS", &MasterKeys::generate());
+    let key = MasterKeys::generate();
+    let program = Program::on(&database.url).with("SUBLEDGER_MASTER_KEYS", &key);
     program.run(&["settings", "set", "SUBLEDGER_LANES", "3"]).expect(0);
     let secrets = ["whsec_in_the_table", "sk_test_in_the_table", "an-admin-key-in-the-table"];
-    let names = ["STRIPE_WEBHOOK_SECRETS", "STRIPE_SECRET_KEY", "SUBLEDGER_ADMIN_KEY"];
-    let table = names.iter().zip(secrets).map(|(name, secret)| ((*name).to_owned(), secret.to_owned()));
-    assert!(names.iter().all(|name| SECRETS.contains(name)));
-    let config = Config::load(None).expect("settings").with_table(table.collect()).expect("valid");
+    for (name, secret) in ["STRIPE_WEBHOOK_SECRETS", "STRIPE_SECRET_KEY", "SUBLEDGER_ADMIN_KEY"].iter().zip(secrets) {
+        assert!(SECRETS.contains(name));
+        program.run(&["settings", "set", name, secret, "--encrypted"]).expect(0);
+    }
+    let config = Config::load(None).expect("settings").with_default("SUBLEDGER_MASTER_KEYS", &key).expect("valid");
     let running = Running::start(&config, &Database::parse(&database.url).expect("a URL")).await.expect("running");
-    assert_eq!(running.config.lanes, 3, "the table is read");
-    let shown = format!("{config:?} {running:?} {:?}", running.service);
+    let (lanes, admin_key) = (running.config.lanes, running.config.admin_key.as_deref());
+    assert_eq!((lanes, admin_key), (3, Some(secrets[2])), "the table is read");
+    assert_eq!(running.service.stripe.webhook_secrets, [secrets[0]]);
+    let shown = format!("{config:?} {:?} {running:?}", running.config);
     for secret in secrets {
         assert!(!shown.contains(secret), "{secret} is in {shown}");
     }

@@ -112,7 +112,7 @@ fn told(fold: &Fold, bodies: &[Value], at: i64) -> Account {
     account
 }
 
-fn checked(fold: &Fold, account: &Account, feature: &str, at: i64) -> Entitlement {
+fn checked<'a>(fold: &'a Fold, account: &'a Account, feature: &'a str, at: i64) -> Entitlement<'a> {
     let context = fold.context_at(at);
     check(&account.credits, &fold.catalog, feature, 1, context.now)
 }
@@ -249,7 +249,7 @@ fn what_is_paid_for_comes_before_what_is_overdue_and_that_before_what_is_suspend
     let account = told(&fold, &bodies, FAILED);
     let decided = |account: &Account, at| {
         let answer = checked(&fold, account, "models", at);
-        (answer.plan.unwrap_or_default(), answer.state)
+        (answer.plan.unwrap_or_default().to_owned(), answer.state)
     };
     // While all are in grace, the highest decides.
     assert_eq!(decided(&account, FAILED + DAY), ("sudden".to_owned(), AccountState::InGrace));

@@ -141,7 +141,7 @@ impl Inner {
         }
     }
 
-    /// Queues an event again, for one endpoint or all.
+    /// Queues an event again, for every endpoint; answers whether there is such an event.
     pub fn send_again(&mut self, event_id: &str) -> bool {
         let found = self.world.events_from(0).iter().find(|event| event.id == event_id).cloned();
         let Some(event) = found else { return false };

@@ -138,14 +138,9 @@ impl Simulator {
         let app = move || App::new().app_data(data.clone()).configure(routes);
         let server = HttpServer::new(app).workers(1).shutdown_timeout(1).disable_signals().listen(listener)?.run();
         let handle = server.handle();
-        let tasks = vec![
-            tokio::spawn(async move {
-                // Ends when the handle stops it.
-                let _ = server.await;
-            }),
-            tokio::spawn(deliveries::deliver(state.clone())),
-            tokio::spawn(tick(state.clone())),
-        ];
+        // Ends when its handle stops it.
+        tokio::spawn(server);
+        let tasks = vec![tokio::spawn(deliveries::deliver(state.clone())), tokio::spawn(tick(state.clone()))];
         Ok(Self { address, state, server: handle, tasks })
     }
 
@@ -179,6 +174,8 @@ impl Simulator {
 
 impl Drop for Simulator {
     fn drop(&mut self) {
+        // Tells it to stop; there is nobody to wait for it.
+        drop(self.server.stop(false));
         for task in &self.tasks {
             task.abort();
         }

@@ -20,6 +20,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/c/pay/{session}", web::post().to(pay))
         .route("/p/session/{session}", web::get().to(portal))
         .route("/p/session/{session}", web::post().to(act_in_portal))
+        .route("/authenticate/{intent}", web::get().to(authentication))
+        .route("/authenticate/{intent}", web::post().to(authenticate))
         .route("/i/{invoice}", web::get().to(invoice))
         .route("/i/{invoice}/pdf", web::get().to(invoice_pdf));
 }
@@ -178,6 +180,24 @@ async fn act_in_portal(state: Shared, session: web::Path<String>, form: Form) ->
     inner.world.handle(&request);
     state.bell.notify_one();
     redirect(&format!("/p/session/{session}"))
+}
+
+async fn authentication() -> HttpResponse {
+    page(
+        "Your bank asks",
+        "<p>Is this payment yours?</p><form method=post><button name=succeeds value=true>Yes</button>\
+         <button name=succeeds value=false>No</button></form>",
+    )
+}
+
+async fn authenticate(state: Shared, intent: web::Path<String>, form: Form) -> HttpResponse {
+    let succeeds = form.get("succeeds").is_some_and(|answer| answer == "true");
+    let done = state.lock().world.authenticate(&intent, succeeds);
+    state.bell.notify_one();
+    match done {
+        Ok(()) => page("Your bank asks", "<p>Thank you. You may close this page.</p>"),
+        Err(error) => page("Your bank asks", &format!("<p>{}</p>", escaped(&error.message))),
+    }
 }
 
 async fn invoice(state: Shared, invoice: web::Path<String>) -> HttpResponse {

@@ -5,15 +5,15 @@ use serde_json::{Value, json};
 use super::World;
 use super::agenda::Task;
 use super::collection::Collected;
-use super::invoices::Draft;
-use super::lines::{Period, Proration, is_metered};
-use super::prices::{cost, plan};
+use super::lines::is_metered;
+use super::prices::plan;
+use super::prorations::{Prorate, begins_anew};
 use super::read::{Read, changed};
 use super::renewal::set_period;
-use super::subscriptions::{NewItem, check_items, missing_payment_method, period_of, refuse, show_only_item};
+use super::subscription_calls::{check_items, missing_payment_method, refuse};
+use super::subscriptions::{NewItem, period_of, show_only_item};
 use crate::error::{Result, StripeError};
 use crate::params::Params;
-use crate::time::period_end;
 
 pub const UPDATE: [&str; 27] = [
     "add_invoice_items",
@@ -44,27 +44,18 @@ pub const UPDATE: [&str; 27] = [
     "trial_end",
     "trial_settings",
 ];
+/// What may be changed together with `pending_if_incomplete`.
+const WHILE_PENDING: [&str; 7] = [
+    "billing_cycle_anchor",
+    "items",
+    "off_session",
+    "payment_behavior",
+    "proration_behavior",
+    "proration_date",
+    "trial_end",
+];
 const NOT_SIMULATED: [&str; 5] =
     ["add_invoice_items", "default_tax_rates", "on_behalf_of", "pending_invoice_item_interval", "coupon"];
-
-/// What a change of items does about the time that is already paid for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Prorate {
-    Create,
-    InvoiceNow,
-    Never,
-}
-
-impl Prorate {
-    pub fn read(params: &Params<'_>) -> Result<Self> {
-        let given = params.one_of("proration_behavior", &["create_prorations", "always_invoice", "none"])?;
-        Ok(match given {
-            Some("always_invoice") => Self::InvoiceNow,
-            Some("none") => Self::Never,
-            _ => Self::Create,
-        })
-    }
-}
 
 impl World {
     pub(crate) fn update_subscription(&mut self, id: &str, params: &Params<'_>) -> Result<Value> {
@@ -89,33 +80,54 @@ impl World {
             );
             return Err(StripeError::unfit(param, message));
         }
-        // What is refused must leave nothing behind: it is tried in a copy first.
-        let mut scratch = self.scratch();
-        let mut tried = scratch.apply_update(id, &before, params)?;
-        if tried
-            .take_failure()
-            .is_some_and(|_| params.text("payment_behavior").ok().flatten() == Some("error_if_incomplete"))
-        {
-            return Err(tried.error());
+        let behavior = params.one_of(
+            "payment_behavior",
+            &["allow_incomplete", "default_incomplete", "error_if_incomplete", "pending_if_incomplete"],
+        )?;
+        if behavior == Some("pending_if_incomplete") {
+            params.only(&WHILE_PENDING)?;
         }
-        self.apply_update(id, &before, params)?;
-        if params.has("items") {
-            self.show_items_in_phase(id);
+        // What is refused must leave nothing behind: it is tried in a copy first.
+        let mut scratch = self.scratch(before.text("customer"));
+        match (scratch.apply_update(id, &before, params)?, behavior) {
+            (Some(Collected::Failed(error)), Some("error_if_incomplete")) => return Err(error),
+            (Some(Collected::Failed(_)), Some("pending_if_incomplete")) => self.hold_update(id, &before, params)?,
+            _ => {
+                self.apply_update(id, &before, params)?;
+                if params.has("items") {
+                    self.show_items_in_phase(id);
+                }
+            }
         }
         Ok(self.answer(id))
     }
 
-    pub(crate) fn apply_update(&mut self, id: &str, before: &Value, params: &Params<'_>) -> Result<Updated> {
+    /// Carries a change out, tells of it, and collects what it costs now, if anything.
+    pub(crate) fn apply_update(&mut self, id: &str, before: &Value, params: &Params<'_>) -> Result<Option<Collected>> {
+        let staged = self.stage_update(id, before, params)?;
+        if let Some(previous) = changed(before, &self.answer(id)) {
+            self.emit_previous("customer.subscription.updated", id, Some(previous));
+        }
+        let collected = staged.invoice.map(|invoice| self.finish_at_once(&invoice));
+        if staged.has_other_end {
+            self.plan_ahead(id);
+        }
+        Ok(collected)
+    }
+
+    /// Carries a change out, and tells nobody of it yet.
+    pub(crate) fn stage_update(&mut self, id: &str, before: &Value, params: &Params<'_>) -> Result<Staged> {
         self.update_simple_fields(id, before, params)?;
         self.update_discounts(id, before, params)?;
         let prorate = Prorate::read(params)?;
-        let date = params.int("proration_date")?.unwrap_or(self.now);
         let period = period_of(before);
-        if !(period.0..=period.1).contains(&date) {
+        let date = params.int("proration_date")?;
+        if date.is_some_and(|date| !(period.0..=period.1).contains(&date)) {
             let message = "proration_date must be within the current period.";
             return Err(StripeError::unfit("proration_date", message));
         }
-        let mut items =
+        let date = date.unwrap_or(self.now);
+        let items =
             if params.has("items") { self.changed_items(id, before, params)? } else { before.rows("items").to_vec() };
         let trial = self.update_trial(id, before, params)?;
         let ends_trial = trial == Trial::EndsNow;
@@ -123,8 +135,8 @@ impl World {
         let begins_anew = begins_anew(before, &items) || ends_trial || anchors_now;
         let is_trial = before.text("status") == "trialing" && !ends_trial;
         let mut invoice = None;
-        if begins_anew && !(is_trial && !anchors_now) {
-            invoice = Some(self.begin_period_anew(id, before, &mut items, prorate, date));
+        if begins_anew && (!is_trial || anchors_now) {
+            invoice = Some(self.begin_period_anew(id, before, &items, prorate, date));
         } else {
             self.put_items(id, items.clone());
             if let Trial::Until(end) = trial {
@@ -137,15 +149,8 @@ impl World {
                 }
             }
         }
-        let previous = changed(before, &self.answer(id));
-        if let Some(previous) = previous {
-            self.emit_previous("customer.subscription.updated", id, Some(previous));
-        }
-        let collected = invoice.map(|invoice| self.finish_at_once(&invoice));
-        if params.has("trial_end") || begins_anew || params.has("cancel_at") {
-            self.plan_ahead(id);
-        }
-        Ok(Updated { collected })
+        let has_other_end = params.has("trial_end") || begins_anew || params.has("cancel_at");
+        Ok(Staged { invoice, has_other_end })
     }
 
     fn update_simple_fields(&mut self, id: &str, before: &Value, params: &Params<'_>) -> Result<()> {
@@ -347,138 +352,12 @@ impl World {
         Ok(items)
     }
 
-    fn put_items(&mut self, id: &str, items: Vec<Value>) {
+    pub(crate) fn put_items(&mut self, id: &str, items: Vec<Value>) {
         self.alter(id, |subscription| {
             subscription["items"]["total_count"] = json!(items.len());
             subscription["items"]["data"] = json!(items);
             show_only_item(subscription);
         });
-    }
-
-    /// Credits what is left of the old items, and charges it of the new ones, with the next invoice.
-    pub(crate) fn prorate(&mut self, id: &str, before: &Value, items: &[Value], date: i64) {
-        let period = period_of(before);
-        let whole = (period.1 - period.0).max(1);
-        let left: Period = (date, period.1);
-        let subscription = self.answer(id);
-        let share = |this: &Self, subscription: &Value, item: &Value| {
-            let whole_amount = cost(&item["price"], item.int("quantity") as f64);
-            let off: i64 = this
-                .discounts_of(subscription)
-                .iter()
-                .filter(|discount| discount["_coupon"]["percent_off"].is_number())
-                .map(|discount| super::coupons::taken_off(discount, whole_amount, subscription.text("currency")))
-                .sum();
-            ((whole_amount - off) as f64 * (left.1 - left.0) as f64 / whole as f64).round() as i64
-        };
-        let is_same = |one: &Value, other: &Value| {
-            one["price"]["id"] == other["price"]["id"] && one["quantity"] == other["quantity"]
-        };
-        let licensed = |item: &&Value| !is_metered(item);
-        let old_items = before.rows("items").iter().filter(licensed);
-        let unchanged = |item: &Value, others: &[Value]| {
-            others.iter().any(|other| other["id"] == item["id"] && is_same(item, other))
-        };
-        for item in old_items.filter(|item| !unchanged(item, items)) {
-            let amount = -share(self, before, item);
-            let credited = self.credited(before, item);
-            self.add_proration(Proration { subscription: before, item, amount, period: left, credited });
-        }
-        for item in items.iter().filter(licensed).filter(|item| !unchanged(item, before.rows("items"))) {
-            let amount = share(self, &subscription, item);
-            self.add_proration(Proration {
-                subscription: &subscription,
-                item,
-                amount,
-                period: left,
-                credited: Value::Null,
-            });
-        }
-    }
-
-    fn add_proration(&mut self, proration: Proration<'_>) {
-        if proration.amount == 0 {
-            return;
-        }
-        let item = self.proration_item(proration);
-        let id = item.text("id").to_owned();
-        self.objects.insert(item);
-        self.emit("invoiceitem.created", &id);
-    }
-
-    /// Which lines of which invoice had charged an item.
-    fn credited(&self, subscription: &Value, item: &Value) -> Value {
-        let invoice = self.answer(subscription.text("latest_invoice"));
-        let of_item = |line: &&Value| {
-            line["parent"]["subscription_item_details"]["subscription_item"] == item["id"] && line.int("amount") > 0
-        };
-        let lines: Vec<&Value> = invoice.rows("lines").iter().filter(of_item).map(|line| &line["id"]).collect();
-        if lines.is_empty() { Value::Null } else { json!({ "invoice": invoice["id"], "invoice_line_items": lines }) }
-    }
-
-    /// An invoice over what waits, made final at once; `None` if nothing waits.
-    pub(crate) fn invoice_pending(&mut self, id: &str, reason: &'static str) -> Option<String> {
-        let subscription = self.answer(id);
-        let lines = self.pending_lines(id);
-        if lines.is_empty() {
-            return None;
-        }
-        let invoice = self.draft_invoice(Draft {
-            customer: subscription.text("customer").to_owned(),
-            subscription: Some(id.to_owned()),
-            reason,
-            currency: subscription.text("currency").to_owned(),
-            lines,
-            discounts: Vec::new(),
-            period: (period_of(&subscription).0, self.now),
-        });
-        self.claim_pending(id, &invoice);
-        self.alter(id, |subscription| subscription["latest_invoice"] = json!(invoice));
-        Some(invoice)
-    }
-
-    /// A new period begins now: with another interval, after a trial, or because it is wanted.
-    fn begin_period_anew(
-        &mut self,
-        id: &str,
-        before: &Value,
-        items: &mut Vec<Value>,
-        prorate: Prorate,
-        date: i64,
-    ) -> String {
-        let recurring = items[0]["price"]["recurring"].clone();
-        let period =
-            (self.now, period_end(self.now, recurring.text("interval"), recurring.int("interval_count"), self.now));
-        self.put_items(id, items.clone());
-        if prorate != Prorate::Never && before.text("status") != "trialing" {
-            self.credit_rest(id, before, date);
-        }
-        let now = self.now;
-        self.alter(id, |subscription| {
-            subscription["billing_cycle_anchor"] = json!(now);
-            set_period(subscription, period);
-        });
-        let subscription = self.answer(id);
-        let mut lines = self.pending_lines(id);
-        lines.extend(self.licensed_lines(&subscription, period));
-        let invoice = self.draft_invoice(Draft {
-            customer: subscription.text("customer").to_owned(),
-            subscription: Some(id.to_owned()),
-            reason: "subscription_update",
-            currency: subscription.text("currency").to_owned(),
-            lines,
-            discounts: self.discounts_of(&subscription),
-            period: (period_of(before).0, self.now),
-        });
-        self.claim_pending(id, &invoice);
-        self.drop_spent_discounts(id);
-        self.alter(id, |subscription| subscription["latest_invoice"] = json!(invoice));
-        invoice
-    }
-
-    /// Credits all that is left of what a period was paid for.
-    pub(crate) fn credit_rest(&mut self, id: &str, before: &Value, date: i64) {
-        self.prorate(id, before, &[], date);
     }
 
     /// Makes an invoice final and collects it, in the same breath as the change that made it.
@@ -498,50 +377,6 @@ impl World {
         }
         self.collect(invoice, None)
     }
-
-    pub(crate) fn cancel_subscription(&mut self, id: &str, params: &Params<'_>) -> Result<Value> {
-        params.only(&["invoice_now", "prorate", "cancellation_details"])?;
-        let before = Value::clone(self.objects.of("subscription", id)?);
-        if matches!(before.text("status"), "canceled" | "incomplete_expired") {
-            return Err(StripeError::not_found("subscription", id));
-        }
-        let details = params.map("cancellation_details")?;
-        let (comment, feedback) = (details.text("comment")?, details.text("feedback")?);
-        let (prorates, invoices) =
-            (params.bool("prorate")?.unwrap_or(false), params.bool("invoice_now")?.unwrap_or(false));
-        self.alter(id, |subscription| {
-            subscription["cancellation_details"]["comment"] = json!(comment);
-            subscription["cancellation_details"]["feedback"] = json!(feedback);
-        });
-        if prorates && before.text("status") != "trialing" {
-            self.credit_rest(id, &before, self.now);
-        }
-        if invoices {
-            self.end_with_what_is_due(id);
-        } else {
-            self.end_subscription(id, "cancellation_requested");
-        }
-        Ok(self.answer(id))
-    }
-
-    /// Takes up a subscription that was paused at the end of its trial.
-    pub(crate) fn resume_subscription(&mut self, id: &str, params: &Params<'_>) -> Result<Value> {
-        params.only(&["billing_cycle_anchor", "proration_behavior", "proration_date"])?;
-        let before = Value::clone(self.objects.of("subscription", id)?);
-        if before.text("status") != "paused" {
-            let message = "Only subscriptions of status paused can be resumed.";
-            return Err(StripeError::unfit("id", message));
-        }
-        self.alter(id, |subscription| subscription["status"] = json!("active"));
-        let mut items = before.rows("items").to_vec();
-        let invoice = self.begin_period_anew(id, &before, &mut items, Prorate::Never, self.now);
-        let previous = changed(&before, &self.answer(id));
-        self.emit_previous("customer.subscription.updated", id, previous);
-        self.emit("customer.subscription.resumed", id);
-        self.finish_at_once(&invoice);
-        self.plan_ahead(id);
-        Ok(self.answer(id))
-    }
 }
 
 /// What an update does to the trial.
@@ -552,34 +387,11 @@ enum Trial {
     Until(i64),
 }
 
-/// What an update came to.
+/// What a change came to, before anybody is told.
 #[derive(Debug)]
-pub struct Updated {
-    collected: Option<Collected>,
-}
-
-impl Updated {
-    fn take_failure(&mut self) -> Option<()> {
-        matches!(self.collected, Some(Collected::Failed(_))).then_some(())
-    }
-
-    fn error(self) -> StripeError {
-        match self.collected {
-            Some(Collected::Failed(error)) => error,
-            _ => StripeError::server_error(),
-        }
-    }
-}
-
-/// Another interval, or going from free to paid, begins a new period at once.
-fn begins_anew(before: &Value, items: &[Value]) -> bool {
-    let interval = |items: &[Value]| {
-        let recurring = &items[0]["price"]["recurring"];
-        (recurring["interval"].clone(), recurring["interval_count"].clone())
-    };
-    let total =
-        |items: &[Value]| items.iter().map(|item| cost(&item["price"], item.int("quantity") as f64)).sum::<i64>();
-    let any_metered = |items: &[Value]| items.iter().any(is_metered);
-    let old = before.rows("items");
-    interval(old) != interval(items) || (total(old) == 0 && !any_metered(old) && total(items) > 0)
+pub struct Staged {
+    /// What it costs now: a draft.
+    pub invoice: Option<String>,
+    /// Whether the period, or the subscription, ends at another time than before.
+    pub has_other_end: bool,
 }

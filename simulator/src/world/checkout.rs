@@ -142,6 +142,7 @@ impl World {
         let saved = data.maybe_text("setup_future_usage");
         if let (Some(customer), Some(_)) = (&customer, saved) {
             self.alter(&method, |method| method["customer"] = json!(customer));
+            self.objects.give_to(customer, &method);
             self.emit("payment_method.attached", &method);
         }
         let intent = match session.maybe_text("payment_intent") {

@@ -49,7 +49,9 @@ impl World {
     fn collection_failed(&mut self, id: &str, refusal: Option<Refusal>) {
         let invoice = self.answer(id);
         let attempts = invoice.int("attempt_count") + 1;
-        let is_first_invoice = invoice.text("billing_reason") == "subscription_create";
+        let is_awaited = subscription_of(&invoice).is_some_and(|id| self.is_awaited(&invoice, id));
+        // Nothing is tried again by itself that a customer waits for.
+        let is_first_invoice = is_awaited || invoice.text("billing_reason") == "subscription_create";
         let is_automatic = invoice.text("collection_method") == "charge_automatically";
         let retry_days = &self.settings.dunning.retry_days;
         let retries = usize::try_from(attempts - 1).ok().and_then(|index| retry_days.get(index));
@@ -105,6 +107,9 @@ impl World {
         let invoice = self.answer(invoice);
         let customer = invoice.text("customer").to_owned();
         if let Some(id) = subscription_of(&invoice) {
+            if self.is_awaited(&invoice, id) {
+                self.apply_held_update(id);
+            }
             let is_latest = self.answer(id).text("latest_invoice") == invoice.text("id");
             self.change("customer.subscription.updated", id, |subscription| {
                 let status = subscription.text("status");

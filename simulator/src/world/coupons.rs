@@ -193,10 +193,12 @@ impl World {
     /// Puts discounts on record as a subscription's, and counts what they were redeemed from.
     pub(crate) fn redeem(&mut self, discounts: Vec<Value>, subscription: &str) -> Vec<String> {
         let mut ids = Vec::new();
+        let customer = self.answer(subscription)["customer"].clone();
         for mut discount in discounts {
             let id = discount.text("id").to_owned();
             let is_new = self.objects.get(&id).is_none();
             discount["subscription"] = json!(subscription);
+            discount["customer"] = customer.clone();
             let (coupon, code) =
                 (discount["source"].text("coupon").to_owned(), discount.text("promotion_code").to_owned());
             self.objects.insert(discount);

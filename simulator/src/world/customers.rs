@@ -228,7 +228,9 @@ impl Term {
             Value::String(text) if self.partly => text.to_lowercase().contains(&self.value.to_lowercase()),
             Value::String(text) => text.eq_ignore_ascii_case(&self.value),
             Value::Null => self.value == "null",
-            other => other.to_string() == self.value,
+            Value::Bool(flag) => self.value == if *flag { "true" } else { "false" },
+            Value::Number(number) => number.as_i64().is_some_and(|number| self.value.parse() == Ok(number)),
+            _ => false,
         };
         fits != self.negated
     }

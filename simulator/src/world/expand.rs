@@ -9,7 +9,7 @@ use crate::error::{Result, StripeError};
 impl World {
     pub(crate) fn expand(&self, value: &mut Value, path: &str) -> Result<()> {
         let segments: Vec<&str> = path.split('.').collect();
-        if segments.len() > 4 {
+        if segments.iter().filter(|segment| **segment != "data").count() > 4 {
             return Err(StripeError::malformed("expand", "Expansions have four levels at most"));
         }
         self.expand_into(value, &segments).ok_or_else(|| {

@@ -122,8 +122,12 @@ impl World {
             "automatic_tax",
             "customer_details",
         ])?;
-        super::subscriptions::refuse(params, &["schedule", "customer_details", "discounts"])?;
-        let mut scratch = self.scratch();
+        super::subscription_calls::refuse(params, &["schedule", "customer_details", "discounts"])?;
+        let customer = match params.text("subscription")? {
+            Some(id) => self.objects.named("subscription", id, "subscription")?.text("customer").to_owned(),
+            None => params.required("customer")?.to_owned(),
+        };
+        let mut scratch = self.scratch(&customer);
         let details = params.map("subscription_details")?;
         let invoice = match params.text("subscription")? {
             Some(id) => scratch.preview_change(id, &details)?,
@@ -167,7 +171,7 @@ impl World {
             "start_date",
             "trial_end",
         ])?;
-        super::subscriptions::refuse(details, &["default_tax_rates", "resume_at", "start_date"])?;
+        super::subscription_calls::refuse(details, &["default_tax_rates", "resume_at", "start_date"])?;
         let latest = before.text("latest_invoice").to_owned();
         if details.bool("cancel_now")?.unwrap_or(false) {
             self.credit_rest(id, &before, details.int("proration_date")?.unwrap_or(self.now));
@@ -195,7 +199,7 @@ impl World {
         if !details.has("items") {
             let of_customer = self.objects.of_customer(&customer, "subscription");
             let live =
-                of_customer.filter(|object| matches!(object.text("status"), "active" | "trialing" | "past_due")).last();
+                of_customer.rev().find(|object| matches!(object.text("status"), "active" | "trialing" | "past_due"));
             let Some(id) = live.map(|object| object.text("id").to_owned()) else {
                 let message = format!("No upcoming invoices for customer: {customer}");
                 return Err(StripeError::state("invoice_upcoming_none", message));

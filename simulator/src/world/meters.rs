@@ -1,6 +1,7 @@
 //! Meters, and the usage reported to them (<https://docs.stripe.com/api/billing/meter>).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -43,8 +44,7 @@ impl World {
             "value_settings",
         ])?;
         let event_name = params.required("event_name")?;
-        let is_taken =
-            |meter: &&std::sync::Arc<Value>| meter.text("event_name") == event_name && meter.text("status") == "active";
+        let is_taken = |meter: &&Arc<Value>| meter.text("event_name") == event_name && meter.text("status") == "active";
         if self.objects.all("billing.meter").find(is_taken).is_some() {
             let message = format!("An active meter already has the event name {event_name}.");
             return Err(StripeError::state("resource_already_exists", message));
@@ -97,8 +97,8 @@ impl World {
     pub(crate) fn create_meter_event(&mut self, params: &Params<'_>) -> Result<Value> {
         params.only(&["event_name", "payload", "identifier", "timestamp"])?;
         let event_name = params.required("event_name")?;
-        let meters = self.objects.all("billing.meter").filter(|meter| meter.text("event_name") == event_name);
-        let meter = meters.filter(|meter| meter.text("status") == "active").last().cloned();
+        let is_meant = |meter: &&Arc<Value>| meter.text("event_name") == event_name && meter.text("status") == "active";
+        let meter = self.objects.all("billing.meter").rev().find(is_meant).cloned();
         let meter = meter.ok_or_else(|| StripeError::no_such("billing.meter", event_name, "event_name"))?;
         let payload = params.map("payload")?;
         let customer = payload.required(meter["customer_mapping"].text("event_payload_key"))?.to_owned();
@@ -137,9 +137,11 @@ impl World {
                 ..StripeError::unfit("identifier", message)
             });
         }
-        self.usage.identifiers.insert(identifier.clone(), self.now);
+        let now = self.now;
+        let usage = Arc::make_mut(&mut self.usage);
+        usage.identifiers.insert(identifier.clone(), now);
         let reported = Reported { at, value, identifier: identifier.clone() };
-        self.usage.reported.entry((meter.text("id").to_owned(), customer.clone())).or_default().push(reported);
+        usage.reported.entry((meter.text("id").to_owned(), customer.clone())).or_default().push(reported);
         Ok(json!({
             "object": "billing.meter_event", "created": self.now, "event_name": event_name, "identifier": identifier,
             "livemode": false, "payload": { "stripe_customer_id": customer, "value": value.to_string() }, "timestamp": at,
@@ -151,7 +153,7 @@ impl World {
         params.one_of("type", &["cancel"])?.ok_or_else(|| StripeError::missing("type"))?;
         let cancel = params.map("cancel")?;
         let identifier = cancel.required("identifier")?;
-        for reported in self.usage.reported.values_mut() {
+        for reported in Arc::make_mut(&mut self.usage).reported.values_mut() {
             reported.retain(|reported| reported.identifier != identifier);
         }
         Ok(json!({

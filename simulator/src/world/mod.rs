@@ -8,25 +8,30 @@ mod checkout_session;
 mod collection;
 mod coupons;
 mod customers;
+mod endings;
 mod events;
 mod expand;
 mod idempotency;
 mod invoice_calls;
 mod invoices;
+mod item_calls;
 mod lines;
 mod list;
 mod meters;
 mod objects;
 mod payment_methods;
 mod payments;
+mod pending_updates;
 mod portal;
 pub(crate) mod prices;
 mod products;
+mod prorations;
 pub(crate) mod read;
 mod refunds;
 mod renewal;
 mod routes;
 mod schedules;
+mod subscription_calls;
 mod subscriptions;
 mod webhook_endpoints;
 
@@ -61,7 +66,7 @@ pub struct World {
     agenda_entries: u64,
     events: Vec<Arc<Event>>,
     keys: Keys,
-    usage: meters::Usage,
+    usage: Arc<meters::Usage>,
     /// The request that what happens now is due to, as events tell it.
     cause: Value,
     /// A copy in which something is tried: it tells no events.
@@ -80,7 +85,7 @@ impl World {
             agenda_entries: 0,
             events: Vec::new(),
             keys: Keys::default(),
-            usage: meters::Usage::default(),
+            usage: Arc::default(),
             cause: no_cause(),
             is_scratch: false,
         }
@@ -105,14 +110,14 @@ impl World {
         self.objects.all(kind).map(|object| &**object)
     }
 
-    /// A copy to try something in: what comes of it is to be looked at, and thrown away.
-    fn scratch(&self) -> Self {
+    /// A copy of what is around a customer, to try something in: what comes of it is looked at, and thrown away.
+    fn scratch(&self, customer: &str) -> Self {
         Self {
             settings: self.settings.clone(),
             now: self.now,
             version: self.version.clone(),
             ids: self.ids.clone(),
-            objects: self.objects.clone(),
+            objects: self.objects.around(customer),
             agenda: BTreeSet::new(),
             agenda_entries: 0,
             events: Vec::new(),

@@ -1,4 +1,4 @@
-//! All objects, by id and by kind. Copying the whole is cheap: what does not change is shared.
+//! All objects, by id and by kind. Copies share what does not change.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,16 +13,20 @@ pub struct Objects {
     by_id: HashMap<String, Arc<Value>>,
     /// In the order in which they came to be.
     by_kind: HashMap<String, Vec<String>>,
-    /// Those that have had a customer from their beginning.
+    /// Those that are, or were, a customer's.
     by_customer: HashMap<String, Vec<String>>,
 }
 
 impl Objects {
     pub fn insert(&mut self, object: Value) {
+        self.put(Arc::new(object));
+    }
+
+    fn put(&mut self, object: Arc<Value>) {
         let id = object.text("id").to_owned();
         let kind = object.text("object").to_owned();
         let customer = object.text("customer").to_owned();
-        if self.by_id.insert(id.clone(), Arc::new(object)).is_none() {
+        if self.by_id.insert(id.clone(), object).is_none() {
             self.by_kind.entry(kind).or_default().push(id.clone());
             if !customer.is_empty() {
                 self.by_customer.entry(customer).or_default().push(id);
@@ -30,7 +34,27 @@ impl Objects {
         }
     }
 
-    /// The objects of a kind that were made for a customer, the oldest first.
+    /// A customer's objects alone, and what is for sale.
+    pub fn around(&self, customer: &str) -> Self {
+        let for_sale = ["billing.meter", "coupon", "price", "product", "promotion_code"];
+        let kinds = for_sale.iter().filter_map(|kind| self.by_kind.get(*kind)).flatten();
+        let own = self.by_customer.get(customer).into_iter().flatten();
+        let mut around = Self::default();
+        for object in kinds.chain(own).map(String::as_str).chain([customer]).filter_map(|id| self.by_id.get(id)) {
+            around.put(object.clone());
+        }
+        around
+    }
+
+    /// Counts an object among a customer's that was not from its beginning.
+    pub fn give_to(&mut self, customer: &str, id: &str) {
+        let ids = self.by_customer.entry(customer.to_owned()).or_default();
+        if !ids.iter().any(|other| other == id) {
+            ids.push(id.to_owned());
+        }
+    }
+
+    /// The objects of a kind that are, or were, a customer's, the oldest first.
     pub fn of_customer(&self, customer: &str, kind: &'static str) -> impl DoubleEndedIterator<Item = &Arc<Value>> {
         let ids = self.by_customer.get(customer).into_iter().flatten();
         ids.filter_map(|id| self.by_id.get(id)).filter(move |object| object.text("object") == kind)

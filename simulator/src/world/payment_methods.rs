@@ -87,6 +87,7 @@ impl World {
                     }
                 }
                 self.alter(method, |method| method["customer"] = json!(customer));
+                self.objects.give_to(customer, method);
                 method.to_owned()
             }
         };

@@ -9,7 +9,7 @@ use super::agenda::Task;
 use super::invoices::Draft;
 use super::lines::{Period, is_metered};
 use super::read::{Read, changed};
-use super::subscriptions::{period_of, usage_line};
+use super::subscriptions::{TRIAL_WARNING_S, period_of, usage_line};
 use crate::time::period_end;
 
 impl World {
@@ -252,8 +252,13 @@ impl World {
         }
     }
 
+    /// Once for each end that the trial was given.
     pub(crate) fn warn_of_trial_end(&mut self, id: &str) {
-        if self.objects.get(id).is_some_and(|object| object.text("status") == "trialing") {
+        let Some(subscription) = self.objects.get(id).cloned() else { return };
+        let end = &subscription["trial_end"];
+        let is_near = end.as_i64().is_some_and(|end| end - self.now <= TRIAL_WARNING_S);
+        if subscription.text("status") == "trialing" && is_near && subscription["_warned_of"] != *end {
+            self.alter(id, |subscription| subscription["_warned_of"] = end.clone());
             self.emit("customer.subscription.trial_will_end", id);
         }
     }
@@ -268,23 +273,28 @@ impl World {
         }
     }
 
+    /// Once for each period.
     pub(crate) fn tell_upcoming(&mut self, id: &str) {
         let Some(subscription) = self.objects.get(id).cloned() else { return };
-        let is_near = period_of(&subscription).1 - self.now <= self.settings.upcoming_days * crate::time::DAY_S;
+        let end = period_of(&subscription).1;
+        let is_near = end - self.now <= self.settings.upcoming_days * crate::time::DAY_S;
         let goes_on = matches!(subscription.text("status"), "trialing" | "active" | "past_due")
             && subscription["cancel_at"].is_null()
             && subscription["pause_collection"].is_null();
+        let is_told = subscription.maybe_int("_told_of") == Some(end);
         if goes_on
             && is_near
+            && !is_told
             && let Some(invoice) = self.upcoming(id)
         {
+            self.alter(id, |subscription| subscription["_told_of"] = json!(end));
             self.emit_object("invoice.upcoming", Arc::new(invoice), None);
         }
     }
 
     /// The invoice that the next renewal would make, as it looks now.
     pub(crate) fn upcoming(&self, id: &str) -> Option<Value> {
-        let mut scratch = self.scratch();
+        let mut scratch = self.scratch(self.answer(id).text("customer"));
         scratch.now = period_of(&scratch.answer(id)).1;
         let invoice = scratch.renew(id);
         let mut shown = scratch.answer(&invoice);

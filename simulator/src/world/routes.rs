@@ -65,6 +65,12 @@ impl World {
             ("DELETE", ["subscriptions", id]) => self.cancel_subscription(id, params),
             ("POST", ["subscriptions", id, "resume"]) => self.resume_subscription(id, params),
 
+            ("POST", ["subscription_items"]) => self.create_item(&params.given()),
+            ("GET", ["subscription_items"]) => self.list_items(params),
+            ("GET", ["subscription_items", id]) => self.retrieve_item(id),
+            ("POST", ["subscription_items", id]) => self.update_item(id, &params.given()),
+            ("DELETE", ["subscription_items", id]) => self.delete_item(id, &params.given()),
+
             ("POST", ["subscription_schedules"]) => self.create_schedule(params),
             ("GET", ["subscription_schedules"]) => {
                 self.list(params, "subscription_schedule", "/v1/subscription_schedules", &["customer"], |_| true)

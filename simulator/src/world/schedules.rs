@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 
 use super::World;
 use super::agenda::Task;
-use super::changes::Prorate;
 use super::prices::plan;
+use super::prorations::Prorate;
 use super::read::{Read, changed};
-use super::subscriptions::{NewItem, check_items, period_of, show_only_item};
+use super::subscription_calls::check_items;
+use super::subscriptions::{NewItem, period_of, show_only_item};
 use crate::error::{Result, StripeError};
 use crate::params::Params;
 use crate::time::add_intervals;
@@ -70,7 +71,10 @@ impl World {
                 "billing_cycle_anchor": "automatic", "billing_thresholds": null,
                 "collection_method": "charge_automatically", "default_payment_method": null, "default_source": null,
                 "description": null,
-                "invoice_settings": { "account_tax_ids": null, "days_until_due": null, "issuer": { "type": "self" } },
+                "invoice_settings": {
+                    "account_tax_ids": null, "custom_fields": null, "days_until_due": null, "description": null,
+                    "footer": null, "issuer": { "type": "self" },
+                },
                 "on_behalf_of": null, "transfer_data": null,
             },
             "end_behavior": end_behavior, "livemode": false, "metadata": params.metadata("metadata")?,
@@ -128,7 +132,7 @@ impl World {
             let known: Vec<&str> =
                 PHASE.iter().copied().chain(["start_date", "trial_end", "discounts", "trial"]).collect();
             given.only(&known)?;
-            super::subscriptions::refuse(&given, &["trial_end", "trial", "discounts"])?;
+            super::subscription_calls::refuse(&given, &["trial_end", "trial", "discounts"])?;
             let mut items = Vec::new();
             for item in given.list("items")? {
                 item.only(&["price", "price_data", "quantity", "metadata", "plan"])?;

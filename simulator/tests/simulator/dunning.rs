@@ -168,3 +168,41 @@ fn a_declined_change_leaves_the_old_plan_if_asked() {
         (Some("past_due"), Some("price_pro"))
     );
 }
+
+#[test]
+fn a_change_can_wait_for_its_payment() {
+    let mut world = world();
+    let customer = customer_with(&mut world, "pm_card_visa");
+    let made = post(&mut world, "subscriptions", &format!("customer={customer}&items[0][price]=price_basic"));
+    world.change_card(&customer, Card::Declines).expect("a customer");
+    advance_days(&mut world, 5);
+    let item = id(&made["items"]["data"][0]);
+    let path = format!("subscriptions/{}", id(&made));
+    let change = format!(
+        "items[0][id]={item}&items[0][price]=price_pro&proration_behavior=always_invoice\
+         &payment_behavior=pending_if_incomplete"
+    );
+    let from = recorded(&world);
+    let held = post(&mut world, &path, &format!("{change}&expand[]=latest_invoice"));
+    assert_eq!(held["items"]["data"][0]["price"]["id"], "price_basic");
+    assert_eq!((held["status"].as_str(), held["latest_invoice"]["status"].as_str()), (Some("active"), Some("open")));
+    assert_eq!(held["pending_update"]["subscription_items"][0]["price"]["id"], "price_pro");
+    assert!(!kinds(&world, from).contains(&"customer.subscription.deleted"));
+
+    let mut other = world.clone();
+    other.change_card(&customer, Card::Good).expect("a customer");
+    post(&mut other, &format!("invoices/{}/pay", id(&held["latest_invoice"])), "");
+    let applied = get(&mut other, &path);
+    assert_eq!(applied["items"]["data"][0]["price"]["id"], "price_pro");
+    assert!(applied["pending_update"].is_null());
+    assert!(kinds(&other, from).contains(&"customer.subscription.pending_update_applied"));
+
+    advance_days(&mut world, 1);
+    let expired = get(&mut world, &path);
+    assert_eq!(expired["items"]["data"][0]["price"]["id"], "price_basic");
+    assert!(expired["pending_update"].is_null());
+    assert_eq!(get(&mut world, &format!("invoices/{}", id(&held["latest_invoice"])))["status"], "void");
+    assert!(kinds(&world, from).contains(&"customer.subscription.pending_update_expired"));
+    let (status, error) = refusal(&mut world, "POST", &path, &format!("{change}&metadata[a]=1"));
+    assert_eq!((status, error["param"].as_str()), (400, Some("metadata")));
+}

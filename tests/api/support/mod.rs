@@ -11,6 +11,7 @@ pub mod logs;
 pub mod receiver;
 pub mod simulated;
 pub mod stripe;
+pub mod stripe_account;
 pub mod stripe_api;
 
 pub use answer::Answer;

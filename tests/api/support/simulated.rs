@@ -1,123 +1,111 @@
-//! A simulated Stripe account, and the program that works on it.
+//! The application beside a simulated Stripe that tells it of everything by webhooks.
 
-use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
-use subledger_simulator::{Clock, Options, Request, SeedPrice, Simulator};
-use tokio::process::{Child, Command};
+use subledger_simulator::{ApiVersion, Card, Clock, Entered, Options, Outcome, SeedPrice, Simulator};
 
-use super::STRIPE_KEY;
-use super::stripe::STARTER;
+use super::clock::START;
+use super::stripe::{PRO, PRO_YEARLY, STARTER};
+use super::{Setup, TestApp};
 
-/// A Stripe account without a webhook endpoint: whatever happens in it, nobody is told.
-pub struct Stripe {
-    pub simulator: Simulator,
+pub const TEAM: &str = "price_1jWMUKQhTzLmW4rNV2H3t3ol";
+const PACK: &str = "price_1nBDI0QhTzLmW4rNV9seGQGw";
+
+/// Both, on one clock.
+pub struct Simulated {
+    pub app: TestApp,
+    pub stripe: Simulator,
     http: reqwest::Client,
+    /// Events that the application was told of.
+    told: AtomicUsize,
 }
 
-impl Stripe {
-    /// Sells [`STARTER`].
-    pub fn start(clock: Clock) -> Self {
-        let simulator = Simulator::start(Options { clock, ..Options::default() }).expect("a simulator");
-        simulator.with_world(|world| {
-            world.seed_product("prod_1", "Starter", json!({}));
-            world.seed_price(&SeedPrice {
-                id: Some(STARTER.to_owned()),
-                product: "prod_1".to_owned(),
-                currency: "usd".to_owned(),
-                unit_amount: 900,
-                interval: Some("month".to_owned()),
-                interval_count: 1,
-                ..SeedPrice::default()
-            });
+impl Simulated {
+    /// A seller whose prices exist at Stripe.
+    pub async fn start() -> Self {
+        let stripe =
+            Simulator::start(Options { clock: Clock::Standing(START), ..Options::default() }).expect("a simulator");
+        stripe.with_world(|world| {
+            world.seed_product("prod_1", "Plans", json!({}));
+            for (id, amount, interval) in [
+                (STARTER, 900, Some("month")),
+                (PRO, 2_900, Some("month")),
+                (PRO_YEARLY, 29_000, Some("year")),
+                (TEAM, 1_200, Some("month")),
+                (PACK, 1_000, None),
+            ] {
+                world.seed_price(&SeedPrice {
+                    id: Some(id.to_owned()),
+                    product: "prod_1".to_owned(),
+                    lookup_key: None,
+                    currency: "usd".to_owned(),
+                    unit_amount: amount,
+                    interval: interval.map(str::to_owned),
+                    interval_count: 1,
+                });
+            }
         });
-        Self { simulator, http: reqwest::Client::new() }
+        let app = TestApp::with(Setup { stripe_api: Some(stripe.base_url()), ..Setup::default() }).await;
+        Self { app, stripe, http: reqwest::Client::new(), told: AtomicUsize::new(0) }
     }
 
-    pub fn base(&self) -> String {
-        self.simulator.base_url()
+    /// One of the simulator's control routes.
+    pub async fn control(&self, path: &str, body: Value) {
+        let url = format!("{}/_simulator/{path}", self.stripe.base_url());
+        let answer = self.http.post(url).body(body.to_string()).send().await.expect("an answer");
+        assert!(answer.status().is_success(), "{path}: {:?}", answer.text().await);
     }
 
-    /// One of Stripe's calls, which must succeed.
-    pub fn call(&self, method: &str, path: &str, fields: &[(&str, &str)]) -> Value {
-        let parameters = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-        let request = Request {
-            method: method.to_owned(),
-            path: path.to_owned(),
-            parameters: parameters.into_bytes(),
-            ..Request::default()
-        };
-        let answer = self.simulator.with_world(|world| world.handle(&request));
-        assert_eq!(answer.status, 200, "{method} {path}: {}", answer.body);
-        answer.body
+    /// Tells the application of everything that has happened, as webhooks signed at the time of its own clock: the
+    /// simulator signs at the machine's.
+    pub async fn settle(&self) {
+        let from = self.told.load(Ordering::SeqCst);
+        let version = ApiVersion::default();
+        let events = self.stripe.with_world(|world| world.events_from(from).to_vec());
+        for event in &events {
+            self.app.deliver_body(event.render(&version).to_string()).await.expect(200);
+        }
+        self.told.store(from + events.len(), Ordering::SeqCst);
     }
 
-    pub fn post(&self, path: &str, fields: &[(&str, &str)]) -> Value {
-        self.call("POST", path, fields)
+    /// Opens a Checkout session as `user_1`; answers its id.
+    pub async fn open(&self, what: Value) -> String {
+        let mut body = json!({"success_url": "https://app.example.com/done", "cancel_url": "https://app.example.com/"});
+        body.as_object_mut().expect("an object").extend(what.as_object().expect("an object").clone());
+        let opened = self.app.post("/v1/accounts/user_1/checkout-sessions", body).await.expect(201);
+        opened["session_id"].as_str().expect("an id").to_owned()
     }
 
-    /// Everything of a list, the newest first.
-    pub fn all(&self, path: &str) -> Vec<Value> {
-        let mut all: Vec<Value> = Vec::new();
+    /// Opens a session, and the customer pays.
+    pub async fn buy(&self, what: Value) {
+        let session = self.open(what).await;
+        let entered =
+            Entered { card: Card::Good, email: Some("ada@example.com".to_owned()), name: None, promotion_code: None };
+        let outcome = self.stripe.with_world(|world| world.pay_session(&session, &entered)).expect("a session");
+        assert_eq!(outcome, Outcome::Completed);
+        self.settle().await;
+    }
+
+    /// Moves both clocks, and lets all that becomes due on the way happen and be told.
+    pub async fn advance_to(&self, target: i64) {
         loop {
-            let last = all.last().map(|object| object["id"].as_str().expect("an id").to_owned());
-            let after = last.as_deref().map(|last| ("starting_after", last));
-            let fields: Vec<(&str, &str)> = std::iter::once(("limit", "100")).chain(after).collect();
-            let page = self.call("GET", path, &fields);
-            all.extend(page["data"].as_array().expect("a list").iter().cloned());
-            if page["has_more"] != true {
-                return all;
+            let due = self.stripe.with_world(|world| world.next_due()).filter(|due| *due < target).unwrap_or(target);
+            self.app.clock.set(due.max(self.app.now()));
+            self.control("clock", json!({"to": due.max(self.app.now())})).await;
+            self.settle().await;
+            if due == target {
+                return;
             }
         }
     }
 
-    /// Somebody subscribes to [`STARTER`]. Answers customer and subscription.
-    pub fn subscribe(&self, account: Option<&str>, email: &str) -> (String, String) {
-        let named = account.map(|account| ("metadata[account_id]", account));
-        let fields: Vec<(&str, &str)> = std::iter::once(("email", email)).chain(named).collect();
-        let customer = self.post("customers", &fields)["id"].as_str().expect("an id").to_owned();
-        let card = self.post("payment_methods/pm_card_visa/attach", &[("customer", &customer)]);
-        let card = card["id"].as_str().expect("an id");
-        self.post(&format!("customers/{customer}"), &[("invoice_settings[default_payment_method]", card)]);
-        let fields = [("customer", customer.as_str()), ("items[0][price]", STARTER)];
-        let subscription = self.post("subscriptions", &fields);
-        assert_eq!(subscription["status"], "active");
-        (customer, subscription["id"].as_str().expect("an id").to_owned())
+    /// Lets some seconds pass: what goes there and back within one, Stripe's events do not tell the order of.
+    pub async fn pause(&self) {
+        self.advance_to(self.app.now() + 5).await;
     }
 
-    /// A control route.
-    pub async fn control(&self, path: &str, body: Value) {
-        let url = format!("{}/_simulator/{path}", self.base());
-        let answer = self.http.post(url).json(&body).send().await.expect("an answer");
-        assert!(answer.status().is_success(), "{path}: {:?}", answer.text().await);
-    }
-
-    /// The program, about to run a command on this account.
-    pub fn program(&self, database_url: Option<&str>, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_subledger"));
-        command
-            .args(arguments)
-            .env("STRIPE_API_BASE", self.base())
-            .env("STRIPE_SECRET_KEY", STRIPE_KEY)
-            .env("RUST_LOG", "error")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        if let Some(url) = database_url {
-            command.env("DATABASE_URL", url);
-        }
-        command
-    }
-
-    /// Runs it. Answers the exit code, standard output and standard error.
-    pub async fn run(&self, database_url: Option<&str>, arguments: &[&str]) -> (Option<i32>, String, String) {
-        let output = self.program(database_url, arguments).output().await.expect("it runs");
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-        (output.status.code(), text(output.stdout), text(output.stderr))
-    }
-
-    pub fn spawn(&self, database_url: Option<&str>, arguments: &[&str]) -> Child {
-        self.program(database_url, arguments).spawn().expect("it runs")
+    pub async fn subscription(&self) -> Value {
+        self.app.get("/v1/accounts/user_1/subscription").await.expect(200)
     }
 }

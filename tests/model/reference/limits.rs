@@ -1,7 +1,7 @@
 //! Limits within windows: what was used counts, and what open holds have set aside, whichever window runs.
 
 use super::super::prices::{Window, cost};
-use super::{Charge, HoldState, Ledger, Refusal, Used};
+use super::{HoldState, Ledger, Refusal, Used};
 
 /// A number that is the same for two moments if one window holds both.
 fn window(length: Window, at: i64) -> i64 {
@@ -41,10 +41,5 @@ impl Ledger {
             _ if amount == held.0 => held.1,
             _ => (0..).find(|units| cost(feature, *units).expect("known") >= amount).expect("some"),
         }
-    }
-
-    /// Whether a debit would be made, with nothing done.
-    pub fn would_debit(&self, now: i64, feature: &'static str, quantity: i64) -> bool {
-        self.clone().debit(now, Charge::Feature(feature, quantity)).is_ok()
     }
 }

@@ -94,7 +94,9 @@ await stripe.billing.meterEvents.create(usage);
 await refused(() => stripe.billing.meterEvents.create(usage), "StripeInvalidRequestError", "duplicate_meter_event");
 assert.equal((await stripe.billing.meters.retrieve(meter.id)).status, "active");
 
-for (const kind of ["server_error_after", "cut_after", "rate_limited"]) {
+await control("faults", { kind: "rate_limited", path: "customers" });
+await refused(() => stripe.customers.create({}), "StripeRateLimitError");
+for (const kind of ["server_error", "server_error_after", "cut_after"]) {
   const count = async () => (await stripe.customers.list({ limit: 100 })).data.length;
   const before = await count();
   await control("faults", { kind, method: "POST", path: "customers" });

@@ -73,7 +73,9 @@ assert twice[0] == twice[1]
 refused(
     lambda: v1.customers.create({"email": "other@example.com"}, {"idempotency_key": "once"}), stripe.IdempotencyError
 )
-for kind in ["rate_limited", "server_error_after", "cut_after"]:
+control("faults", {"kind": "rate_limited", "path": "customers"})
+refused(lambda: v1.customers.create({}), stripe.RateLimitError)
+for kind in ["server_error", "server_error_after", "cut_after"]:
     before = len(list(v1.customers.list({"limit": 100}).auto_paging_iter()))
     control("faults", {"kind": kind, "method": "POST", "path": "customers"})
     v1.customers.create({"email": f"{kind}@example.com"})
@@ -175,6 +177,13 @@ assert v1.subscriptions.update(subscription.id, {"discounts": [{"promotion_code"
 assert v1.subscriptions.retrieve(subscription.id, {"expand": ["discounts"]}).discounts[0].source.coupon == coupon.id
 assert v1.subscriptions.list({"customer": ada.id, "status": "all"}).data[0].id == subscription.id
 assert v1.subscriptions.search({"query": "metadata['x']:'y'"}).data[0].id == subscription.id
+
+assert v1.subscription_items.list({"subscription": subscription.id}).data[0].id == item.id
+assert v1.subscription_items.update(item.id, {"quantity": 2, "proration_behavior": "none"}).quantity == 2
+extra = v1.subscription_items.create({"subscription": subscription.id, "price": small.id})
+assert v1.subscription_items.retrieve(extra.id).price.id == small.id
+assert v1.subscription_items.delete(extra.id, {"proration_behavior": "none"}).deleted
+v1.subscription_items.update(item.id, {"quantity": 1, "proration_behavior": "none"})
 
 # Schedules.
 schedule = v1.subscription_schedules.create({"from_subscription": subscription.id})

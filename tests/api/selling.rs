@@ -1,0 +1,154 @@
+//! Whole stories of selling, with a simulated Stripe at the other end: what callers ask for, what customers pay, what
+//! webhooks tell, and what is there in the end.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::simulated::*;
+use crate::support::stripe::*;
+use crate::support::*;
+
+const CHANGE: &str = "/v1/accounts/user_1/subscription/change";
+
+#[tokio::test]
+async fn a_plan_is_bought_and_its_credits_are_there() {
+    let world = Simulated::start().await;
+    world.buy(json!({"plan": "starter"})).await;
+    assert_eq!(world.app.available("user_1").await, STARTER_CREDITS);
+    let bought = world.subscription().await;
+    assert_eq!((&bought["status"], &bought["plan"]), (&json!("active"), &json!("starter")));
+    let account = world.app.get("/v1/accounts/user_1").await.expect(200);
+    assert_eq!(account["stripe_customer_ids"].as_array().map(Vec::len), Some(1));
+    let again =
+        json!({"plan": "team", "success_url": "https://app.example.com", "cancel_url": "https://app.example.com"});
+    world.app.post("/v1/accounts/user_1/checkout-sessions", again).await.problem(409, "subscription_exists");
+}
+
+#[tokio::test]
+async fn a_pack_is_bought_and_given_back() {
+    let world = Simulated::start().await;
+    world.buy(json!({"credit_pack": "credits_500", "quantity": 2})).await;
+    assert_eq!(world.app.available("user_1").await, 2 * PACK_CREDITS + FREE_CREDITS);
+    let payments = world.app.get("/v1/accounts/user_1/payments").await.expect(200);
+    let payment = payments["data"][0]["stripe_payment_intent_id"].as_str().expect("an id");
+    let refunds = format!("/v1/payments/{payment}/refunds");
+    world.app.post(&refunds, json!({"amount": 1_000})).await.expect(201);
+    world.settle().await;
+    assert_eq!(world.app.available("user_1").await, PACK_CREDITS + FREE_CREDITS);
+    world.app.post(&refunds, json!({"amount": 1_001})).await.problem(422, "refund_exceeds_payment");
+    world.app.post(&refunds, json!({})).await.expect(201);
+    world.settle().await;
+    assert_eq!(world.app.available("user_1").await, FREE_CREDITS);
+    let purchases = world.app.get("/v1/accounts/user_1/credit-purchases").await.expect(200);
+    assert_eq!(purchases["data"][0]["status"], "refunded");
+}
+
+#[tokio::test]
+async fn an_upgrade_costs_what_its_preview_said_and_gives_its_credits() {
+    let world = Simulated::start().await;
+    world.buy(json!({"plan": "starter"})).await;
+    world.advance_to(day(15)).await;
+    let preview =
+        world.app.post("/v1/accounts/user_1/subscription/change-preview", json!({"plan": "pro"})).await.expect(200);
+    let changed =
+        world.app.post(CHANGE, json!({"plan": "pro", "proration_date": preview["proration_date"]})).await.expect(200);
+    assert_eq!(changed["plan"], "pro");
+    assert_eq!(world.subscription().await["plan"], "pro", "seen before any webhook was awaited");
+    world.settle().await;
+    let invoices = world.app.get("/v1/accounts/user_1/invoices").await.expect(200);
+    assert_eq!(invoices["data"][0]["billing_reason"], "subscription_update");
+    assert_eq!(invoices["data"][0]["total"], preview["total"]);
+    let credits = world.app.available("user_1").await;
+    assert!(
+        credits > STARTER_CREDITS && credits < PRO_CREDITS,
+        "{credits}: the rest of the month's share of the difference"
+    );
+    world.app.post(CHANGE, json!({"plan": "pro"})).await.problem(409, "subscription_unchanged");
+}
+
+#[tokio::test]
+async fn a_downgrade_waits_for_the_periods_end() {
+    let world = Simulated::start().await;
+    world.buy(json!({"plan": "team", "quantity": 3})).await;
+    let downgrade = json!({"plan": "starter", "quantity": 1, "when": "period_end"});
+    world.pause().await;
+    let waiting = world.app.post(CHANGE, downgrade.clone()).await.expect(200);
+    assert_eq!((&waiting["plan"], &waiting["pending_change"]["plan"]), (&json!("team"), &json!("starter")));
+    world.settle().await;
+    assert_eq!(world.subscription().await["pending_change"], waiting["pending_change"]);
+    world.pause().await;
+    let back = world.app.post("/v1/accounts/user_1/subscription/cancel-change", json!({})).await.expect(200);
+    assert_eq!(back["pending_change"], Value::Null);
+    world.settle().await;
+    assert_eq!(world.subscription().await["pending_change"], Value::Null);
+
+    world.pause().await;
+    world.app.post(CHANGE, downgrade).await.expect(200);
+    world.advance_to(day(32)).await;
+    let renewed = world.subscription().await;
+    assert_eq!((&renewed["plan"], &renewed["quantity"]), (&json!("starter"), &json!(1)));
+    assert_eq!(world.app.available("user_1").await, STARTER_CREDITS);
+}
+
+#[tokio::test]
+async fn a_subscription_is_canceled_resumed_and_canceled_at_once() {
+    let world = Simulated::start().await;
+    world.buy(json!({"plan": "starter"})).await;
+    let act = async |what: &str, body: Value| {
+        world.pause().await;
+        let done = world.app.post(&format!("/v1/accounts/user_1/subscription/{what}"), body).await.expect(200);
+        world.settle().await;
+        done
+    };
+    assert_eq!(act("cancel", json!({})).await["cancel_at_period_end"], true);
+    assert_eq!(world.subscription().await["cancel_at_period_end"], true);
+    assert_eq!(act("resume", json!({})).await["cancel_at_period_end"], false);
+    assert_eq!(act("pause-collection", json!({"behavior": "void"})).await["paused"], true);
+    assert_eq!(act("resume-collection", json!({})).await["paused"], false);
+    assert_eq!(world.subscription().await["paused"], false);
+    assert_eq!(act("cancel", json!({"at_period_end": false})).await["status"], "canceled");
+    assert_eq!(world.app.available("user_1").await, FREE_CREDITS);
+    world.app.post("/v1/accounts/user_1/subscription/cancel", json!({})).await.problem(409, "subscription_ended");
+    world.buy(json!({"plan": "starter"})).await;
+    assert_eq!(world.subscription().await["status"], "active", "and a new one can be had");
+}
+
+#[tokio::test]
+async fn the_upcoming_invoice_is_the_renewal() {
+    let world = Simulated::start().await;
+    world.buy(json!({"plan": "starter"})).await;
+    let upcoming = world.app.get("/v1/accounts/user_1/upcoming-invoice").await.expect(200);
+    assert_eq!((&upcoming["total"], &upcoming["lines"][0]["plan"]), (&json!(900), &json!("starter")));
+    world.advance_to(day(32)).await;
+    let invoices = world.app.get("/v1/accounts/user_1/invoices").await.expect(200);
+    assert_eq!(invoices["data"][0]["billing_reason"], "subscription_cycle");
+    assert_eq!(invoices["data"][0]["total"], upcoming["total"]);
+}
+
+/// Answers that are lost after the effect, and a Stripe that has had enough: whatever it is, things are done once.
+#[tokio::test]
+async fn whatever_happens_on_the_wire_there_is_one_customer_one_session_one_refund() {
+    let world = Simulated::start().await;
+    for kind in ["cut_after", "rate_limited", "server_error", "cut_before"] {
+        world.control("faults", json!({"kind": kind, "method": "POST", "count": 2})).await;
+        let body = json!({"credit_pack": "credits_500", "success_url": "https://app.example.com/", "cancel_url": "https://app.example.com/"});
+        let open = async || {
+            let call = world.app.call(Method::POST, "/v1/accounts/user_1/checkout-sessions").idempotency_key(kind);
+            call.json(body.clone()).send().await
+        };
+        open().await.expect(201);
+        assert!(open().await.is_replay());
+    }
+    let count = |kind: &str| world.stripe.with_world(|world| world.objects(kind).count());
+    assert_eq!((count("customer"), count("checkout.session")), (1, 4));
+
+    world.buy(json!({"credit_pack": "credits_500"})).await;
+    let payments = world.app.get("/v1/accounts/user_1/payments").await.expect(200);
+    let payment = payments["data"][0]["stripe_payment_intent_id"].as_str().expect("an id");
+    world.control("faults", json!({"kind": "cut_after", "path": "refunds", "count": 3})).await;
+    world.app.post(&format!("/v1/payments/{payment}/refunds"), json!({"amount": 300})).await.expect(201);
+    assert_eq!(count("refund"), 1);
+    world.settle().await;
+    let payments = world.app.get("/v1/accounts/user_1/payments").await.expect(200);
+    assert_eq!(payments["data"][0]["amount_refunded"], 300);
+}
