@@ -161,7 +161,7 @@ impl fmt::Display for Step {
         match self {
             Self::CreateProduct(NewProduct { owner, name, .. }) => write!(f, "create the product {name:?} for {owner}"),
             Self::UpdateProduct(change) => {
-                write!(f, "update the product {} of {}:", change.product, change.owner)?;
+                write!(f, "change the product {} of {}:", change.product, change.owner)?;
                 let parts = [
                     change.name.as_ref().map(|name| format!("name {name:?}")),
                     change.description.as_ref().map(|_| "description".to_owned()),
@@ -175,7 +175,7 @@ impl fmt::Display for Step {
                 replaces.as_ref().map_or(Ok(()), |former| write!(f, ", in place of {former}"))
             }
             Self::UpdatePrice(change) => {
-                write!(f, "update the price {} ({}):", change.price, change.stripe_price_id)?;
+                write!(f, "change the price {} ({}):", change.price, change.stripe_price_id)?;
                 let parts = [
                     change.active.map(|_| "for sale again".to_owned()),
                     change.lookup_key.as_ref().map(|key| format!("lookup key {key}")),
