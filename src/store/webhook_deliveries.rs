@@ -141,7 +141,7 @@ pub async fn lock(client: &impl GenericClient, endpoint: &str, account: &str, cl
 }
 
 /// Keeps an endpoint from being removed until the transaction ends.
-async fn keep_endpoint(client: &impl GenericClient, endpoint: &str) -> Result<(), StoreError> {
+pub(super) async fn keep_endpoint(client: &impl GenericClient, endpoint: &str) -> Result<(), StoreError> {
     let statement = "/* keep_endpoint */ select from webhook_endpoints where endpoint_id = $1 for key share";
     client.query_opt(statement, &[&endpoint]).await?;
     Ok(())

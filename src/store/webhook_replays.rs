@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::cursors::{Positions, array, positions};
 use super::error::StoreError;
+use super::webhook_deliveries;
 
 /// A replay as it stands.
 #[derive(Debug, Clone, Serialize)]
@@ -39,11 +40,18 @@ pub async fn create(client: &impl GenericClient, replay: &Replay) -> Result<(), 
 
 /// Takes a replay that is under way, within a transaction; none that somebody else has in hand.
 pub async fn take(client: &impl GenericClient) -> Result<Option<Replay>, StoreError> {
+    let oldest = "/* oldest_replay */ select endpoint_id from webhook_replays where ended_at is null
+         order by created_at limit 1";
+    let Some(endpoint) = client.query_opt(oldest, &[]).await?.map(|row| row.get::<_, String>(0)) else {
+        return Ok(None);
+    };
+    // The endpoint first, as whoever removes it has it: else each could wait for the other.
+    webhook_deliveries::keep_endpoint(client, &endpoint).await?;
     let row = client
         .query_opt(
             "/* take_replay */ select replay_id, endpoint_id, queued, created_at, positions, upto from webhook_replays
-             where ended_at is null order by created_at limit 1 for update skip locked",
-            &[],
+             where ended_at is null and endpoint_id = $1 order by created_at limit 1 for update skip locked",
+            &[&endpoint],
         )
         .await?;
     Ok(row.map(|row| Replay {

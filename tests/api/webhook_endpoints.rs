@@ -66,6 +66,26 @@ async fn where_there_is_a_master_key_secrets_are_sealed_and_sign_all_the_same() 
     assert_eq!(message.header("webhook-signature"), expected);
 }
 
+/// Whoever removes an endpoint and whoever delivers, fans out or replays meet at the same rows.
+#[tokio::test]
+async fn an_endpoint_is_removed_in_the_middle_of_its_work() {
+    let app = TestApp::start().await;
+    let receiver = Receiver::start().await;
+    for n in 0..8 {
+        app.put_account(&format!("user_{n}"), json!({})).await.expect(201);
+    }
+    for round in 0..10 {
+        let (id, _) = endpoint(&app, &receiver.url(), &[]).await;
+        let at = format!("/v1/webhook-endpoints/{id}");
+        app.post(&format!("{at}/replay"), json!({"since": rfc3339(START)})).await.expect(202);
+        for n in 0..8 {
+            app.grant(&format!("user_{n}"), round + 1).await.expect(201);
+        }
+        app.call(Method::DELETE, &at).send().await.expect(204);
+        app.get(&at).await.problem(404, "not_found");
+    }
+}
+
 #[tokio::test]
 async fn urls_that_lead_into_this_network_are_refused() {
     let app = TestApp::with(Setup { outbound: OutboundSettings::default(), ..Setup::default() }).await;
