@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use chrono::{DateTime, Utc};
 use clap::Args;
 use serde_json::{Value, json};
-use subledger::app::error::AppError;
 use subledger::app::reconcile::{Finding, FindingKind, ReconcileOptions, ReconcileReport};
 use subledger::app::stripe_import::{BackfillReport, ImportOptions, ImportReport};
 use subledger::app::stripe_reader::DEFAULT_REQUESTS_PER_SECOND;
@@ -147,11 +146,10 @@ pub async fn import(arguments: ImportArguments, config: &Config, json: bool) -> 
         running.service.import_stripe(ImportOptions { restart, requests_per_second }, counter.progress()).await;
     drop(counter);
     close(ground, running).await?;
-    let report: ImportReport = report.map_err(|error: AppError| {
+    let report: ImportReport = report.inspect_err(|_| {
         if !json {
             eprintln!("subledger: what was read is kept; run the import again, and it goes on from there");
         }
-        error
     })?;
     let kinds =
         report.kinds.iter().map(|kind| format!("{} {}s, {} of them news", kind.objects, kind.kind, kind.changed));

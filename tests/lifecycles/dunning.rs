@@ -168,7 +168,7 @@ fn a_plan_that_names_no_features_gives_way_to_the_default_plan_for_as_long_as_it
     );
     let fold = Fold::of_seller(SELLER);
     let account = told(&fold, &overdue_plain(), FAILED);
-    assert_eq!(checked(&fold, &account, "render", FAILED + 3 * DAY).plan.as_deref(), Some("free"));
+    assert_eq!(checked(&fold, &account, "render", FAILED + 3 * DAY).plan, Some("free"));
 }
 
 fn overdue_plain() -> Vec<Value> {

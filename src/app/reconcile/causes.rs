@@ -1,5 +1,6 @@
 //! The StripeEvents behind differences: which were told, and what became of them here.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::app::error::AppError;
@@ -35,23 +36,24 @@ impl Events {
         kind: ObjectKind,
         now: i64,
     ) -> Result<&HashMap<String, Vec<Told>>, AppError> {
-        if !self.0.contains_key(&kind) {
-            let mut by_object: HashMap<String, Vec<Told>> = HashMap::new();
-            let mut after: Option<String> = None;
-            loop {
-                let (events, has_more) = reader.events(Some(kind), now - EVENTS_KEPT_S, after.as_deref()).await?;
-                after = events.last().map(|event| event.told.stripe_event_id.clone());
-                for event in events {
-                    by_object.entry(event.about).or_default().push(event.told);
-                }
-                if !has_more {
-                    break;
-                }
+        let unread = match self.0.entry(kind) {
+            Entry::Occupied(read) => return Ok(read.into_mut()),
+            Entry::Vacant(unread) => unread,
+        };
+        let mut by_object: HashMap<String, Vec<Told>> = HashMap::new();
+        let mut after: Option<String> = None;
+        loop {
+            let (events, has_more) = reader.events(Some(kind), now - EVENTS_KEPT_S, after.as_deref()).await?;
+            after = events.last().map(|event| event.told.stripe_event_id.clone());
+            for event in events {
+                by_object.entry(event.about).or_default().push(event.told);
             }
-            by_object.values_mut().for_each(|told| told.reverse());
-            self.0.insert(kind, by_object);
+            if !has_more {
+                break;
+            }
         }
-        Ok(self.0.entry(kind).or_default())
+        by_object.values_mut().for_each(|told| told.reverse());
+        Ok(unread.insert(by_object))
     }
 }
 
