@@ -156,7 +156,10 @@ async fn create_price(client: &StripeClient, new: &NewPrice, product: &str) -> R
             })
         });
     }
-    let answer = client.write("price.create", &request, &key("price", &[&written(new), product])).await?;
+    // The same price of the same product, whether or not this run made the product: a request of a run that was killed
+    // may still be under way.
+    let same = written(&NewPrice { product: Some(product.to_owned()), ..new.clone() });
+    let answer = client.write("price.create", &request, &key("price", &[&same])).await?;
     Ok(answer.parse::<Made>()?.id)
 }
 

@@ -62,7 +62,7 @@ async fn deliveries_that_were_dropped_are_found_and_repaired() {
     let (stripe, app) = start().await;
     let (customer, subscription) = stripe.subscribe(Some("user_1"), "one@example.com");
     stripe.subscribe(None, "two@example.com");
-    app.call(Method::POST, RECONCILE).json(json!({"accounts": 1})).send().await.problem(400, "invalid_parameter");
+    app.call(Method::POST, RECONCILE).json(json!({"accounts": 1})).send().await.problem(400, "invalid_body");
 
     // A dry run changes nothing.
     let looked = reconcile(&app, json!({"dry_run": true})).await;

@@ -54,6 +54,7 @@ async fn an_import_that_is_killed_and_resumed_equals_one_run() {
         for kind in report["kinds"].as_array().expect("kinds") {
             assert_eq!(kind["objects"], SUBSCRIPTIONS, "{report}");
         }
+        app.clock.set(chrono::Utc::now().timestamp() + 60);
         assert_eq!(app.available("user_0").await, STARTER_CREDITS);
 
         let events = count(&app, "events").await;

@@ -4,27 +4,33 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use subledger_simulator::Request;
 
+use crate::support::app::Seen;
 use crate::support::contract::operations;
+use crate::support::simulated::Simulated;
 use crate::support::stripe::*;
 use crate::support::*;
 
 #[tokio::test]
 async fn every_operation_answers_as_the_contract_says() {
-    let app = TestApp::start().await;
-    live_a_little(&app).await;
-    ask_everything(&app).await;
-    administer(&app).await;
-    be_told(&app).await;
+    let mut seen = {
+        let app = TestApp::start().await;
+        live_a_little(&app).await;
+        ask_everything(&app).await;
+        administer(&app).await;
+        be_told(&app).await;
+        app.seen()
+    };
+    seen.extend(sell().await);
 
     let documented: BTreeSet<(String, String)> =
         operations().into_iter().map(|(method, path, _)| (method, path)).collect();
-    let seen = app.seen();
     let good = seen.iter().filter(|seen| (200..300).contains(&seen.answer.status));
     let answered: BTreeSet<(String, String)> =
         good.filter_map(|seen| Some((seen.method.clone(), seen.route.clone()?))).collect();
     assert_eq!(answered, documented, "each operation is to be answered once at least");
-    write_examples(&app);
+    write_examples(seen);
 }
 
 /// An account with a customer, a subscription, a pack, a refund and some debits.
@@ -149,11 +155,53 @@ async fn be_told(app: &TestApp) {
     app.call(Method::DELETE, &at).send().await.expect(204);
 }
 
+/// What needs a Stripe to be called. Answers what was received.
+async fn sell() -> Vec<Seen> {
+    let world = Simulated::start().await;
+    let make = |path: &str, parameters: &str| {
+        let (path, parameters) = (path.to_owned(), parameters.as_bytes().to_vec());
+        let request = Request { method: "POST".to_owned(), path, parameters, ..Request::default() };
+        let answer = world.stripe.with_world(|world| world.handle(&request));
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    };
+    make("coupons", "id=spring&percent_off=20&duration=once");
+    make("promotion_codes", "promotion[type]=coupon&promotion[coupon]=spring&code=SPRING20");
+    world.buy(json!({"plan": "starter"})).await;
+    let account = "/v1/accounts/user_1";
+    world.app.get(&format!("{account}/upcoming-invoice")).await.expect(200);
+    let back = json!({"return_url": "https://app.example.com/billing"});
+    world.app.post(&format!("{account}/portal-sessions"), back).await.expect(201);
+    for (act, body) in [
+        ("change-preview", json!({"plan": "pro"})),
+        ("change", json!({"plan": "pro", "when": "period_end"})),
+        ("cancel-change", json!({})),
+        ("promotion-code", json!({"promotion_code": "SPRING20"})),
+        ("pause-collection", json!({"behavior": "void"})),
+        ("resume-collection", json!({})),
+        ("cancel", json!({})),
+        ("resume", json!({})),
+    ] {
+        world.pause().await;
+        world.app.post(&format!("{account}/subscription/{act}"), body).await.expect(200);
+        world.settle().await;
+    }
+    let payments = world.app.get(&format!("{account}/payments")).await.expect(200);
+    let payment = payments["data"][0]["stripe_payment_intent_id"].as_str().expect("an id");
+    world.app.post(&format!("/v1/payments/{payment}/refunds"), json!({"amount": 100})).await.expect(201);
+    world.settle().await;
+    let reconcile = "/v1/admin/reconcile";
+    world.app.call(Method::POST, reconcile).json(json!({"dry_run": true})).send().await.expect(202);
+    let is_over = |job: &Value| job["status"] != "running";
+    let job = eventually(async || world.app.get(reconcile).await.expect(200), is_over).await;
+    assert_eq!(job["result"]["differing"], 0, "what was told is what is there: {job:#}");
+    world.app.seen()
+}
+
 /// For whoever writes the contract's examples: the last good answer of each operation, as a JSON file.
-fn write_examples(app: &TestApp) {
+fn write_examples(seen: Vec<Seen>) {
     let Some(path) = std::env::var_os("SUBLEDGER_WRITE_EXAMPLES") else { return };
     let mut examples: BTreeMap<String, Value> = BTreeMap::new();
-    for seen in app.seen() {
+    for seen in seen {
         let Some(route) = seen.route.filter(|_| (200..300).contains(&seen.answer.status)) else { continue };
         let example = json!({"request": seen.request_body, "status": seen.answer.status, "response": seen.answer.body});
         examples.insert(format!("{} {route} {}", seen.method, seen.answer.status), example);

@@ -18,8 +18,8 @@ pub static HOUSE: LazyLock<Runtime> = LazyLock::new(|| {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime for the services")
 });
 
-/// Services at a time: each has some connections, and the server takes a hundred.
-pub static PLACES: Semaphore = Semaphore::const_new(8);
+/// Services at a time: each has a dozen connections or so, as has a program beside it, and the server takes a hundred.
+pub static PLACES: Semaphore = Semaphore::const_new(6);
 
 static SERVER: OnceCell<Server> = OnceCell::const_new();
 /// The numbers of partitions there is a template for.
