@@ -117,7 +117,7 @@ fn customers_are_found_by_email_and_metadata() {
         assert_eq!(found["object"], "search_result", "{found}");
         assert_eq!(
             found["data"].as_array().expect("data").iter().map(id).collect::<Vec<_>>(),
-            [ada.clone()],
+            std::slice::from_ref(&ada),
             "{query}"
         );
     }
