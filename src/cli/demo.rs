@@ -6,7 +6,7 @@ use chrono::{Duration, Months, Utc};
 use serde_json::{Value, json};
 use subledger::config::{Config, ConfigError};
 use subledger::startup::{self, StartError};
-use subledger_simulator::{Clock, Endpoint, Options, Settings, Simulator};
+use subledger_simulator::{Clock, Options, Settings, Simulator};
 use tokio::sync::oneshot;
 
 use super::simulate;
@@ -70,15 +70,14 @@ fn check_stripe(config: &Config) -> Result<(), ConfigError> {
 fn simulated_stripe(config: &Config) -> Result<Simulator, StartError> {
     let now = Utc::now();
     let begins = (now - Duration::minutes(90)).checked_sub_months(Months::new(1)).unwrap_or(now);
-    let secret = config.webhook_secrets.first().map_or(SAMPLE_SECRET, String::as_str);
-    let webhooks = format!("http://127.0.0.1:{}/webhooks/stripe", config.listen.port());
     let options = |listen| Options {
         listen,
         public_url: None,
         clock: Clock::Running { ahead_s: (begins - now).num_seconds() },
         // Else the ids of one run would be those of the run before, whose customers the ledger knows.
         settings: Settings { seed: rand::random(), ..Settings::default() },
-        endpoints: vec![Endpoint::new(&webhooks, secret)],
+        // Nobody listens yet.
+        endpoints: Vec::new(),
     };
     let anywhere = SocketAddr::new(SIMULATED_STRIPE.ip(), 0);
     let started = Simulator::start(options(SIMULATED_STRIPE)).or_else(|_| Simulator::start(options(anywhere)));
@@ -90,10 +89,20 @@ fn simulated_stripe(config: &Config) -> Result<Simulator, StartError> {
     Ok(simulator)
 }
 
+/// Why the story ends before its end.
+#[derive(Debug, thiserror::Error)]
+enum StepError {
+    #[error(transparent)]
+    Http(#[from] reqwest::Error),
+    #[error("{0}")]
+    Refused(String),
+}
+
 /// Calls the service as a service of one's own would, and the simulated Stripe as its customers would.
 struct Visitor {
     base: String,
     stripe: String,
+    secret: String,
     admin_key: Option<String>,
     http: reqwest::Client,
 }
@@ -103,18 +112,21 @@ impl Visitor {
         Self {
             base: format!("http://127.0.0.1:{}", config.listen.port()),
             stripe,
+            secret: config.webhook_secrets.first().cloned().unwrap_or_default(),
             admin_key: config.admin_key.clone(),
             http: reqwest::Client::new(),
         }
     }
 
-    async fn play(&self) -> Result<(), reqwest::Error> {
+    async fn play(&self) -> Result<(), StepError> {
         self.wait_until_ready().await;
         let account = self.new_account().await?;
         let path = format!("/v1/accounts/{account}");
+        let webhooks = json!({"url": format!("{}/webhooks/stripe", self.base), "secret": self.secret});
+        self.control("webhook_endpoints", webhooks).await?;
         println!("\nA sample customer, {account}, and a simulated Stripe, over HTTP:\n");
         let sessions = format!("{path}/checkout-sessions");
-        let session = self.buy(&sessions, json!({"plan": "basic"})).await?;
+        let session = self.buy(&sessions, json!({"plan": "basic", "currency": "usd"})).await?;
         self.pay("the customer pays on Stripe's page", &session).await?;
         self.pass("a month goes by, and it renews", json!({"by": {"months": 1, "hours": 1}})).await?;
         let session = self.buy(&sessions, json!({"credit_pack": "pack_250"})).await?;
@@ -134,7 +146,7 @@ impl Visitor {
     }
 
     /// Customers of earlier runs are kept, but the simulated Stripe that knew them is gone.
-    async fn new_account(&self) -> Result<String, reqwest::Error> {
+    async fn new_account(&self) -> Result<String, StepError> {
         for name in std::iter::once("demo_user".to_owned()).chain((2..).map(|number| format!("demo_user_{number}"))) {
             let request = self.authorised(self.http.get(format!("{}/v1/accounts/{name}", self.base)));
             if !request.send().await?.status().is_success() {
@@ -145,27 +157,28 @@ impl Visitor {
     }
 
     /// Opens a Checkout session; answers its id.
-    async fn buy(&self, path: &str, what: Value) -> Result<String, reqwest::Error> {
+    async fn buy(&self, path: &str, what: Value) -> Result<String, StepError> {
         Ok(said(&self.post(path, what).await?, "session_id"))
     }
 
-    async fn post(&self, path: &str, body: Value) -> Result<Value, reqwest::Error> {
+    async fn post(&self, path: &str, body: Value) -> Result<Value, StepError> {
         let request = self.authorised(self.http.post(format!("{}{path}", self.base)));
         let key = uuid::Uuid::now_v7().to_string();
         let answer = request.header("Idempotency-Key", key).json(&body).send().await?;
-        let status = answer.status().as_u16();
+        let status = answer.status();
         let last = path.rsplit_once("demo_user").map_or(path, |(_, rest)| rest.trim_start_matches(|c| c != '/'));
-        println!("  {:60} {status}", format!("POST …{last} {body}"));
-        answer.json().await
+        println!("  {:60} {}", format!("POST …{last} {body}"), status.as_u16());
+        let answer: Value = answer.json().await?;
+        if status.is_success() { Ok(answer) } else { Err(StepError::Refused(said(&answer, "detail"))) }
     }
 
-    async fn pay(&self, story: &str, session: &str) -> Result<(), reqwest::Error> {
+    async fn pay(&self, story: &str, session: &str) -> Result<(), StepError> {
         let before = self.told().await?;
         self.control(&format!("checkout/sessions/{session}/complete"), json!({"card": "good"})).await?;
         self.tell(story, before).await
     }
 
-    async fn pass(&self, story: &str, until: Value) -> Result<(), reqwest::Error> {
+    async fn pass(&self, story: &str, until: Value) -> Result<(), StepError> {
         let before = self.told().await?;
         let mut until = until;
         until["settle"] = json!(true);
@@ -173,7 +186,7 @@ impl Visitor {
         self.tell(story, before).await
     }
 
-    async fn tell(&self, story: &str, before: usize) -> Result<(), reqwest::Error> {
+    async fn tell(&self, story: &str, before: usize) -> Result<(), StepError> {
         self.control("deliveries/settle", json!({})).await?;
         match self.told().await? - before {
             0 => println!("  {story}"),
@@ -183,14 +196,15 @@ impl Visitor {
     }
 
     /// Webhooks that the service has answered.
-    async fn told(&self) -> Result<usize, reqwest::Error> {
+    async fn told(&self) -> Result<usize, StepError> {
         let answer = self.http.get(format!("{}/_simulator/deliveries", self.stripe)).send().await?;
         Ok(answer.json::<Value>().await?["data"].as_array().map_or(0, Vec::len))
     }
 
-    async fn control(&self, path: &str, body: Value) -> Result<(), reqwest::Error> {
+    async fn control(&self, path: &str, body: Value) -> Result<(), StepError> {
         let request = self.http.post(format!("{}/_simulator/{path}", self.stripe));
-        request.json(&body).send().await?.error_for_status().map(drop)
+        request.json(&body).send().await?.error_for_status()?;
+        Ok(())
     }
 
     async fn wait_until_ready(&self) {
@@ -203,7 +217,7 @@ impl Visitor {
         }
     }
 
-    async fn show(&self, path: &str, fields: &[&str]) -> Result<(), reqwest::Error> {
+    async fn show(&self, path: &str, fields: &[&str]) -> Result<(), StepError> {
         let answer = self.authorised(self.http.get(format!("{}{path}", self.base))).send().await?;
         let mut whole: Value = answer.json().await?;
         if let Some(object) = whole.as_object_mut() {

@@ -39,12 +39,13 @@ async fn an_import_that_is_killed_and_resumed_equals_one_run() {
     let killed = {
         let app = TestApp::start().await;
         for objects in [500, SUBSCRIPTIONS + 700] {
-            let slow = ["import", "--requests-per-second", "20"];
+            let slow = ["import", "--requests-per-second", "5"];
             let mut program = stripe.spawn(Some(&app.database_url), &slow);
             while count(&app, "billing_objects where kind in ('customer', 'subscription', 'invoice')").await
                 < objects as i64
             {
-                assert!(program.try_wait().expect("a child").is_none(), "it ended before it was killed");
+                let ended = program.try_wait().expect("a child");
+                assert!(ended.is_none(), "it ended before it was killed: {ended:?}");
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
             program.kill().await.expect("killed");

@@ -19,7 +19,7 @@ pub static HOUSE: LazyLock<Runtime> = LazyLock::new(|| {
 });
 
 /// Services at a time: each has a dozen connections or so, as has a program beside it, and the server takes a hundred.
-pub static PLACES: Semaphore = Semaphore::const_new(6);
+pub static PLACES: Semaphore = Semaphore::const_new(5);
 
 static SERVER: OnceCell<Server> = OnceCell::const_new();
 /// The numbers of partitions there is a template for.
