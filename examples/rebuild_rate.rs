@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use futures_util::{StreamExt, pin_mut, stream};
 use subledger::app::outbound::OutboundSettings;
-use subledger::app::rebuild::rebuild;
+use subledger::app::upkeep::rebuild::rebuild;
 use subledger::app::service::{Service, ServiceSettings, StripeSettings};
-use subledger::app::verify::{VerifyOptions, verify};
+use subledger::app::upkeep::verify::{VerifyOptions, verify};
 use subledger::clock::SystemClock;
 use subledger::domain::charge::Charge;
 use subledger::domain::command::{Command, Grant};

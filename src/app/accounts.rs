@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::error::AppError;
 use super::service::Service;
-use super::work::Work;
+use crate::app::write_path::work::Work;
 use crate::domain::command::Command;
 use crate::domain::ids::{AccountId, Ownership};
 use crate::store::profiles::{self, Profile};

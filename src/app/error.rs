@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use super::payment_routes::CallBudget;
+use crate::app::selling::payment_routes::CallBudget;
 use crate::domain::billing_rejection::BillingRejection;
 use crate::domain::ids::AccountId;
 use crate::domain::rejection::Rejection;

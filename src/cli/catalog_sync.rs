@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use prometheus::Registry;
 use serde_json::json;
-use subledger::app::catalog_sync::{carry_out, read_stripe};
+use subledger::app::stripe_sync::catalog_sync::{carry_out, read_stripe};
 use subledger::config::{Config, ConfigError};
 use subledger::domain::catalog::Catalog;
 use subledger::domain::catalog_sync::{self, Assignment, SyncPlan};

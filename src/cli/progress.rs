@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use subledger::app::verify::Progress;
+use subledger::app::upkeep::verify::Progress;
 
 /// A bar that is gone when this is.
 pub struct Bar(ProgressBar);

@@ -8,7 +8,7 @@ use super::payment_routes;
 use super::problem::ApiError;
 use super::request::{account_id, keyed_json, keyed_json_or_default, stripe_id};
 use super::server::State;
-use crate::app::checkout::CheckoutRequest;
+use crate::app::selling::checkout::CheckoutRequest;
 use crate::domain::catalog::Interval;
 use crate::domain::money::Currency;
 use crate::domain::sale::Wanted;

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::middleware::request_id;
 use crate::app::error::AppError;
-use crate::app::receipt::Receipt;
+use crate::app::read_path::receipt::Receipt;
 use crate::domain::billing_rejection::BillingRejection;
 use crate::domain::rejection::Rejection;
 use crate::domain::stripe_refusal::StripeRefusal;

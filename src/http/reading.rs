@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::json::JsonObject;
 use super::problem::ApiError;
 use super::request::number;
-use crate::app::history::Moment;
-use crate::app::reads::{AccountNow, Consistency, Read};
+use crate::app::read_path::history::Moment;
+use crate::app::read_path::reads::{AccountNow, Consistency, Read};
 
 /// How fresh an answer is to be.
 #[derive(Debug, Default, Deserialize)]

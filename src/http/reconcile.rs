@@ -9,8 +9,8 @@ use super::problem::ApiError;
 use super::request::{MAX_JSON_BYTES, parse_json, read_body};
 use super::server::State;
 use crate::app::error::AppError;
-use crate::app::jobs::Job;
-use crate::app::reconcile::{ReconcileOptions, ReconcileReport};
+use crate::app::stripe_sync::reconcile::{ReconcileOptions, ReconcileReport};
+use crate::app::upkeep::jobs::Job;
 use crate::domain::ids::AccountId;
 use crate::stripe::client::StripeCallError;
 

@@ -8,7 +8,7 @@ use super::payment_routes;
 use super::problem::ApiError;
 use super::request::{keyed_json_or_default, stripe_id};
 use super::server::State;
-use crate::app::refunds::RefundReason;
+use crate::app::selling::refunds::RefundReason;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

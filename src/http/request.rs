@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::problem::ApiError;
-use crate::app::work::Key;
+use crate::app::write_path::work::Key;
 use crate::domain::ids::AccountId;
 use crate::domain::overrides::MAX_REASON;
 use crate::stripe::translate::SYSTEM_ACCOUNT;

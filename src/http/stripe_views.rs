@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::views::{SubscriptionView, time};
-use crate::app::invoice_previews::InvoicePreview;
+use crate::app::selling::invoice_previews::InvoicePreview;
 use crate::domain::catalog::{Catalog, PriceKey};
 use crate::domain::stripe_outcome::StripeOutcome;
 

@@ -13,8 +13,8 @@ use super::request::{
 };
 use super::server::State;
 use super::stripe_views::InvoicePreviewView;
-use crate::app::changes::{ChangeRequest, PauseBehavior, Proration, When};
-use crate::app::invoice_previews::InvoicePreview;
+use crate::app::selling::changes::{ChangeRequest, PauseBehavior, Proration, When};
+use crate::app::selling::invoice_previews::InvoicePreview;
 use crate::domain::catalog::Interval;
 use crate::domain::subscription_change::ChangeTo;
 

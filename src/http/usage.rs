@@ -12,7 +12,7 @@ use super::problem::ApiError;
 use super::reading;
 use super::request::{account_id, keyed_json};
 use super::server::State;
-use crate::app::reads::AccountNow;
+use crate::app::read_path::reads::AccountNow;
 use crate::domain::billing::Kind;
 use crate::domain::catalog::{Catalog, FeatureKind, Per};
 use crate::domain::command::{Command, Outcome};

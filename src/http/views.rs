@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::app::receipt::Receipt;
+use crate::app::read_path::receipt::Receipt;
 use crate::domain::billing::{CheckoutRecord, InvoiceRecord, PurchaseStatus};
 use crate::domain::catalog::{Catalog, PriceKey};
 use crate::domain::credit::{Draw, Lot, LotSource};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use subledger::app::outbound::OutboundSettings;
 use subledger::app::service::{Lanes, Service, ServiceSettings, StripeSettings};
-use subledger::app::verify::{VerifyOptions, verify};
+use subledger::app::upkeep::verify::{VerifyOptions, verify};
 use subledger::clock::{Clock, ManualClock, SystemClock};
 use subledger::domain::catalog::Catalog;
 use subledger::embedded_postgres::{Durability, EmbeddedPostgres};

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use futures_util::future::{join, join_all};
 use subledger::app::error::AppError;
 use subledger::app::service::Service;
-use subledger::app::work::{Answer, Key};
+use subledger::app::write_path::work::{Answer, Key};
 use subledger::clock::{Clock, SystemClock};
 use subledger::domain::charge::Charge;
 use subledger::domain::command::Command;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use subledger::app::work::Key;
+use subledger::app::write_path::work::Key;
 
 use super::client::{Caller, Reply};
 use super::ground::Ground;

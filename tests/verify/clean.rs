@@ -1,6 +1,6 @@
 //! Real work leaves a ledger that verifies, and rebuilds to the very same rows.
 
-use subledger::app::rebuild::rebuild;
+use subledger::app::upkeep::rebuild::rebuild;
 
 use super::ledger::Ledger;
 use super::work;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use subledger::app::error::AppError;
-use subledger::app::ingest::Received;
-use subledger::app::rebuild::rebuild;
+use subledger::app::inbound::ingest::Received;
+use subledger::app::upkeep::rebuild::rebuild;
 use subledger::domain::command::Command;
 
 use super::ledger::{Ledger, account, connect, stripe_event};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use subledger::app::rebuild::{Rebuilt, rebuild};
+use subledger::app::upkeep::rebuild::{Rebuilt, rebuild};
 use subledger::domain::charge::Charge;
 use subledger::domain::command::Command;
 use subledger::store::error::StoreError;

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use subledger::app::catalog::ActiveCatalog;
-use subledger::app::simulate::{Question, Simulation, simulate};
+use subledger::app::upkeep::simulate::{Question, Simulation, simulate};
 use subledger::clock::Clock;
 use subledger::domain::catalog::{Catalog, CreditAllowance};
 

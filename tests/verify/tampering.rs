@@ -1,8 +1,8 @@
 //! Whoever gets past the grants and the trigger is found out.
 
 use serde_json::Value;
-use subledger::app::rebuild::rebuild;
-use subledger::app::verify::{Anchor, Difference, VerifyOptions, verify};
+use subledger::app::upkeep::rebuild::rebuild;
+use subledger::app::upkeep::verify::{Anchor, Difference, VerifyOptions, verify};
 use tokio_postgres::error::SqlState;
 
 use super::ledger::{Ledger, connect, story};

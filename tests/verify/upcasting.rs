@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use subledger::app::rebuild::rebuild;
-use subledger::app::verify::Report;
+use subledger::app::upkeep::rebuild::rebuild;
+use subledger::app::upkeep::verify::Report;
 use subledger::store::chain::{self, Link};
 
 use super::ledger::Ledger;

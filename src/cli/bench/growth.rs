@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
-use subledger::app::rebuild;
 use subledger::app::service::{Lanes, Service};
+use subledger::app::upkeep::rebuild;
 use subledger::store::connect::Database;
 
 use super::report::median;

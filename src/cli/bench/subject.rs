@@ -10,7 +10,7 @@ use chrono::Utc;
 use futures_util::TryStreamExt;
 use subledger::app::outbound::OutboundSettings;
 use subledger::app::service::{Lanes, Service, ServiceSettings, StripeSettings};
-use subledger::app::work::Key;
+use subledger::app::write_path::work::Key;
 use subledger::clock::SystemClock;
 use subledger::domain::charge::Charge;
 use subledger::domain::command::{Command, Grant};

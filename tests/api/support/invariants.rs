@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use subledger::app::verify::{VerifyOptions, verify};
+use subledger::app::upkeep::verify::{VerifyOptions, verify};
 use subledger::domain::credit::{Credits, Draw};
 use subledger::domain::event::{Event, HoldExpired, HoldReleased};
 use subledger::domain::ids::LotId;

@@ -1,0 +1,388 @@
+//! Explaining a decision: made again from the log alone, as it stood then, under the catalog of then.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::receipt::{Check, Receipt};
+use crate::app::catalog::ActiveCatalog;
+use crate::app::error::AppError;
+use crate::app::service::Service;
+use crate::domain::account::{Account, Changes};
+use crate::domain::catalog::{Catalog, Feature, Overage};
+use crate::domain::charge::{Charge, overage_left};
+use crate::domain::command::{Command, decide};
+use crate::domain::credit::{Credits, Draw, Lot, LotSource};
+use crate::domain::draft::{Context, Draft};
+use crate::domain::dunning::Stage;
+use crate::domain::event::Event;
+use crate::domain::ids::{AccountId, LotId};
+use crate::domain::rejection::Rejection;
+use crate::domain::replay;
+use crate::domain::settle::credits_at;
+use crate::domain::standing::{Entitlement, Standing, check};
+use crate::store::error::StoreError;
+use crate::store::log::{self, StoredEvent};
+use crate::store::partition::partition_of;
+
+/// A decision, and all that it followed from.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Explanation {
+    pub receipt: String,
+    /// `debit`, `hold`, `capture`, `refusal`, `check`, or the name of another event.
+    pub kind: String,
+    pub account: AccountId,
+    pub at: DateTime<Utc>,
+    pub partition: i16,
+    /// Of the event; of a check: of the account's last event before it.
+    pub position: i64,
+    /// The account's events before the decision.
+    pub version: i64,
+    /// Digest of the catalog in force.
+    pub catalog: String,
+    pub plan: Option<String>,
+    pub allowed: bool,
+    /// The refusal's code, or the check's reason.
+    pub reason: Option<String>,
+    /// Step by step, in words.
+    pub because: Vec<String>,
+    pub available_before: i64,
+    pub available_after: i64,
+    /// Lots as they stood before, in burn order.
+    pub lots_before: Vec<LotBefore>,
+    /// What was taken out of them.
+    pub lots: Vec<Draw>,
+    /// Whether deciding again from the log gives the same; null for what was not decided on a request.
+    pub agrees: Option<bool>,
+    /// What is on record; null for a check.
+    pub event: Option<Value>,
+}
+
+/// A lot before a decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LotBefore {
+    pub id: LotId,
+    pub source: LotSource,
+    pub cause: String,
+    pub remaining: i64,
+    pub held: i64,
+    pub priority: i32,
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+impl From<&Lot> for LotBefore {
+    fn from(lot: &Lot) -> Self {
+        Self {
+            id: lot.id,
+            source: lot.source,
+            cause: lot.cause.to_string(),
+            remaining: lot.remaining,
+            held: lot.held,
+            priority: lot.priority,
+            expires_at: lot.expires_at,
+        }
+    }
+}
+
+impl Service {
+    /// Explains a decision by its receipt, or by the id of a debit or a hold.
+    pub async fn explain_id(&self, id: &str) -> Result<Explanation, AppError> {
+        let receipt = match Uuid::try_parse(id) {
+            Ok(id) => self.receipt_of(id).await?,
+            Err(_) => id.parse::<Receipt>().map_err(|_| AppError::ReceiptNotFound(id.to_owned()))?,
+        };
+        self.explain(&receipt).await
+    }
+
+    /// Explains what a receipt is for.
+    pub async fn explain(&self, receipt: &Receipt) -> Result<Explanation, AppError> {
+        match receipt {
+            Receipt::Event { partition_id, position } => {
+                let client = self.connection().await?;
+                let not_found = || AppError::ReceiptNotFound(receipt.to_string());
+                let at_position = async |position| log::at_position(&**client, *partition_id, position).await;
+                let mut stored = at_position(*position).await?.ok_or_else(not_found)?;
+                // What came of the end of a hold, at once, is explained by that.
+                while matches!(stored.event_type.as_str(), "credits_clawed_back" | "credits_expired" | "debt_repaid") {
+                    let earlier = at_position(stored.previous_position).await?;
+                    let is_same = |earlier: &StoredEvent| earlier.at == stored.at;
+                    let Some(earlier) = earlier.filter(is_same) else { break };
+                    stored = earlier;
+                }
+                drop(client);
+                self.explain_event(receipt, &stored).await
+            }
+            Receipt::Check(check) => self.explain_check(receipt, check).await,
+        }
+    }
+
+    async fn explain_event(&self, receipt: &Receipt, stored: &StoredEvent) -> Result<Explanation, AppError> {
+        let event = stored.event()?;
+        let id = AccountId::new(&stored.account_id).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        let (mut before, _) = self.fold_while(&id, |earlier| earlier.version < stored.version).await?;
+        let catalog = self.catalog_of(catalog_version(&event), stored.at).await?;
+        let context = catalog.context(stored.at);
+        let standing = Standing::of(&before.credits, context.catalog, context.now);
+        let plan = standing.plan.map(|plan| plan.id.clone());
+        let because = reasons(&before.credits, &event, context);
+        let available_before = before.credits.available_at(stored.at);
+        let lots_before = before.credits.lots.iter().map(LotBefore::from).collect();
+        let version = before.version;
+        let agrees = replay::command_of(&event, stored.at)
+            .map(|command| decides_again(before.clone(), &command, &event, context));
+        before.evolve(&event, &mut Changes::default());
+        let rejection = match &event {
+            Event::ChargeRejected(rejected) => Some(code(&rejected.rejection)),
+            _ => None,
+        };
+        Ok(Explanation {
+            receipt: receipt.to_string(),
+            kind: kind_of(&event).to_owned(),
+            account: id,
+            at: stored.at,
+            partition: stored.partition_id,
+            position: stored.position,
+            version,
+            catalog: catalog.digest.clone(),
+            plan,
+            allowed: rejection.is_none(),
+            reason: rejection,
+            because,
+            available_before,
+            available_after: before.credits.available_at(stored.at),
+            lots_before,
+            lots: draws_of(&event),
+            agrees,
+            event: Some(serde_json::from_str(&stored.payload).map_err(StoreError::from)?),
+        })
+    }
+
+    async fn explain_check(&self, receipt: &Receipt, asked: &Check<'_>) -> Result<Explanation, AppError> {
+        let not_found = || AppError::ReceiptNotFound(receipt.to_string());
+        // Nobody was answered in the future, but for what replicas' clocks disagree by.
+        let latest = self.clock.now() + TimeDelta::minutes(1);
+        let at = asked.at().filter(|at| *at <= latest && asked.quantity > 0).ok_or_else(not_found)?;
+        let (account, _) = self.fold_while(&asked.account, |event| event.version <= asked.version).await?;
+        if account.version != asked.version {
+            return Err(not_found());
+        }
+        let catalog = self.catalog_of(Some(&asked.catalog), at).await?;
+        let context = catalog.context(at);
+        let credits = &credits_at(&account.id, &account.credits, context);
+        let answer = check(credits, context.catalog, &asked.feature, asked.quantity, at);
+        let available = credits.available_at(at);
+        Ok(Explanation {
+            receipt: receipt.to_string(),
+            kind: "check".to_owned(),
+            account: asked.account.clone().into_owned(),
+            at,
+            partition: partition_of(asked.account.as_str(), self.partitions),
+            position: account.position,
+            version: account.version,
+            catalog: catalog.digest.clone(),
+            plan: answer.plan.map(str::to_owned),
+            allowed: answer.allowed,
+            reason: reason_of(&answer),
+            because: of_charge(&asked.feature, asked.quantity, credits, context),
+            available_before: available,
+            available_after: available,
+            lots_before: credits.lots.iter().map(LotBefore::from).collect(),
+            lots: Vec::new(),
+            agrees: Some(answer.allowed == asked.allowed),
+            event: None,
+        })
+    }
+
+    /// The catalog of a version, told by the beginning of its digest; else the one in force at a time.
+    async fn catalog_of(&self, version: Option<&str>, at: DateTime<Utc>) -> Result<Arc<ActiveCatalog>, AppError> {
+        let Some(version) = version.filter(|version| !version.is_empty()) else {
+            return self.catalog_as_of(at).await;
+        };
+        let current = self.catalog.current();
+        if current.digest.starts_with(version) {
+            return Ok(current);
+        }
+        let named = self.catalogs().await?.into_iter().find(|(_, catalog)| catalog.digest.starts_with(version));
+        let empty = || ActiveCatalog::new(Catalog::empty());
+        Ok(Arc::new(named.map_or_else(empty, |(_, catalog)| catalog)))
+    }
+
+    /// The receipt of a debit or a hold that only its id is known of. An id tells its time, so each partition is searched
+    /// for that.
+    pub async fn receipt_of(&self, id: Uuid) -> Result<Receipt, AppError> {
+        const EARLIER: TimeDelta = TimeDelta::seconds(5);
+        const LATER: TimeDelta = TimeDelta::seconds(60);
+        let not_found = || AppError::ReceiptNotFound(id.to_string());
+        let time = id.get_timestamp().ok_or_else(not_found)?.to_unix();
+        let time = DateTime::from_timestamp(i64::try_from(time.0).unwrap_or(i64::MAX), time.1).ok_or_else(not_found)?;
+        let client = self.connection().await?;
+        for (partition_id, head) in log::positions(&**client).await? {
+            let found =
+                log::find_charge(&**client, partition_id, head, (time - EARLIER, time + LATER), &id.to_string())
+                    .await?;
+            if let Some(position) = found {
+                return Ok(Receipt::Event { partition_id, position });
+            }
+        }
+        Err(not_found())
+    }
+}
+
+fn kind_of(event: &Event) -> &'static str {
+    match event {
+        Event::CreditsDebited(_) => "debit",
+        Event::HoldPlaced(_) => "hold",
+        Event::HoldCaptured(_) => "capture",
+        Event::ChargeRejected(_) => "refusal",
+        event => event.name(),
+    }
+}
+
+fn catalog_version(event: &Event) -> Option<&str> {
+    match event {
+        Event::CreditsDebited(debited) => debited.catalog.as_deref(),
+        Event::CreditsGranted(granted) => Some(&granted.catalog),
+        Event::HoldPlaced(placed) => Some(&placed.catalog),
+        Event::HoldCaptured(captured) => Some(&captured.catalog),
+        Event::ChargeRejected(rejected) => Some(&rejected.catalog),
+        _ => None,
+    }
+}
+
+fn draws_of(event: &Event) -> Vec<Draw> {
+    match event {
+        Event::CreditsDebited(debited) => debited.lots.clone(),
+        Event::HoldPlaced(placed) => placed.hold.cover.lots.clone(),
+        Event::HoldCaptured(captured) => captured.cover.lots.clone(),
+        Event::CreditsExpired(expired) => expired.lots.clone(),
+        Event::DebtRepaid(repaid) => repaid.lots.clone(),
+        _ => Vec::new(),
+    }
+}
+
+fn decides_again(mut account: Account, command: &Command, event: &Event, context: Context<'_>) -> bool {
+    let mut changes = Changes::default();
+    let mut draft = Draft::new(&mut account, &mut changes);
+    let _ = decide(&mut draft, command, context);
+    draft.events.contains(event)
+}
+
+/// In words: what led to an event.
+fn reasons(credits: &Credits, event: &Event, context: Context<'_>) -> Vec<String> {
+    let mut because = match replay::charge_of(event) {
+        Some(Charge::Feature { feature, quantity }) => of_charge(&feature, quantity, credits, context),
+        Some(Charge::Amount(amount)) => {
+            vec![format!("{amount} credits were asked for"), of_credits(credits, None, context)]
+        }
+        None => Vec::new(),
+    };
+    match event {
+        Event::ChargeRejected(rejected) => because.push(format!("so it was refused: {}", rejected.rejection)),
+        Event::CreditsDebited(debited) if debited.unlimited => because.push("so nothing was taken".to_owned()),
+        Event::CreditsDebited(debited) => because.push(taken(&debited.lots, debited.debt, debited.overage)),
+        Event::HoldPlaced(placed) => {
+            let cover = &placed.hold.cover;
+            because.push(taken(&cover.lots, cover.debt, cover.overage));
+            because.push(format!("they are set aside until {}", placed.hold.expires_at));
+        }
+        Event::HoldCaptured(captured) => {
+            because.push(format!("{} credits of the hold {} were used", captured.amount, captured.hold));
+            because.push(taken(&captured.cover.lots, captured.cover.debt, captured.cover.overage));
+            because.push(format!("{} returned", captured.released.max(0)));
+        }
+        Event::CreditsGranted(granted) => because.push(format!("granted by {}", granted.lot.cause)),
+        Event::CreditsClawedBack(clawed) => because.push(format!("claimed back by {}", clawed.cause)),
+        Event::CreditsReinstated(reinstated) => because.push(format!("given back by {}", reinstated.cause)),
+        _ => {}
+    }
+    because
+}
+
+fn taken(lots: &[Draw], debt: i64, overage: i64) -> String {
+    let drawn: i64 = lots.iter().map(|draw| draw.amount).sum();
+    let mut text = match lots {
+        [] => "so nothing came out of lots".to_owned(),
+        [_] => format!("so {drawn} came out of one lot, the first in burn order"),
+        lots => format!("so {drawn} came out of {} lots, in burn order", lots.len()),
+    };
+    if debt > 0 {
+        text.push_str(&format!(", and {debt} are owed"));
+    }
+    if overage > 0 {
+        text.push_str(&format!(", and {overage} are to be billed"));
+    }
+    text
+}
+
+/// In words: the plan, the feature in it, its price, and the credits there were.
+fn of_charge(feature: &str, quantity: i64, credits: &Credits, context: Context<'_>) -> Vec<String> {
+    let standing = Standing::of(credits, context.catalog, context.now);
+    let plan = standing.plan.map_or("none", |plan| plan.id.as_str());
+    let mut because = vec![match standing.subscription {
+        Some(access) => format!("the plan is {plan}, by subscription {} ({})", access.subscription, access.status),
+        None => format!("the plan is {plan}, for no subscription grants another"),
+    }];
+    because.extend(standing.overdue.map(|overdue| {
+        let since = overdue.since.format("%FT%TZ");
+        match overdue.stage {
+            Stage::InGrace => format!("a payment failed at {since}, and the days of grace were running"),
+            Stage::Restricted => format!("a payment failed at {since}, and the days of grace were over"),
+            Stage::Suspended => format!("a payment failed at {since}, and the account was suspended for it"),
+        }
+    }));
+    let Some(declared) = context.catalog.feature(feature) else {
+        because.push(format!("the catalog has no feature {feature}"));
+        return because;
+    };
+    if standing.grant(feature).is_none() {
+        let is_kept_back = standing.plan.is_some_and(|plan| plan.features.contains_key(feature));
+        let until_paid = if is_kept_back { " until it is paid for" } else { "" };
+        because.push(format!("{plan} does not include {feature}{until_paid}"));
+        return because;
+    }
+    because.push(format!("{plan} includes {feature}"));
+    because.extend(of_price(declared, quantity));
+    if declared.costs_credits() {
+        because.push(of_credits(credits, Some(feature), context));
+    }
+    because
+}
+
+fn of_price(feature: &Feature, quantity: i64) -> Option<String> {
+    if !feature.costs_credits() {
+        return Some(format!("{quantity} of {} cost no credits", feature.id));
+    }
+    let cost = feature.cost_of(quantity)?;
+    let each = match feature.credit_cost {
+        Some(each) => format!("{each} each"),
+        None => "by its tiers".to_owned(),
+    };
+    Some(format!("{quantity} of {} cost {cost} credits, {each}", feature.id))
+}
+
+fn of_credits(credits: &Credits, feature: Option<&str>, context: Context<'_>) -> String {
+    let standing = Standing::of(credits, context.catalog, context.now);
+    if standing.is_unlimited() {
+        return "the plan's credits are unlimited".to_owned();
+    }
+    let available = credits.available_at(context.now);
+    let beyond = match standing.overage(feature) {
+        Overage::Deny => "and nothing beyond".to_owned(),
+        Overage::Limit(limit) => format!("and {} of {limit} could still be owed", overage_left(limit, available)),
+        Overage::Unlimited => "and what goes beyond is billed".to_owned(),
+    };
+    format!("{available} credits were available, {} held, {beyond}", credits.held())
+}
+
+/// A rejection's stable code.
+fn code(rejection: &Rejection) -> String {
+    let json = serde_json::to_value(rejection).unwrap_or_default();
+    json["code"].as_str().unwrap_or_default().to_owned()
+}
+
+fn reason_of(answer: &Entitlement<'_>) -> Option<String> {
+    serde_json::to_value(answer.reason).ok()?.as_str().map(str::to_owned)
+}

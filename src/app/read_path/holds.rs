@@ -1,0 +1,98 @@
+//! Holds, found by their ids alone.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
+
+use chrono::{DateTime, Utc};
+use lru::LruCache;
+use uuid::Uuid;
+
+use crate::app::error::AppError;
+use crate::app::service::Service;
+use crate::app::write_path::work::{Answer, Key};
+use crate::domain::charge::Charge;
+use crate::domain::command::{Command, HoldAct, OfHold, Outcome};
+use crate::domain::hold::{HoldRecord, HoldStatus};
+use crate::domain::ids::AccountId;
+use crate::domain::rejection::Rejection;
+use crate::store::read;
+
+/// How often a hold may end, or move, between reading its row and deciding.
+const MAX_TRIES: usize = 8;
+/// Holds whose account is kept in memory.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(100_000).expect("not zero");
+
+/// Whose the holds are that were placed here: most are captured where they were placed, and soon. It never changes, but
+/// for streams that are taken over, which the lane says.
+pub struct HoldOwners(Mutex<LruCache<Uuid, AccountId>>);
+
+impl Default for HoldOwners {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(REMEMBERED)))
+    }
+}
+
+impl fmt::Debug for HoldOwners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HoldOwners")
+    }
+}
+
+impl HoldOwners {
+    fn put(&self, hold: Uuid, account: AccountId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).put(hold, account);
+    }
+
+    fn get(&self, hold: Uuid) -> Option<AccountId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&hold).cloned()
+    }
+}
+
+impl Service {
+    /// Sets credits aside.
+    pub async fn place_hold(
+        &self,
+        account: &AccountId,
+        charge: Charge,
+        expires_at: DateTime<Utc>,
+        key: Key,
+    ) -> Result<Answer, AppError> {
+        let account = self.resolve(account).await?;
+        let command = Command::Hold { hold: self.new_id(), charge, expires_at };
+        let answer = self.execute(account.clone(), command, Some(key)).await?;
+        if let Ok(Outcome::Held { hold, .. }) = &answer.result {
+            self.holds.put(hold.id, account);
+        }
+        Ok(answer)
+    }
+
+    /// Whose hold it is, and how it stands by its row.
+    pub async fn hold(&self, hold: Uuid) -> Result<(AccountId, HoldRecord), AppError> {
+        let client = self.connection().await?;
+        let found = read::hold(&**client, &hold.to_string()).await?;
+        found.ok_or_else(|| Rejection::HoldNotFound { hold: hold.to_string() }.into())
+    }
+
+    /// Ends a hold, or lets it last until another time.
+    pub async fn act_on_hold(&self, hold: Uuid, act: HoldAct, key: Key) -> Result<Answer, AppError> {
+        let mut owner = self.holds.get(hold);
+        for _ in 0..MAX_TRIES {
+            let (account, ended) = match owner.take() {
+                // As long as it is open, its row has nothing to add.
+                Some(account) => (account, None),
+                None => {
+                    let (account, record) = self.hold(hold).await?;
+                    (account, Some(record.status).filter(|status| *status != HoldStatus::Open))
+                }
+            };
+            let command = Command::OfHold(OfHold { hold, ended, act });
+            match self.execute(account, command, Some(key)).await {
+                // By now the row says how.
+                Err(AppError::HoldEnded) => {}
+                outcome => return outcome,
+            }
+        }
+        Err(AppError::Overloaded)
+    }
+}

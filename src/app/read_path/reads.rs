@@ -1,0 +1,248 @@
+//! Answers to questions, out of the read models: from memory while it is known to be fresh, else from the database.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+
+use super::balance_cache::Balance;
+use super::balance_reader::Reading;
+use super::history::{Moment, Past};
+use crate::app::catalog::ActiveCatalog;
+use crate::app::error::AppError;
+use crate::app::service::Service;
+use crate::domain::account::Account;
+use crate::domain::credit::Credits;
+use crate::domain::event::Event;
+use crate::domain::ids::{AccountId, Ownership};
+use crate::domain::settle::{credits_at, due_events, is_clock_due};
+use crate::domain::standing::Standing;
+use crate::store::log;
+
+/// How long a read waits for `min_position`.
+const POSITION_WAIT: Duration = Duration::from_millis(1_000);
+const POSITION_POLL: Duration = Duration::from_millis(10);
+
+/// How fresh an answer has to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// Within the bound that the service is set to; `as_of` says how old it is.
+    #[default]
+    Bounded,
+    /// As the database has it when it is asked.
+    Strong,
+}
+
+/// Why an answer was not taken from memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadThrough {
+    /// It was asked for.
+    Strong,
+    /// The last successful poll is too long ago.
+    Stale,
+    /// The account was not in memory.
+    Cold,
+    /// `min_position` had not been reached.
+    Behind,
+}
+
+impl ReadThrough {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Strong => "strong",
+            Self::Stale => "stale",
+            Self::Cold => "cold",
+            Self::Behind => "behind",
+        }
+    }
+}
+
+/// An account as it stands now.
+#[derive(Debug, Clone)]
+pub struct AccountNow {
+    pub id: AccountId,
+    credits: CreditsNow,
+    pub version: i64,
+    pub partition_id: i16,
+    pub position: i64,
+    /// What is said is no older than this.
+    pub read_at: Instant,
+    /// The moment that refills, expiry and limits are evaluated at.
+    pub at: DateTime<Utc>,
+    /// The catalog in force at that moment.
+    pub catalog: Arc<ActiveCatalog>,
+}
+
+/// An account's credits: as they are in memory, or, where the clock has made something due since, as it leaves them.
+#[derive(Debug, Clone)]
+enum CreditsNow {
+    Recorded(Arc<Balance>),
+    Settled { now: Box<Credits>, recorded: Option<Arc<Balance>> },
+}
+
+impl AccountNow {
+    /// With all that the clock has made due.
+    pub fn credits(&self) -> &Credits {
+        match &self.credits {
+            CreditsNow::Recorded(balance) => &balance.credits,
+            CreditsNow::Settled { now, .. } => now,
+        }
+    }
+
+    pub fn standing(&self) -> Standing<'_> {
+        Standing::of(self.credits(), &self.catalog.catalog, self.at)
+    }
+
+    /// What is in the credits, but not on record yet.
+    pub fn due_events(&self) -> Vec<Event> {
+        match &self.credits {
+            CreditsNow::Settled { recorded: Some(balance), .. } => {
+                due_events(&self.id, &balance.credits, self.catalog.context(self.at))
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl From<Past> for AccountNow {
+    fn from(past: Past) -> Self {
+        let Past { account, at, partition_id, position, catalog, .. } = past;
+        let Account { id, credits, version, .. } = account;
+        let now = Box::new(credits);
+        let (credits, read_at) = (CreditsNow::Settled { now, recorded: None }, Instant::now());
+        Self { id, credits, version, partition_id, position, read_at, at, catalog }
+    }
+}
+
+/// What a caller asks of a read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Read {
+    pub min_position: i64,
+    pub consistency: Consistency,
+    /// The past, in place of the present.
+    pub as_of: Option<Moment>,
+}
+
+impl Service {
+    /// Reads an account by its own id or by a Stripe id linked to it, at `min_position` or later, as the database has it.
+    pub async fn account_now(&self, name: &AccountId, min_position: i64) -> Result<AccountNow, AppError> {
+        self.account(name, Read { min_position, consistency: Consistency::Strong, as_of: None }).await
+    }
+
+    /// The same, from memory if that is fresh enough, or out of the log if it is the past.
+    pub async fn account(&self, name: &AccountId, read: Read) -> Result<AccountNow, AppError> {
+        let Read { min_position, consistency, as_of } = read;
+        if let Some(moment) = as_of {
+            return Ok(self.past(name, moment).await?.into());
+        }
+        let reason = match consistency {
+            Consistency::Strong => ReadThrough::Strong,
+            Consistency::Bounded => match self.remembered(name, min_position) {
+                Err(ReadThrough::Cold) if name.standing() != Ownership::Account => {
+                    let id = self.resolve(name).await?;
+                    match self.remembered(&id, min_position) {
+                        Ok(account) => return Ok(account),
+                        Err(reason) => reason,
+                    }
+                }
+                Ok(account) => return Ok(account),
+                Err(reason) => reason,
+            },
+        };
+        self.metrics.read_throughs.with_label_values(&[reason.as_str()]).inc();
+        self.read_through(name, min_position).await
+    }
+
+    /// An account out of memory.
+    ///
+    /// A stream in memory that bears a Stripe id is where that id leads: had it been linked elsewhere, it would have been
+    /// merged into that account.
+    fn remembered(&self, id: &AccountId, min_position: i64) -> Result<AccountNow, ReadThrough> {
+        let read_at = self.balances.polled_at().filter(|at| at.elapsed() <= self.staleness);
+        let read_at = read_at.ok_or(ReadThrough::Stale)?;
+        let (balance, position) = self.balances.get(id).ok_or(ReadThrough::Cold)?;
+        if position < min_position {
+            return Err(ReadThrough::Behind);
+        }
+        let account = match &balance.credits.merged_into {
+            None => self.settled(id.clone(), balance, position, read_at),
+            Some(into) => {
+                let (target, position) = self.balances.get(into).ok_or(ReadThrough::Cold)?;
+                self.settled(into.clone(), target, position, read_at)
+            }
+        };
+        self.metrics.cached_reads.inc();
+        Ok(account)
+    }
+
+    async fn read_through(&self, name: &AccountId, min_position: i64) -> Result<AccountNow, AppError> {
+        let id = self.resolve(name).await?;
+        let Reading { balance, read_at, .. } = self.read_at_position(&id, min_position).await?;
+        let balance = balance.ok_or_else(|| AppError::AccountNotFound(id.to_string()))?;
+        let Some(into) = balance.credits.merged_into.clone() else {
+            let position = balance.position;
+            return Ok(self.settled(id, balance, position, read_at));
+        };
+        let Reading { balance, read_at, .. } = self.reader.read(&into).await?;
+        let balance = balance.ok_or_else(|| AppError::AccountNotFound(into.to_string()))?;
+        let position = balance.position;
+        Ok(self.settled(into, balance, position, read_at))
+    }
+
+    /// Waits, not for long, until an account's partition has reached a position that a write gave.
+    async fn read_at_position(&self, id: &AccountId, min_position: i64) -> Result<Reading, AppError> {
+        let deadline = Instant::now() + POSITION_WAIT;
+        loop {
+            let reading = self.reader.read(id).await?;
+            if reading.position >= min_position {
+                return Ok(reading);
+            }
+            if Instant::now() >= deadline {
+                return Err(AppError::PositionNotReached { wanted: min_position, reached: reading.position });
+            }
+            tokio::time::sleep(POSITION_POLL).await;
+        }
+    }
+
+    /// With all that the clock has made due.
+    fn settled(&self, id: AccountId, balance: Arc<Balance>, position: i64, read_at: Instant) -> AccountNow {
+        let Balance { version, partition_id, .. } = *balance;
+        let catalog = self.catalog.current();
+        let now = self.clock.now();
+        let context = catalog.context(now);
+        let credits = if is_clock_due(&balance.credits, context) {
+            let settled = Box::new(credits_at(&id, &balance.credits, context));
+            CreditsNow::Settled { now: settled, recorded: Some(balance) }
+        } else {
+            CreditsNow::Recorded(balance)
+        };
+        AccountNow { id, credits, version, partition_id, position, read_at, at: now, catalog }
+    }
+
+    /// The past of an account, by its own id or by a Stripe id linked to it.
+    pub async fn past(&self, name: &AccountId, moment: Moment) -> Result<Past, AppError> {
+        let id = self.resolve(name).await?;
+        self.account_at(&id, moment).await
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), AppError> {
+        let client = self.connection().await?;
+        log::positions(&**client).await?;
+        let status = self.pool.status();
+        let pool = &self.metrics.pool_connections;
+        pool.with_label_values(&["size"]).set(i64::try_from(status.size).unwrap_or(i64::MAX));
+        pool.with_label_values(&["available"]).set(i64::try_from(status.available).unwrap_or(i64::MAX));
+        pool.with_label_values(&["waiting"]).set(i64::try_from(status.waiting).unwrap_or(i64::MAX));
+        Ok(())
+    }
+
+    /// Brings the metrics of what is in memory up to date.
+    pub fn measure_memory(&self) {
+        let metrics = &self.metrics;
+        metrics.cached_accounts.set(i64::try_from(self.balances.accounts()).unwrap_or(i64::MAX));
+        metrics.cached_bytes.set(i64::try_from(self.balances.bytes()).unwrap_or(i64::MAX));
+        let polled_at = self.balances.polled_at().unwrap_or(self.started_at);
+        metrics.follower_age_seconds.set(polled_at.elapsed().as_secs_f64());
+    }
+}

@@ -1,0 +1,66 @@
+//! Metered usage to Stripe, as meter events: at least once from here, and by their identifiers once there.
+//!
+//! [`gather`] follows the log and adds up, in the transaction that moves its cursor. [`report`] turns each window that is
+//! over into a report, durably, before anything is sent, and sends it until Stripe has it. Neither is on the write path.
+
+mod gather;
+mod report;
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::app::catalog::CatalogHolder;
+use crate::app::log_follower::{Consumer, LogFollower};
+use crate::app::metrics::Metrics;
+use crate::clock::Clock;
+use crate::store::connect::Database;
+use crate::store::cursors;
+use crate::store::error::StoreError;
+use crate::stripe::client::StripeClient;
+
+/// What ends the tasks.
+#[derive(Debug)]
+pub struct UsageExport(watch::Sender<bool>);
+
+impl UsageExport {
+    /// Starts the tasks, if Stripe can be called.
+    pub async fn start(
+        client: &StripeClient,
+        database: &Database,
+        clock: &Arc<dyn Clock>,
+        metrics: &Metrics,
+        catalog: &CatalogHolder,
+        news: watch::Receiver<i64>,
+    ) -> Result<(Self, Vec<JoinHandle<()>>), StoreError> {
+        let (stop, stopping) = watch::channel(false);
+        if !client.is_configured() {
+            return Ok((Self(stop), Vec::new()));
+        }
+        // What is used from now on is told, though the follower may need a moment to begin.
+        let pool = database.pool(1)?;
+        let (name, nobody) = (<gather::Gather as Consumer>::NAME, Uuid::new_v4());
+        let beginning = <gather::Gather as Consumer>::BEGINNING;
+        let client_of_pool = pool.get().await?;
+        if cursors::hold(&**client_of_pool, name, nobody, 0.0, beginning).await?.is_some() {
+            cursors::release(&**client_of_pool, name, nobody).await?;
+        }
+        drop(client_of_pool);
+        let gather = gather::Gather { catalog: catalog.clone(), clock: Arc::clone(clock) };
+        let follower = LogFollower::new(gather, pool, news, metrics.clone());
+        let reporter = report::Reporter {
+            client: client.clone(),
+            pool: database.pool(1)?,
+            clock: Arc::clone(clock),
+            metrics: metrics.clone(),
+        };
+        let tasks = vec![tokio::spawn(follower.run(stopping.clone())), tokio::spawn(reporter.run(stopping))];
+        Ok((Self(stop), tasks))
+    }
+
+    pub fn stop(&self) {
+        self.0.send_replace(true);
+    }
+}
