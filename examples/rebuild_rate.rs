@@ -18,7 +18,7 @@ use subledger::domain::command::{Command, Grant};
 use subledger::domain::credit::LotSource;
 use subledger::domain::ids::AccountId;
 use subledger::embedded_postgres::{Durability, EmbeddedPostgres};
-use subledger::store::connect::Database;
+use subledger::store::connect::{Database, POOL_WAIT};
 use subledger::store::migrate::migrate;
 use uuid::Uuid;
 
@@ -86,6 +86,7 @@ async fn fill(database: &Database, debits: usize, accounts: usize) -> Result<(),
         clock: Arc::new(SystemClock),
         lanes: 2,
         pool_size: 4,
+        pool_wait: POOL_WAIT,
         queue_length: 10_000,
         cached_accounts: 4 * accounts,
         cache_bytes: 256 << 20,

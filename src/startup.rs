@@ -19,7 +19,7 @@ use crate::domain::redirect::Redirects;
 use crate::embedded_postgres::{self, Durability, EmbeddedPostgres, EmbeddedPostgresError};
 use crate::http::auth::Auth;
 use crate::http::server::{self, State};
-use crate::store::connect::Database;
+use crate::store::connect::{COMMAND_POOL_WAIT, Database, POOL_WAIT};
 use crate::store::{inbox, keys, migrate, stripe_writes};
 use crate::stripe::client::ClientSettings;
 
@@ -120,6 +120,7 @@ impl Running {
             clock: Arc::new(SystemClock),
             lanes: config.lanes,
             pool_size: config.pool_size,
+            pool_wait: if is_serving { POOL_WAIT } else { COMMAND_POOL_WAIT },
             queue_length: config.queue_length,
             cached_accounts: config.cached_accounts,
             cache_bytes: config.cache_bytes,

@@ -50,6 +50,8 @@ pub struct ServiceSettings {
     pub lanes: usize,
     /// Connections for reading.
     pub pool_size: usize,
+    /// How long to wait for one of them.
+    pub pool_wait: Duration,
     /// Commands that may wait for one lane; more are turned away.
     pub queue_length: usize,
     /// Accounts kept in memory, over all lanes.
@@ -144,7 +146,7 @@ impl Drop for Service {
 impl Service {
     /// Starts the lanes on a migrated database, under the catalog recorded last.
     pub async fn start(settings: ServiceSettings) -> Result<(Arc<Self>, Lanes), StoreError> {
-        let pool = settings.database.pool(settings.pool_size)?;
+        let pool = settings.database.pool_with_wait(settings.pool_size, settings.pool_wait)?;
         let metrics = Metrics::new().map_err(|error| StoreError::Refused(error.to_string()))?;
         let stripe_client = CallMetrics::new(&metrics.registry)
             .map_err(ClientError::from)
@@ -189,9 +191,16 @@ impl Service {
             news.clone(),
         )?;
         tasks.extend(outbound_tasks);
-        let (usage_export, export_tasks) =
-            UsageExport::start(&stripe_client, &settings.database, &settings.clock, &metrics, &catalog, news.clone())
-                .await?;
+        let (usage_export, export_tasks) = UsageExport::start(
+            settings.outbound.is_at_work,
+            &stripe_client,
+            &settings.database,
+            &settings.clock,
+            &metrics,
+            &catalog,
+            news.clone(),
+        )
+        .await?;
         tasks.extend(export_tasks);
         let service = Self {
             pool,

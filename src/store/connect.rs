@@ -11,8 +11,10 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::error::StoreError;
 use super::tls::{TlsMode, TlsSettings};
 
-/// How long to wait for a connection of an exhausted pool before saying so.
-const POOL_WAIT: Duration = Duration::from_millis(100);
+/// How long callers of a service wait for a connection of an exhausted pool before they are told so.
+pub const POOL_WAIT: Duration = Duration::from_millis(100);
+/// How long a command does: nobody waits for it but whoever started it, and half of its work done is none.
+pub const COMMAND_POOL_WAIT: Duration = Duration::from_secs(60);
 /// How long to wait for Postgres to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Gives up on a peer that has gone silent, so that a cut cable is noticed.
@@ -68,10 +70,14 @@ impl Database {
 
     /// A pool for queries, working as the service's role.
     pub fn pool(&self, size: usize) -> Result<Pool, StoreError> {
+        self.pool_with_wait(size, POOL_WAIT)
+    }
+
+    /// The same, where a connection may take `wait` to come free.
+    pub fn pool_with_wait(&self, size: usize, wait: Duration) -> Result<Pool, StoreError> {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = deadpool_postgres::Manager::from_config(self.config.clone(), self.tls.clone(), recycling);
-        let timeouts =
-            Timeouts { wait: Some(POOL_WAIT), create: Some(CONNECT_TIMEOUT), recycle: Some(CONNECT_TIMEOUT) };
+        let timeouts = Timeouts { wait: Some(wait), create: Some(CONNECT_TIMEOUT), recycle: Some(CONNECT_TIMEOUT) };
         let become_service = Hook::async_fn(|client, _| {
             Box::pin(async move { client.batch_execute(BECOME_SERVICE).await.map_err(HookError::Backend) })
         });

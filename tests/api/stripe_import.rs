@@ -7,7 +7,8 @@ use crate::support::stripe::STARTER_CREDITS;
 use crate::support::stripe_account::Stripe;
 use crate::support::*;
 
-const SUBSCRIPTIONS: usize = 2_000;
+/// Three pages of each kind.
+const SUBSCRIPTIONS: usize = 240;
 
 async fn import(stripe: &Stripe, app: &TestApp) -> Value {
     let arguments = ["--json", "import", "--requests-per-second", "100"];
@@ -30,7 +31,6 @@ async fn ledger(app: &TestApp) -> Vec<String> {
 }
 
 #[tokio::test]
-#[ignore = "long: part of make test-long"]
 async fn an_import_that_is_killed_and_resumed_equals_one_run() {
     let stripe = Stripe::start(Clock::Running { ahead_s: 0 });
     for n in 0..SUBSCRIPTIONS {
@@ -39,8 +39,9 @@ async fn an_import_that_is_killed_and_resumed_equals_one_run() {
     }
     let killed = {
         let app = TestApp::start().await;
-        for objects in [500, SUBSCRIPTIONS + 700] {
-            let slow = ["import", "--requests-per-second", "5"];
+        for objects in [150, SUBSCRIPTIONS + 160] {
+            // A page a second: at each of these moments, most of the pages are still to come.
+            let slow = ["import", "--requests-per-second", "1"];
             let mut program = stripe.spawn(Some(&app.database_url), &slow);
             while count(&app, "billing_objects where kind in ('customer', 'subscription', 'invoice')").await
                 < objects as i64
@@ -76,4 +77,28 @@ async fn an_import_that_is_killed_and_resumed_equals_one_run() {
     for (killed, whole) in killed.iter().zip(&whole) {
         assert_eq!(killed, whole);
     }
+}
+
+/// A service turns callers away who would have to wait for a connection. A command has nobody to send back to.
+#[tokio::test]
+async fn an_import_waits_for_the_database_rather_than_giving_up() {
+    let stripe = Stripe::start(Clock::Running { ahead_s: 0 });
+    for n in 0..40 {
+        stripe.subscribe(None, &format!("{n}@example.com"));
+    }
+    let app = TestApp::start().await;
+    let (slow, watching) = (app.database().await, app.database().await);
+    slow.batch_execute("begin; lock table account_profiles in access exclusive mode").await.expect("locked");
+    let mut program = stripe.program(Some(&app.database_url), &["--json", "import"]);
+    let program = program.env("SUBLEDGER_POOL_SIZE", "2").spawn().expect("it runs");
+    let waiting =
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    let waiting = async || watching.query_one(waiting, &[]).await.expect("a count").get::<_, i64>(0);
+    eventually(waiting, |waiting| *waiting == 2).await;
+    // Its connections are all taken, and thirty objects are waiting for one: longer than a service would have them wait.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    slow.batch_execute("commit").await.expect("unlocked");
+    let output = program.wait_with_output().await.expect("it ends");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(count(&app, "billing_objects where kind = 'customer'").await, 40);
 }

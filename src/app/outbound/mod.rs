@@ -42,8 +42,8 @@ const CONNECTIONS: usize = 2;
 /// How things leave the ledger.
 #[derive(Debug, Clone, Default)]
 pub struct OutboundSettings {
-    /// Whether this process follows the log and delivers. A command beside a service leaves that to the service: its
-    /// environment may be another, without the mail server or the leave to call private addresses.
+    /// Whether this process follows the log, delivers, and reports usage to Stripe. A command beside a service leaves that
+    /// to the service: its environment may be another, without the mail server or the leave to call private addresses.
     pub is_at_work: bool,
     /// Endpoints may lie in this network, and be reached without TLS.
     pub allow_private_webhooks: bool,

@@ -16,7 +16,7 @@ use subledger::domain::charge::Charge;
 use subledger::domain::command::{Command, Grant};
 use subledger::domain::credit::LotSource;
 use subledger::domain::ids::AccountId;
-use subledger::store::connect::Database;
+use subledger::store::connect::{Database, POOL_WAIT};
 use subledger::stripe::signature;
 use tokio::process::{Child, Command as Process};
 use uuid::Uuid;
@@ -63,6 +63,7 @@ pub async fn start_lanes(
         clock: Arc::new(SystemClock),
         lanes,
         pool_size: 4,
+        pool_wait: POOL_WAIT,
         queue_length: 8_192,
         cached_accounts: 200_000,
         cache_bytes: 256 << 20,

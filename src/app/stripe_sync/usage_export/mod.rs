@@ -26,8 +26,9 @@ use crate::stripe::client::StripeClient;
 pub struct UsageExport(watch::Sender<bool>);
 
 impl UsageExport {
-    /// Starts the tasks, if Stripe can be called.
+    /// Starts the tasks, if this process is at work and Stripe can be called.
     pub async fn start(
+        is_at_work: bool,
         client: &StripeClient,
         database: &Database,
         clock: &Arc<dyn Clock>,
@@ -36,7 +37,7 @@ impl UsageExport {
         news: watch::Receiver<i64>,
     ) -> Result<(Self, Vec<JoinHandle<()>>), StoreError> {
         let (stop, stopping) = watch::channel(false);
-        if !client.is_configured() {
+        if !is_at_work || !client.is_configured() {
             return Ok((Self(stop), Vec::new()));
         }
         // What is used from now on is told, though the follower may need a moment to begin.
