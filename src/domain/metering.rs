@@ -20,7 +20,9 @@ pub const OLDEST_S: i64 = 35 * 86_400;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeteredUse<'a> {
     pub feature: &'a str,
-    /// Negative, when somebody set usage to less than it was.
+    /// Negative, when somebody set usage to less than it was: so Stripe has usage put right that was reported already. In
+    /// an invoice, a period's usage is nothing at least
+    /// (<https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api>).
     pub quantity: i64,
     /// Unix second that it counts at.
     pub at: i64,

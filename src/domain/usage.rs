@@ -319,7 +319,7 @@ pub fn decide_usage(draft: &mut Draft<'_>, record: &RecordUsage, context: Contex
     }
     let (earliest, latest) = (context.now - MAX_AGE, context.now + MAX_AHEAD);
     if at.is_some_and(|at| at < earliest || at > latest) {
-        return Err(Rejection::TimeOutOfRange { field: "at".to_owned(), earliest, latest });
+        return Err(Rejection::TimeOutOfRange { field: "timestamp".to_owned(), earliest, latest });
     }
     let credits = &draft.account.credits;
     let standing = Standing::of(credits, context.catalog, context.now);

@@ -37,7 +37,8 @@ struct PostUsage {
     quantity: i64,
     #[serde(default)]
     action: UsageAction,
-    at: Option<DateTime<Utc>>,
+    #[serde(alias = "at")]
+    timestamp: Option<DateTime<Utc>>,
 }
 
 /// Takes in that a feature was used. Draws no credits.
@@ -48,8 +49,8 @@ pub async fn record(
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
     let account = account_id(&path)?;
-    let (key, PostUsage { feature, quantity, action, at }) = keyed_json(&request, payload).await?;
-    let command = Command::RecordUsage(RecordUsage { feature, quantity, action, at });
+    let (key, PostUsage { feature, quantity, action, timestamp }) = keyed_json(&request, payload).await?;
+    let command = Command::RecordUsage(RecordUsage { feature, quantity, action, at: timestamp });
     let account = state.service.resolve(&account).await?;
     let answer = state.service.execute(account, command, Some(key)).await?;
     let position = answer.position;
@@ -58,7 +59,7 @@ pub async fn record(
             "feature": recorded.feature,
             "action": recorded.action,
             "quantity": recorded.quantity,
-            "at": DateTime::from_timestamp(recorded.counted.at, 0),
+            "timestamp": DateTime::from_timestamp(recorded.counted.at, 0),
             "day": recorded.day,
             "day_total": recorded.day_total,
             "position": position,

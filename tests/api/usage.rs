@@ -167,7 +167,7 @@ async fn what_is_recorded_counts_and_is_never_refused() {
         app.put_account("user_1", json!({})).await.expect(201);
         let recorded = record(&app, json!({"feature": "calls", "quantity": 4})).await.expect(201);
         assert_eq!((&recorded["action"], &recorded["day"]), (&json!("increment"), &json!("2026-01-15")));
-        assert_eq!((&recorded["at"], &recorded["day_total"]), (&json!(rfc3339(START)), &json!(4)));
+        assert_eq!((&recorded["timestamp"], &recorded["day_total"]), (&json!(rfc3339(START)), &json!(4)));
         let again = record(&app, json!({"feature": "calls", "quantity": 40})).await.expect(201);
         assert_eq!(again["day_total"], 44);
         let answer = check(&app, &format!("calls?min_position={}", again["position"])).await;
@@ -194,7 +194,7 @@ async fn a_retry_of_a_record_counts_nothing() {
     let app = start("true").await;
     let send = async |quantity: i64| {
         let call = app.call(Method::POST, "/v1/accounts/user_1/usage").idempotency_key("use-1");
-        call.json(json!({"feature": "calls", "quantity": quantity, "at": rfc3339(START)})).send().await
+        call.json(json!({"feature": "calls", "quantity": quantity, "timestamp": rfc3339(START)})).send().await
     };
     let first = send(5).await;
     // Long past the time within which it could be recorded.
@@ -206,7 +206,7 @@ async fn a_retry_of_a_record_counts_nothing() {
     let setup = Setup { database_url: Some(app.database_url.clone()), ..with_calls("true") };
     let restarted = TestApp::with(setup).await;
     let call = restarted.call(Method::POST, "/v1/accounts/user_1/usage").idempotency_key("use-1");
-    let again = call.json(json!({"feature": "calls", "quantity": 5, "at": rfc3339(START)})).send().await;
+    let again = call.json(json!({"feature": "calls", "quantity": 5, "timestamp": rfc3339(START)})).send().await;
     assert_eq!((again.is_replay(), &again.text), (true, &first.text));
 }
 
@@ -226,8 +226,9 @@ async fn bad_records_are_told_apart() {
         r#"{"feature": "calls"}"#,
         r#"{"quantity": 1}"#,
         r#"{"feature": "calls", "quantity": 1, "action": "decrement"}"#,
-        r#"{"feature": "calls", "quantity": 1, "at": 1768478400}"#,
-        r#"{"feature": "calls", "quantity": 1, "at": "yesterday"}"#,
+        r#"{"feature": "calls", "quantity": 1, "timestamp": 1768478400}"#,
+        r#"{"feature": "calls", "quantity": 1, "timestamp": "yesterday"}"#,
+        r#"{"feature": "calls", "quantity": 1, "timestamp": "2026-01-15T12:00:00Z", "at": "2026-01-15T12:00:00Z"}"#,
         r#"{"feature": "calls", "quantity": 1, "note": "x"}"#,
     ] {
         let call = app.call(Method::POST, "/v1/accounts/user_1/usage").idempotency_key("key-1");
@@ -318,14 +319,15 @@ async fn many_holds_at_once_never_pass_a_limit() {
 #[tokio::test]
 async fn at_most_35_days_back_and_hardly_ahead() {
     let app = start("true").await;
-    let at =
-        async |seconds: i64| record(&app, json!({"feature": "calls", "quantity": 1, "at": rfc3339(seconds)})).await;
+    let at = async |seconds: i64| {
+        record(&app, json!({"feature": "calls", "quantity": 1, "timestamp": rfc3339(seconds)})).await
+    };
     let problem = at(day(-35) - 1).await.problem(400, "time_out_of_range");
     let detail = problem["detail"].as_str().expect("a detail");
-    assert!(detail.starts_with("at must be from 2025-12-11T12:00:00Z to 2026-01-15T12:05:00Z;"), "{detail}");
+    assert!(detail.starts_with("timestamp must be from 2025-12-11T12:00:00Z to 2026-01-15T12:05:00Z;"), "{detail}");
     assert_eq!(at(day(-35)).await.expect(201)["day"], "2025-12-11");
     at(START + 301).await.problem(400, "time_out_of_range");
-    assert_eq!(at(START + 300).await.expect(201)["at"], rfc3339(START), "what is ahead is taken for now");
+    assert_eq!(at(START + 300).await.expect(201)["timestamp"], rfc3339(START), "what is ahead is taken for now");
 }
 
 #[tokio::test]
@@ -374,7 +376,7 @@ async fn what_is_recorded_late_counts_on_its_day_in_its_month_and_period_and_in_
     app.clock.set(day(2));
     call(&app, "user_1", 1).await.expect(201);
     let late = async |quantity: i64, action: &str, seconds: i64| {
-        let body = json!({"feature": "calls", "quantity": quantity, "action": action, "at": rfc3339(seconds)});
+        let body = json!({"feature": "calls", "quantity": quantity, "action": action, "timestamp": rfc3339(seconds)});
         record(&app, body).await.expect(201)["day_total"].clone()
     };
     assert_eq!(late(4, "increment", START + 60).await, 5);
@@ -419,7 +421,7 @@ async fn a_clock_that_goes_back_opens_no_closed_day() {
     app.clock.set(START);
     call(&app, "user_1", 4).await.expect(201);
     assert_eq!(check(&app, "calls").await["remaining"], 4);
-    let body = json!({"feature": "calls", "quantity": 1, "at": rfc3339(START)});
+    let body = json!({"feature": "calls", "quantity": 1, "timestamp": rfc3339(START)});
     assert_eq!(record(&app, body).await.expect(201)["day_total"], 2, "a stated time is taken at its word");
     app.clock.set(day(2));
     call(&app, "user_1", 1).await.expect(201);
@@ -427,4 +429,18 @@ async fn a_clock_that_goes_back_opens_no_closed_day() {
     let days: Vec<i64> =
         statistics["features"][0]["days"].as_array().expect("days").iter().filter_map(|d| d["used"].as_i64()).collect();
     assert_eq!(days, [2, 6, 1]);
+}
+
+#[tokio::test]
+async fn a_timestamp_may_go_by_its_other_name() {
+    let app = TestApp::start().await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    for (name, total) in [("timestamp", 5), ("at", 10)] {
+        let body = json!({"feature": "generation", "quantity": 5, name: rfc3339(START - 60)});
+        let recorded = app.post("/v1/accounts/user_1/usage", body).await.expect(201);
+        assert_eq!((&recorded["timestamp"], &recorded["day_total"]), (&json!(rfc3339(START - 60)), &json!(total)));
+    }
+    let old = json!({"feature": "generation", "quantity": 5, "timestamp": rfc3339(START - 36 * 86_400)});
+    let problem = app.post("/v1/accounts/user_1/usage", old).await.problem(400, "time_out_of_range");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.starts_with("timestamp ")), "{problem}");
 }

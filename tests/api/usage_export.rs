@@ -112,7 +112,7 @@ async fn usage_is_counted_once_by_stripe_however_it_is_told() {
     assert_eq!(ground.app.metric("subledger_usage_oldest_pending_seconds").await, 0.0);
 
     // What comes late for a window that was told already is told by itself.
-    ground.record(json!({"quantity": 8, "at": rfc3339(START)})).await;
+    ground.record(json!({"quantity": 8, "timestamp": rfc3339(START)})).await;
     ground.until_counted(20.0).await;
 }
 
@@ -196,4 +196,33 @@ async fn a_meter_that_does_not_exist_holds_nothing_back_and_is_found_once_it_doe
     ground.stripe.post(&format!("billing/meters/{}/reactivate", ground.meter), &[]);
     ground.pass(Duration::minutes(2)).await;
     ground.until_counted(5.0).await;
+}
+
+#[tokio::test]
+async fn usage_that_is_set_to_less_is_taken_back_at_stripe() {
+    let ground = start().await;
+    ground.record(json!({"quantity": 9})).await;
+    ground.pass(Duration::hours(1)).await;
+    ground.until_counted(9.0).await;
+    // Reported already: the difference is an event of its own, below zero.
+    ground.record(json!({"quantity": 4, "action": "set"})).await;
+    ground.pass(Duration::hours(1)).await;
+    ground.until_counted(4.0).await;
+    ground.record(json!({"quantity": 0, "action": "set"})).await;
+    ground.pass(Duration::hours(1)).await;
+    ground.until_counted(0.0).await;
+    assert_eq!(ground.app.metric("subledger_usage_reports_total{outcome=\"refused\"}").await, 0.0);
+}
+
+/// A command beside a service leaves following the log to the service: its environment may be another.
+#[tokio::test]
+async fn a_command_reports_no_usage() {
+    let stripe = Stripe::start(Clock::Standing(START));
+    let app = TestApp::with(Setup { catalog: catalog(), ..Setup::default() }).await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    let (code, output, errors) = stripe.run(Some(&app.database_url), &["account", "get", "user_1"]).await;
+    assert_eq!(code, Some(0), "{output}{errors}");
+    let followers = "select count(*) from cursors where name = 'usage_export'";
+    let followers = app.database().await.query_one(followers, &[]).await.expect("a count");
+    assert_eq!(followers.get::<_, i64>(0), 0, "the command began to follow the log");
 }

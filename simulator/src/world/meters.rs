@@ -175,6 +175,12 @@ impl World {
         }
     }
 
+    /// The same, as an invoice has it: values below zero take back what was reported too much, and no more than all of it
+    /// (<https://docs.stripe.com/billing/subscriptions/usage-based/recording-usage-api>).
+    pub(crate) fn billed_usage(&self, meter: &str, customer: &str, period: Period) -> f64 {
+        self.usage(meter, customer, period).max(0.0)
+    }
+
     pub(crate) fn list_usage(&self, id: &str, params: &Params<'_>) -> Result<Value> {
         let known: Vec<&str> = PAGE_PARAMS
             .iter()

@@ -214,7 +214,7 @@ impl World {
         let customer = subscription.text("customer");
         let mut lines = Vec::new();
         for item in subscription.rows("items").iter().filter(|item| is_metered(item)) {
-            let usage = self.usage(item["price"]["recurring"].text("meter"), customer, period);
+            let usage = self.billed_usage(item["price"]["recurring"].text("meter"), customer, period);
             let name = self.product_name(&item["price"]);
             let mut line = self.line(usage_line(item, subscription, usage, &name, period));
             line["_is_usage"] = json!(true);
@@ -231,7 +231,7 @@ impl World {
         let mut is_other = false;
         for line in lines.iter_mut().filter(|line| line.is("_is_usage")) {
             let period = (line["period"].int("start"), line["period"].int("end"));
-            let usage = self.usage(line["_price"]["recurring"].text("meter"), customer, period);
+            let usage = self.billed_usage(line["_price"]["recurring"].text("meter"), customer, period);
             let quantity = usage.round() as i64;
             if line.int("quantity") == quantity {
                 continue;

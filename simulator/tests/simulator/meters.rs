@@ -101,3 +101,19 @@ fn tiers_are_counted() {
     let renewed = ask(&mut world, "GET", &format!("subscriptions/{}", id(&made)), "expand[]=latest_invoice").body;
     assert_eq!(renewed["latest_invoice"]["total"], 65);
 }
+
+#[test]
+fn values_below_zero_take_back_and_an_invoice_has_none_of_them() {
+    for (values, billed) in [([10, -4], 6), ([10, -30], 0)] {
+        let mut world = world();
+        let (meter, customer, subscription, end) = metered(&mut world);
+        for (value, identifier) in values.into_iter().zip(["a", "b"]) {
+            post(&mut world, "billing/meter_events", &report(&customer, value, identifier, START + 60));
+        }
+        assert_eq!(world.usage(&meter, &customer, (START, end)), values.iter().sum::<i64>() as f64);
+        world.advance_to(end + 7_200);
+        let renewed = ask(&mut world, "GET", &format!("subscriptions/{subscription}"), "expand[]=latest_invoice").body;
+        let line = &renewed["latest_invoice"]["lines"]["data"][0];
+        assert_eq!((line["quantity"].as_i64(), line["amount"].as_i64()), (Some(billed), Some(2 * billed)), "{line}");
+    }
+}
