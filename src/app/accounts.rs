@@ -20,6 +20,8 @@ const MAX_TRIES: usize = 8;
 pub struct AccountDetails {
     pub stripe_customer_id: Option<String>,
     pub profile: Profile,
+    /// `Some(None)`: no threshold of its own any more. 0: never told.
+    pub low_balance: Option<Option<i64>>,
 }
 
 impl Service {
@@ -72,6 +74,10 @@ impl Service {
                 enqueued_at: Instant::now(),
             };
             position = self.submit(work, answer).await?.position;
+        }
+        if let Some(threshold) = details.low_balance {
+            let answer = self.execute(account.clone(), Command::SetLowBalance { threshold }, None).await?;
+            position = position.max(answer.position);
         }
         if details.profile != Profile::default() {
             let client = self.connection().await?;

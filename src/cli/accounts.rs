@@ -141,7 +141,8 @@ async fn get(service: &Service, name: &AccountId, json: bool) -> Result<Exit, St
     let told = json!({
         "id": account.id, "plan": plan, "state": state, "available": available, "lots": lots, "email": profile.email,
         "metadata": profile.metadata, "stripe_customer_ids": customers, "opened_at": account.credits().opened_at,
-        "suspension": account.credits().suspension, "position": account.position,
+        "suspension": account.credits().suspension, "low_balance": account.credits().low_balance,
+        "position": account.position,
     });
     let about = facts([
         ("account", account.id.to_string()),
@@ -228,7 +229,11 @@ async fn erase(service: &Service, account: &AccountId, json: bool) -> Result<Exi
 
 async fn link(service: &Service, arguments: LinkArguments, json: bool) -> Result<Exit, StartError> {
     let LinkArguments { account, customer, email } = arguments;
-    let details = AccountDetails { stripe_customer_id: customer.clone(), profile: Profile { email, metadata: None } };
+    let details = AccountDetails {
+        stripe_customer_id: customer.clone(),
+        profile: Profile { email, metadata: None },
+        low_balance: None,
+    };
     let (created, position) = service.put_account(account.clone(), details).await?;
     let done = if created { "created" } else { "there already" };
     let linked = customer.as_ref().map_or_else(String::new, |customer| format!(", linked to {customer}"));

@@ -160,6 +160,7 @@ impl Account {
                 self.credits.suspension = Some(Box::new(suspended.suspension.clone()))
             }
             Event::AccountReinstated(_) => self.credits.suspension = None,
+            Event::LowBalanceSet(set) => self.credits.low_balance = set.threshold,
         }
     }
 
@@ -221,6 +222,7 @@ impl Account {
             ours.overrides.entry(feature).or_insert(theirs);
         }
         ours.suspension = ours.suspension.take().or(theirs.suspension);
+        ours.low_balance = ours.low_balance.or(theirs.low_balance);
         let mut billing = absorbed.billing.clone();
         let closed = std::mem::take(&mut billing.closed_lots);
         self.absorb_usage(&theirs.usage, std::mem::take(&mut billing.usage_days), changes);

@@ -12,7 +12,7 @@ use super::credit::{Credits, Lot, LotSource};
 use super::draft::{Context, Draft};
 use super::event::{
     AccountAbsorbed, AccountMerged, AccountOpened, CatalogApplied, ChargeRejected, CreditsDebited, CreditsGranted,
-    CustomerLinked, Event, UsageRecorded,
+    CustomerLinked, Event, LowBalanceSet, UsageRecorded,
 };
 use super::hold::{self, Hold, HoldRecord, HoldStatus, Used};
 use super::ids::AccountId;
@@ -82,6 +82,10 @@ pub enum Command {
         reason: Option<String>,
     },
     Reinstate,
+    /// Let the account's holder be told when fewer credits than this are left; `None`: when the plan says.
+    SetLowBalance {
+        threshold: Option<i64>,
+    },
     /// Record what the clock has made due, but for the free plan's month, which waits for a spender.
     Settle,
     ApplyCatalog {
@@ -151,7 +155,7 @@ impl Command {
             // A use at a stated time may be of a day that has left the hot part.
             Command::RecordUsage(record) => record.at.is_some(),
             Command::SetOverride { .. } | Command::RemoveOverride { .. } => false,
-            Command::Suspend { .. } | Command::Reinstate => false,
+            Command::Suspend { .. } | Command::Reinstate | Command::SetLowBalance { .. } => false,
             Command::Grant(_) | Command::Debit { .. } | Command::Hold { .. } | Command::OfHold(_) => false,
             Command::Settle | Command::ApplyCatalog { .. } | Command::Conclude(_) => false,
         }
@@ -220,6 +224,7 @@ pub fn decide(draft: &mut Draft<'_>, command: &Command, context: Context<'_>) ->
         Command::RemoveOverride { feature } => decide_override_removal(draft, feature, context),
         Command::Suspend { reason } => decide_suspension(draft, reason.as_ref(), context),
         Command::Reinstate => decide_reinstatement(draft, context),
+        Command::SetLowBalance { threshold } => decide_low_balance(draft, *threshold),
         Command::Settle => {
             settle_idle(draft, context);
             Ok(Outcome::Done)
@@ -360,6 +365,15 @@ fn record_rejection(
             draft.emit(Event::ChargeRejected(ChargeRejected { id, is_hold, charge, rejection, catalog }));
         }
     })
+}
+
+/// Setting it again as it is changes nothing.
+fn decide_low_balance(draft: &mut Draft<'_>, threshold: Option<i64>) -> Result<Outcome, Rejection> {
+    require_known(draft)?;
+    if draft.account.credits.low_balance != threshold {
+        draft.emit(Event::LowBalanceSet(LowBalanceSet { threshold }));
+    }
+    Ok(Outcome::Done)
 }
 
 pub(super) fn require_known(draft: &Draft<'_>) -> Result<(), Rejection> {

@@ -284,6 +284,8 @@ pub struct Credits {
     pub overrides: LiteMap<String, Override>,
     /// Few have any: boxed, it takes less room in all others.
     pub suspension: Option<Box<Suspension>>,
+    /// With fewer credits than this left, the account's holder is told, whatever the plan says; 0: never.
+    pub low_balance: Option<i64>,
     /// The account that took this stream over.
     pub merged_into: Option<AccountId>,
 }

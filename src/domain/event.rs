@@ -261,6 +261,14 @@ pub struct AccountReinstated {
     pub at: DateTime<Utc>,
 }
 
+/// An account's holder is to be told when fewer credits than this are left, and no longer when the plan says.
+#[skip_serializing_none]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LowBalanceSet {
+    /// `None`: what the plan says holds again. 0: never.
+    pub threshold: Option<i64>,
+}
+
 /// A catalog came into force. Recorded in the system's own stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CatalogApplied {
@@ -297,6 +305,7 @@ pub enum Event {
     OverrideRemoved(OverrideRemoved),
     AccountSuspended(AccountSuspended),
     AccountReinstated(AccountReinstated),
+    LowBalanceSet(LowBalanceSet),
     CatalogApplied(Box<CatalogApplied>),
 }
 
@@ -344,6 +353,7 @@ impl Event {
             Event::OverrideRemoved(_) => "override_removed",
             Event::AccountSuspended(_) => "account_suspended",
             Event::AccountReinstated(_) => "account_reinstated",
+            Event::LowBalanceSet(_) => "low_balance_set",
             Event::CatalogApplied(_) => "catalog_applied",
         }
     }
@@ -377,6 +387,7 @@ impl Event {
             Event::OverrideRemoved(payload) => serde_json::to_string(payload),
             Event::AccountSuspended(payload) => serde_json::to_string(payload),
             Event::AccountReinstated(payload) => serde_json::to_string(payload),
+            Event::LowBalanceSet(payload) => serde_json::to_string(payload),
             Event::CatalogApplied(payload) => serde_json::to_string(payload),
         }
     }
@@ -427,6 +438,7 @@ impl Event {
             "override_removed" => read!(Event::OverrideRemoved),
             "account_suspended" => read!(Event::AccountSuspended),
             "account_reinstated" => read!(Event::AccountReinstated),
+            "low_balance_set" => read!(Event::LowBalanceSet),
             "catalog_applied" => read!(Event::CatalogApplied),
             name if name.ends_with("_observed") => read!(Event::StripeObserved),
             name => Err(EventError::UnknownName { name: name.to_owned() }),

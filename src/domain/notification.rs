@@ -35,6 +35,7 @@ pub const SPENDING_TYPES: &[&str] = &[
     "hold_expired",
     "hold_placed",
     "hold_released",
+    "low_balance_set",
 ];
 
 /// Something an account's holder is told.
@@ -70,7 +71,7 @@ pub enum Notice {
     LowBalance {
         /// Credits that may be spent.
         available: i64,
-        /// The plan's `low_balance`, which they are below.
+        /// The account's own `low_balance`, else its plan's, which they are below.
         threshold: i64,
         plan: String,
     },
@@ -207,17 +208,21 @@ fn of_session(session: &CheckoutSession) -> FailedPayment {
     }
 }
 
-/// How an account's credits stand to its plan's `low_balance`: `None` where it has none, `Some(None)` where enough is left.
-/// `credits` are those of `now`, with all that the clock has made due.
+/// How an account's credits stand to its own `low_balance`, else its plan's: `None` where there is none, `Some(None)` where
+/// enough is left. `credits` are those of `now`, with all that the clock has made due.
 pub fn low_balance(credits: &Credits, catalog: &Catalog, now: DateTime<Utc>) -> Option<Option<Notice>> {
     if credits.merged_into.is_some() {
         return None;
     }
-    let plan = Standing::of(credits, catalog, now).plan?;
-    let threshold = plan.low_balance.filter(|_| plan.credits != CreditAllowance::Unlimited)?;
+    let plan = Standing::of(credits, catalog, now).plan;
+    if plan.is_some_and(|plan| plan.credits == CreditAllowance::Unlimited) {
+        return None;
+    }
+    let threshold =
+        credits.low_balance.or(plan.and_then(|plan| plan.low_balance)).filter(|threshold| *threshold > 0)?;
     let available = credits.available_at(now);
     let is_low = available < threshold;
-    Some(is_low.then(|| Notice::LowBalance { available, threshold, plan: plan.id.clone() }))
+    Some(is_low.then(|| Notice::LowBalance { available, threshold, plan: plan.map(|plan| plan.id.clone()) }))
 }
 
 /// The cause of telling that a balance is low: its having become so, which the account's version then names.

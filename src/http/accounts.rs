@@ -1,7 +1,7 @@
 //! `/v1/accounts/{account}`.
 
 use actix_web::{HttpResponse, web};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::page::PageQuery;
@@ -10,6 +10,7 @@ use super::reading;
 use super::request::{MAX_JSON_BYTES, account_id, parse_json, read_body};
 use super::server::State;
 use crate::app::accounts::AccountDetails;
+use crate::domain::command::MAX_AMOUNT;
 use crate::domain::ids::{AccountId, Ownership};
 use crate::domain::standing::Standing;
 use crate::store::load;
@@ -21,6 +22,14 @@ struct PutAccount {
     stripe_customer_id: Option<String>,
     email: Option<String>,
     metadata: Option<serde_json::Map<String, Value>>,
+    /// `Some(None)`: null was given.
+    #[serde(default, deserialize_with = "given")]
+    low_balance: Option<Option<i64>>,
+}
+
+/// Tells null apart from nothing.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i64>>, D::Error> {
+    Option::<i64>::deserialize(deserializer).map(Some)
 }
 
 /// Creates an account, or adds to it: a Stripe customer, an e-mail address, metadata.
@@ -35,9 +44,11 @@ pub async fn put(
     let body: PutAccount = if body.is_empty() { parse_json(b"{}")? } else { parse_json(&body)? };
     check_customer(body.stripe_customer_id.as_deref())?;
     check_email(body.email.as_deref())?;
+    check_low_balance(body.low_balance.flatten())?;
     let details = AccountDetails {
         stripe_customer_id: body.stripe_customer_id,
         profile: Profile { email: body.email, metadata: body.metadata.map(Value::Object) },
+        low_balance: body.low_balance,
     };
     let (created, position) = state.service.put_account(id.clone(), details).await?;
     let mut response = if created { HttpResponse::Created() } else { HttpResponse::Ok() };
@@ -74,6 +85,14 @@ pub fn check_email(email: Option<&str>) -> Result<(), ApiError> {
     Err(ApiError::InvalidParameter { field: "email".to_owned(), problem: "must be an e-mail address".to_owned() })
 }
 
+fn check_low_balance(threshold: Option<i64>) -> Result<(), ApiError> {
+    if threshold.is_none_or(|threshold| (0..=MAX_AMOUNT).contains(&threshold)) {
+        return Ok(());
+    }
+    let problem = format!("must be a whole number from 0 (never) to {MAX_AMOUNT}, or null for what the plan says");
+    Err(ApiError::InvalidParameter { field: "low_balance".to_owned(), problem })
+}
+
 /// What is known of an account.
 pub async fn get(
     path: web::Path<String>,
@@ -103,6 +122,7 @@ async fn account_view(state: &State, name: &AccountId, min_position: i64) -> Res
         "state": standing.state(account.credits()),
         "dunning": standing.overdue,
         "suspension": account.credits().suspension,
+        "low_balance": account.credits().low_balance,
         "opened_at": account.credits().opened_at,
         "position": account.position,
     }))

@@ -159,6 +159,60 @@ async fn a_balance_that_runs_low_is_told_once_until_it_was_topped_up() {
     assert_eq!(low().await.len(), 2);
 }
 
+#[tokio::test]
+async fn an_account_may_have_a_threshold_of_its_own() {
+    let catalog = SELLER.replace("credits = 10\n", "credits = 10\nlow_balance = 5\n");
+    let app = TestApp::with(Setup { catalog, ..Setup::default() }).await;
+    let receiver = Receiver::start().await;
+    endpoint(&app, &receiver.url(), &["notification.low_balance", "account_opened"]).await;
+    let opened = app.put_account("user_1", json!({})).await.expect(201);
+    assert_eq!(opened["low_balance"], Value::Null);
+    let set = async |threshold: Value| app.put_account("user_1", json!({"low_balance": threshold})).await;
+    let low = async || told(&settled(&app, &receiver).await, "low_balance");
+    // Never, whatever the plan says.
+    let never = set(json!(0)).await.expect(200);
+    assert_eq!(never["low_balance"], 0);
+    app.debit("user_1", "key-1", json!({"amount": 7})).await.expect(201);
+    assert!(low().await.is_empty(), "3 are left of the plan's 5, and nobody wants to know");
+    // Fewer are left already.
+    set(json!(4)).await.expect(200);
+    let first = low().await;
+    assert_eq!((first.len(), &first[0]["data"]), (1, &json!({"available": 3, "threshold": 4, "plan": "free"})));
+    app.debit("user_1", "key-2", json!({"amount": 1})).await.expect(201);
+    assert_eq!(low().await.len(), 1, "told once");
+    // What is set again as it is changes nothing; what is not mentioned stays.
+    let shown = app.get("/v1/accounts/user_1").await.expect(200);
+    set(json!(4)).await.expect(200);
+    assert_eq!(app.get("/v1/accounts/user_1").await.expect(200), shown);
+    assert_eq!(app.put_account("user_1", json!({"metadata": {}})).await.expect(200)["low_balance"], 4);
+    // Topped up beyond the account's threshold, and spent again, down to less than the plan's.
+    app.grant("user_1", 3).await.expect(201);
+    app.debit("user_1", "key-3", json!({"amount": 1})).await.expect(201);
+    assert_eq!(low().await.len(), 1);
+    let plans = set(Value::Null).await.expect(200);
+    assert_eq!(plans["low_balance"], Value::Null);
+    let again = low().await;
+    assert_eq!((again.len(), &again[1]["data"]["threshold"]), (2, &json!(5)));
+    for wrong in [json!(-1), json!(1_000_000_000_001_i64)] {
+        let body = app.call(reqwest::Method::PUT, "/v1/accounts/user_1").json(json!({"low_balance": wrong}));
+        let problem = body.send().await.problem(400, "invalid_parameter");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.starts_with("low_balance: ")), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn a_trial_that_is_over_is_not_told_of_when_its_beginning_comes_late() {
+    let app = TestApp::start().await;
+    let receiver = Receiver::start().await;
+    endpoint(&app, &receiver.url(), &["notification.trial_ending", "account_opened"]).await;
+    let trial = trial(14)["data"]["object"].clone();
+    let converted = with(trial.clone(), json!({"status": "active"}));
+    app.deliver(&event("customer.subscription.updated", START + 60, converted)).await;
+    assert_eq!(app.deliver(&event("customer.subscription.created", START, trial)).await, "applied");
+    app.clock.set(day(12));
+    assert!(told(&settled(&app, &receiver).await, "trial_ending").is_empty());
+}
+
 /// A mail as it came in.
 #[derive(Debug, Clone, Default)]
 struct Mail {

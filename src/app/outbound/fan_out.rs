@@ -47,8 +47,9 @@ impl FanOut {
         Self { outbound, catalog, is_mailed, endpoints: Vec::new() }
     }
 
+    /// Whether anybody is told that a balance is low. Any account may have a threshold of its own.
     fn tells_of_balances(&self) -> bool {
-        self.catalog.current().catalog.plans.iter().any(|plan| plan.low_balance.is_some())
+        self.is_mailed || self.endpoints.iter().any(|endpoint| wants(&endpoint.event_types, "notification.low_balance"))
     }
 
     /// What an event gives cause for. One that this version cannot read is told as it is, and gives cause for nothing.

@@ -291,6 +291,7 @@ fn is_derived(event: &Event) -> bool {
         | Event::OverrideRemoved(_)
         | Event::AccountSuspended(_)
         | Event::AccountReinstated(_)
+        | Event::LowBalanceSet(_)
         | Event::CatalogApplied(_) => false,
     }
 }

@@ -69,6 +69,7 @@ impl CreditFlows {
             | Event::OverrideRemoved(_)
             | Event::AccountSuspended(_)
             | Event::AccountReinstated(_)
+            | Event::LowBalanceSet(_)
             | Event::CatalogApplied(_) => return None,
         };
         Some(flows).filter(|flows| *flows != none)
