@@ -164,7 +164,8 @@ pub struct Mail {
 pub async fn claim_mail(client: &impl GenericClient, now: DateTime<Utc>) -> Result<Option<Mail>, StoreError> {
     let row = client
         .query_opt(
-            "/* claim_mail */ update notifications n set mail_status = 'claimed', mail_attempts = mail_attempts + 1
+            "/* claim_mail */ update notifications n set mail_status = 'claimed', mail_due_at = $1,
+                 mail_attempts = mail_attempts + 1
              from (select cause from notifications where mail_status = 'pending' and mail_due_at <= $1
                    order by mail_due_at limit 1 for update skip locked) due
              where n.cause = due.cause
@@ -182,6 +183,21 @@ pub async fn claim_mail(client: &impl GenericClient, now: DateTime<Utc>) -> Resu
         attempts: row.get(5),
         address: row.get(6),
     }))
+}
+
+/// Gives up mails that were claimed before a moment and have not ended: whoever was at them is dead. Answers their causes.
+pub async fn give_up_claimed(
+    client: &impl GenericClient,
+    claimed_before: DateTime<Utc>,
+) -> Result<Vec<String>, StoreError> {
+    let rows = client
+        .query(
+            "/* give_up_claimed */ update notifications set mail_status = 'failed'
+             where mail_status = 'claimed' and mail_due_at < $1 returning cause",
+            &[&claimed_before],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// What became of a mail.

@@ -381,5 +381,10 @@ async fn mail_that_was_claimed_when_the_process_died_is_not_sent_again() {
     eventually(async || mail_status(&app).await, |rows| rows.iter().any(|(_, status)| status == "sent")).await;
     let statuses: Vec<String> = mail_status(&app).await.into_iter().map(|(_, status)| status).collect();
     assert_eq!(statuses.iter().filter(|status| *status == "claimed").count(), 1, "{statuses:?}");
+    // Once nobody can be at it any more, somebody hears of it.
+    assert_eq!(app.metric("subledger_mails_total{outcome=\"failed\"}").await, 0.0);
+    app.clock.advance(chrono::Duration::minutes(10));
+    eventually(async || mail_status(&app).await, |rows| rows.iter().any(|(_, status)| status == "failed")).await;
+    assert_eq!(app.metric("subledger_mails_total{outcome=\"failed\"}").await, 1.0);
     assert_eq!(post.mails().len(), 1);
 }

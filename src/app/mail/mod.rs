@@ -2,7 +2,7 @@
 //!
 //! At most once for each cause: a row is claimed, durably, before its mail goes out. A server that cannot be reached is
 //! noticed before anything is claimed. If the process dies with a claim, or nobody can tell whether the server took the
-//! mail, it is not sent again.
+//! mail, it is not sent again, and counted as failed.
 
 mod text;
 
@@ -27,6 +27,8 @@ const SMTP_TIMEOUT: Duration = Duration::from_secs(20);
 /// A server that asks for patience (4xx) is asked again so often, after 5, 10, 20 … minutes.
 const MAX_ATTEMPTS: i32 = 6;
 const FIRST_WAIT: TimeDelta = TimeDelta::minutes(5);
+/// No mail takes so long to send: whoever claimed it is dead.
+const CLAIMED_FOR: TimeDelta = TimeDelta::minutes(10);
 
 /// How mail is sent.
 #[derive(Clone)]
@@ -104,12 +106,23 @@ impl Mailer {
 
     /// Sends what is due.
     async fn work_off(&self) -> Result<(), String> {
+        self.give_up_claimed().await.map_err(|error| error.to_string())?;
         while !self.outbound.is_stopping() && self.is_due().await.map_err(|error| error.to_string())? {
             let is_there = self.transport.test_connection().await.map_err(|error| error.to_string())?;
             if !is_there {
                 return Err("the SMTP server does not answer".to_owned());
             }
             self.send_next().await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    async fn give_up_claimed(&self) -> Result<(), StoreError> {
+        let client = self.outbound.connection().await?;
+        let lost = notifications::give_up_claimed(&**client, self.outbound.clock.now() - CLAIMED_FOR).await?;
+        for cause in lost {
+            self.outbound.metrics.mails.with_label_values(&["failed"]).inc();
+            tracing::warn!(cause, "a mail was not sent, or nobody knows: its process died");
         }
         Ok(())
     }
