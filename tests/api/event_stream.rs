@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 
 use crate::support::*;
 
+/// Nothing here takes as long; who waits longer waits in vain.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Opens a stream; answers it with its frames so far unread.
 async fn open(app: &TestApp, query: &str, last_id: Option<&str>) -> Response {
     let mut request = reqwest::Client::new()
@@ -22,8 +25,11 @@ async fn open(app: &TestApp, query: &str, last_id: Option<&str>) -> Response {
 /// Frames of a stream until one fits.
 async fn frames_until(response: &mut Response, fits: impl Fn(&str) -> bool) -> Vec<String> {
     let (mut text, mut frames) = (String::new(), Vec::new());
+    let deadline = Instant::now() + PATIENCE;
     loop {
-        let chunk = response.chunk().await.expect("no error").expect("the stream goes on");
+        let chunk = tokio::time::timeout_at(deadline.into(), response.chunk()).await;
+        let chunk = chunk.unwrap_or_else(|_| panic!("it never came: {frames:?}"));
+        let chunk = chunk.expect("no error").expect("the stream goes on");
         text.push_str(std::str::from_utf8(&chunk).expect("text"));
         while let Some((frame, rest)) = text.split_once("\n\n") {
             frames.push(frame.to_owned());

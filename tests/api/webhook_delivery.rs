@@ -53,6 +53,7 @@ async fn what_is_sent_is_verified_by_others() {
         let receiver = Receiver::start().await;
         let (id, secret) = endpoint(&app, &receiver.url(), &["credits_*"]).await;
         let granted = app.grant("user_1", 5).await.expect(201);
+        app.put_account("user_1", json!({"low_balance": 1})).await.expect(200);
         app.debit("user_1", "key-1", json!({"amount": 2})).await.expect(201);
         let received = receiver.wait_for(2).await;
         let verifier = standardwebhooks::Webhook::new(&secret).expect("a secret");
@@ -131,6 +132,33 @@ async fn endpoints_that_are_dead_or_hang_delay_neither_others_nor_the_writers() 
     let message = failed.await[0]["message_id"].as_str().expect("an id").to_owned();
     let attempt = delivery(&app, &dead_id, &message).await["attempt_log"][0].clone();
     assert_eq!((&attempt["outcome"], &attempt["status_code"]), (&json!("unreachable"), &Value::Null), "{attempt}");
+}
+
+/// Nobody hears of it when a process dies with a message in its hands.
+#[tokio::test]
+async fn what_a_process_claimed_and_never_delivered_another_delivers_after_a_minute() {
+    let idle = OutboundSettings { allow_private_webhooks: true, ..OutboundSettings::default() };
+    let app = TestApp::with(Setup { outbound: idle, ..Setup::default() }).await;
+    let at_work = || Setup { database_url: Some(app.database_url.clone()), ..Setup::default() };
+    open_accounts(&app, &["user_1", "user_2"]).await;
+    let receiver = Receiver::start().await;
+    receiver.answer(|_| ResponseTemplate::new(204).set_delay(Duration::from_secs(600)));
+    let dying = TestApp::with(at_work()).await;
+    let (id, _) = endpoint(&app, &receiver.url(), &["credits_granted"]).await;
+    app.grant("user_1", 1).await.expect(201);
+    let message = receiver.wait_for(1).await[0].id().to_owned();
+    drop(dying);
+    receiver.answer_status(204);
+    let other = TestApp::with(at_work()).await;
+    other.clock.advance(chrono::Duration::seconds(59));
+    // What comes for another account shows that it was looked.
+    app.grant("user_2", 1).await.expect(201);
+    let received = receiver.wait_for(2).await;
+    assert_eq!(ids_of(&received, "user_1").len(), 1, "its claim holds");
+    other.clock.advance(chrono::Duration::seconds(2));
+    let row = eventually(async || delivery(&app, &id, &message).await, |row| row["status"] == "delivered").await;
+    assert_eq!(row["attempts"], 1, "of the first attempt nobody knows");
+    assert_eq!(ids_of(&receiver.received().await, "user_1"), [message.clone(), message]);
 }
 
 #[tokio::test]
