@@ -13,9 +13,11 @@ pub use gauges::RevenueGauges;
 
 use super::error::AppError;
 use super::service::Service;
+use crate::domain::billing::Observation;
 use crate::domain::event::Event;
-use crate::domain::revenue::flows::{CreditFlows, FLOWING};
+use crate::domain::revenue::flows::{CreditFlows, FLOWING, packs_of, uses_of};
 use crate::domain::revenue::month::Month;
+use crate::domain::revenue::recurring::ToldSubscription;
 use crate::domain::revenue::{AccountFacts, Books, Report};
 use crate::domain::stripe_object::StripeObject;
 use crate::store::error::StoreError;
@@ -67,7 +69,12 @@ impl Service {
             let Some((last, _)) = page.accounts.last() else { break };
             after = last.id.as_str().to_owned();
             for (account, billing) in &page.accounts {
-                books.add(&AccountFacts { billing, credits: &account.credits, snapshots: &page.snapshots });
+                books.add(&AccountFacts {
+                    billing,
+                    credits: &account.credits,
+                    snapshots: &page.snapshots,
+                    pack_uses: &page.pack_uses,
+                });
             }
         }
         let client = self.connection().await?;
@@ -100,15 +107,20 @@ impl Service {
             let mut collected = Collected::default();
             for stored in &events {
                 let event = stored.event()?;
+                let month = Month::of(stored.at.date_naive()).first_day();
+                collected.packs.extend(packs_of(&event));
+                for used in uses_of(&event) {
+                    *collected.uses.entry((used.lot, month)).or_default() += used.amount;
+                }
                 if let Some(flows) = CreditFlows::of(&event) {
-                    let month = Month::of(stored.at.date_naive()).first_day();
                     collected.flows.entry(month).or_default().add(&flows);
                 }
                 if let Event::StripeObserved(observation) = event
-                    && let StripeObject::Subscription(subscription) = observation.object
+                    && let Observation { created: observed_at, change, object, .. } = *observation
+                    && let StripeObject::Subscription(subscription) = object
                 {
-                    let (position, observed_at) = (stored.position, observation.created);
-                    collected.snapshots.push(CollectedSnapshot { position, observed_at, subscription });
+                    let told = ToldSubscription { observed_at, change, subscription };
+                    collected.snapshots.push(CollectedSnapshot { position: stored.position, told });
                 }
             }
             if !revenue::collect(&**client, cursor, to, &collected).await? {

@@ -9,7 +9,9 @@ use comfy_table::{CellAlignment, Table};
 use serde_json::Value;
 use subledger::config::{Config, ConfigError};
 use subledger::domain::money::{Currency, Money};
-use subledger::domain::revenue::answer::{Answer, Asked, CreditsAnswer, CurrencyAnswer, MAX_MONTHS, PlanAnswer};
+use subledger::domain::revenue::answer::{
+    Answer, Asked, CreditsAnswer, CurrencyAnswer, MAX_MONTHS, PackMonthAnswer, PlanAnswer,
+};
 use subledger::domain::revenue::month::Month;
 use subledger::startup::StartError;
 
@@ -185,14 +187,20 @@ fn of_currency(answer: &CurrencyAnswer) -> String {
         let months = answer.deferred.iter().map(|row| format!("{} {}", row.month, money(row.amount)));
         lines.push(format!("deferred to: {}", months.collect::<Vec<_>>().join(", ")));
     }
-    if let Some(packs) = answer.packs.filter(|packs| packs.paid != 0) {
+    if let Some(packs) = answer.packs.as_ref().filter(|packs| packs.all.paid != 0) {
+        let all = packs.all;
         lines.push(format!(
             "credit packs: paid {}, returned {}; earned {}, outstanding {}",
-            money(packs.paid),
-            money(packs.returned),
-            money(packs.recognised),
-            money(packs.outstanding)
+            money(all.paid),
+            money(all.returned),
+            money(all.recognised),
+            money(all.outstanding)
         ));
+        let mut rows = table(&["month", "packs paid", "returned", "earned"]);
+        for PackMonthAnswer { month, figures } in &packs.months {
+            rows.add_row([month.to_string(), money(figures.paid), money(figures.returned), money(figures.recognised)]);
+        }
+        lines.push(finished(rows));
     }
     lines.join("\n")
 }

@@ -14,6 +14,7 @@ use super::event::{
 use super::hold::{Hold, HoldRecord, HoldStatus};
 use super::ids::{AccountId, LotId};
 use super::stripe_object::{StripeObject, Subscription};
+use super::subscription_record::SubscriptionRecord;
 use super::usage::{UsageAction, UsageDay, Use};
 
 /// The state of one stream.
@@ -462,23 +463,22 @@ impl Account {
         if tracked.current.has_ended() {
             return;
         }
-        let access = access_of(&tracked.current, past_due_since(billing, id, tracked.observed_at));
+        let access = access_of(&tracked.current, past_due_since(billing, id));
         let place = self.credits.access.partition_point(|known| known.subscription < access.subscription);
         self.credits.access.insert(place, access);
     }
 }
 
-/// When the payment failed that has not been made good; for a subscription that Stripe calls past due or unpaid although no
-/// failed invoice was heard of, when Stripe said so.
-fn past_due_since(billing: &Billing, subscription: &str, observed_at: i64) -> Option<i64> {
+/// Since when a payment is overdue: since it failed, or since Stripe said so of the subscription, whichever was heard of as
+/// the earlier. What is heard later never moves it to a later moment.
+fn past_due_since(billing: &Billing, subscription: &str) -> Option<i64> {
     let of_subscription = billing.invoices.values().filter(|record| {
         record.current().and_then(|invoice| invoice.subscription.as_deref()) == Some(subscription)
             && record.is_unpaid_after_failure()
     });
     let failed = of_subscription.filter_map(|record| record.first_failed_at).min();
-    let tracked = billing.subscriptions.get(subscription);
-    let past_due = tracked.is_some_and(|tracked| matches!(tracked.current.status.as_str(), "past_due" | "unpaid"));
-    failed.or_else(|| past_due.then_some(observed_at))
+    let told = billing.subscriptions.get(subscription).and_then(SubscriptionRecord::overdue_since);
+    failed.into_iter().chain(told).min()
 }
 
 fn access_of(subscription: &Subscription, past_due_since: Option<i64>) -> Access {

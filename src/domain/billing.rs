@@ -9,8 +9,9 @@ use super::credit::Lot;
 use super::payment::{Payment, merge_all, merge_least};
 use super::stripe_object::{
     ActiveEntitlements, CatalogObject, CheckoutSession, CreditNote, Customer, Invoice, InvoicePayment, PaymentMethod,
-    StripeObject, Subscription, SubscriptionSchedule, UpcomingInvoice,
+    StripeObject, SubscriptionSchedule, UpcomingInvoice,
 };
+use super::subscription_record::{self, SubscriptionRecord};
 use super::tracked::{self, Change, Snapshot, Tracked};
 use super::usage::UsageDay;
 
@@ -23,6 +24,9 @@ pub struct Observation {
     pub created: i64,
     #[serde(flatten)]
     pub change: Change,
+    /// A newer state of the subscription was known when this one came: it tells of the past alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub superseded: bool,
     #[serde(flatten)]
     pub object: StripeObject,
 }
@@ -128,7 +132,7 @@ pub struct Billing {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub customers: BTreeMap<String, Tracked<Customer>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub subscriptions: BTreeMap<String, Tracked<Subscription>>,
+    pub subscriptions: BTreeMap<String, SubscriptionRecord>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub invoices: BTreeMap<String, InvoiceRecord>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -163,9 +167,7 @@ impl Billing {
             StripeObject::Customer(customer) => {
                 observe_in(&mut self.customers, customer, created, change, Kind::Customer, touched)
             }
-            StripeObject::Subscription(subscription) => {
-                observe_in(&mut self.subscriptions, subscription, created, change, Kind::Subscription, touched)
-            }
+            StripeObject::Subscription(subscription) => self.record_subscription(observation, subscription, touched),
             StripeObject::Invoice(invoice) => self.record_invoice(observation, invoice, touched),
             StripeObject::InvoicePayment(InvoicePayment { invoice, payment_intent }) => {
                 self.link_payment(invoice, payment_intent, touched)
@@ -364,16 +366,14 @@ impl Billing {
         touched.extend(other.ids());
 
         merge_all(&mut self.customers, other.customers);
-        merge_all(&mut self.subscriptions, other.subscriptions);
+        subscription_record::merge_all(&mut self.subscriptions, other.subscriptions);
         merge_all(&mut self.credit_notes, other.credit_notes);
         merge_all(&mut self.payment_methods, other.payment_methods);
         merge_all(&mut self.subscription_schedules, other.subscription_schedules);
         merge_all(&mut self.upcoming_invoices, other.upcoming_invoices);
         merge_all(&mut self.active_entitlements, other.active_entitlements);
         merge_all(&mut self.catalog_objects, other.catalog_objects);
-        for (id, other) in other.invoices {
-            self.invoices.entry(id).or_default().merge(other);
-        }
+        other.invoices.into_iter().for_each(|(id, other)| self.invoices.entry(id).or_default().merge(other));
         let payments: Vec<String> = other.payments.keys().cloned().collect();
         for (id, other) in other.payments {
             self.payments.entry(id).or_default().merge(other);

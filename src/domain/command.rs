@@ -247,7 +247,8 @@ fn link(draft: &mut Draft<'_>, customer: Option<&String>) {
     draft.emit(Event::CustomerLinked(linked));
 }
 
-/// Appends those observations that say something new.
+/// Appends those observations that say something new: of an object as it is, or of a subscription as it was, which changes
+/// nothing but what is told of the past.
 fn observe(draft: &mut Draft<'_>, observations: &[Observation]) -> bool {
     let mut applied = false;
     for observation in observations {
@@ -256,15 +257,19 @@ fn observe(draft: &mut Draft<'_>, observations: &[Observation]) -> bool {
         };
         // Recording twice is recording once, so trying here costs the event nothing when it is applied.
         let is_news = billing.record(observation, &mut draft.changes.touched);
+        let superseded = match &observation.object {
+            StripeObject::Subscription(subscription) => billing.is_superseded(observation, subscription),
+            _ => false,
+        };
         // Old news may still be the oldest: it tells since when the account exists.
         let opened_at = draft.account.credits.opened_at.map(|opened| opened.timestamp());
-        if is_news
+        let changes = is_news
             || teaches_lookup_key(&draft.account.credits, &observation.object)
-            || opened_at.is_none_or(|opened| observation.created < opened)
-        {
-            draft.emit(Event::StripeObserved(Box::new(observation.clone())));
-            applied = true;
+            || opened_at.is_none_or(|opened| observation.created < opened);
+        if changes || superseded {
+            draft.emit(Event::StripeObserved(Box::new(Observation { superseded, ..observation.clone() })));
         }
+        applied |= changes;
     }
     applied
 }

@@ -36,5 +36,6 @@ pub mod stripe_outcome;
 pub mod stripe_payment;
 pub mod stripe_refusal;
 pub mod subscription_change;
+pub mod subscription_record;
 pub mod tracked;
 pub mod usage;

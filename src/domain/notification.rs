@@ -73,7 +73,7 @@ pub enum Notice {
         available: i64,
         /// The account's own `low_balance`, else its plan's, which they are below.
         threshold: i64,
-        plan: String,
+        plan: Option<String>,
     },
     /// For the operators of other endpoints, not for account holders.
     WebhookEndpointDisabled {
@@ -160,6 +160,9 @@ pub fn notification_of(event: &Event, at: DateTime<Utc>) -> Option<Notification>
 pub fn trial_of(event: &Event) -> Option<(&str, Option<DateTime<Utc>>)> {
     let Event::StripeObserved(observation) = event else { return None };
     let StripeObject::Subscription(subscription) = &observation.object else { return None };
+    if observation.superseded {
+        return None;
+    }
     let ends_with_trial = subscription.cancel_at_period_end || subscription.cancel_at.is_some();
     let is_followed = subscription.status == "trialing" && !ends_with_trial;
     Some((&subscription.id, time(subscription.trial_end).filter(|_| is_followed)))
@@ -251,6 +254,7 @@ mod tests {
             stripe_event_type: "refund.updated".to_owned(),
             created,
             change: Change { before: None, after: 1, asked: false },
+            superseded: false,
             object: StripeObject::Refund(refund),
         }))
     }

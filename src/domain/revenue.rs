@@ -10,6 +10,9 @@
 //! `mrr_end = mrr_start + new + expansion + reactivation − contraction − churn`. A book of one plan is that plan's alone: who
 //! moves to another plan churns in one and is new in the other.
 //!
+//! A subscription's states count from the second in which Stripe told of them, also those that were delivered after newer
+//! ones: so movements are the same in every order of delivery, and a month that is over moves if news of it comes late.
+//!
 //! *Churn rates* are of what a month began with: accounts that churned, and MRR that churned or contracted.
 //!
 //! *Trials* are counted by subscription: in the month of their start; as converted in the month in which it first brings
@@ -26,19 +29,21 @@ use serde_with::{DeserializeFromStr, SerializeDisplay};
 pub mod answer;
 pub mod flows;
 pub mod month;
+mod pack;
 pub mod recognition;
 pub mod recurring;
 pub mod share;
 
-use self::flows::CreditFlows;
+use self::flows::{CreditFlows, PackUses};
 use self::month::{Month, day_of};
+use self::pack::Pack;
+pub use self::pack::{PackMoney, PackMonth};
 use self::recognition::{InvoiceMoney, Recognition, money_back};
-use self::recurring::{Course, Discounts, Excluded, is_counted, level_of, movements, plan_of};
-use self::share::rounded;
+use self::recurring::{Course, Discounts, Excluded, ToldSubscription, is_counted, level_of, movements, plan_of};
 use super::billing::{Billing, InvoiceRecord};
 use super::catalog::{Catalog, PriceKey};
 use super::credit::{Credits, Lot, LotSource};
-use super::stripe_object::{InvoiceLine, Subscription};
+use super::stripe_object::InvoiceLine;
 
 /// Whose revenue a book tells: of all plans together, of one, or of prices that no plan names. Written `*`, the plan's id, or
 /// `-`.
@@ -124,17 +129,6 @@ pub struct BookNow {
     pub past_due_amount: i128,
 }
 
-/// Credit packs of one currency.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PackMoney {
-    pub paid: i128,
-    pub returned: i128,
-    /// Credits of packs that may still be spent, at what each was bought for: a liability.
-    pub outstanding: i128,
-    /// The rest of what was kept: for credits spent, expired or written off.
-    pub recognised: i128,
-}
-
 /// What became of credits from one source, over all time: `granted = spent + breakage + clawed_back + outstanding`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreditTotals {
@@ -152,6 +146,8 @@ pub struct Report {
     pub books: Vec<BookReport>,
     pub money: BTreeMap<String, InvoiceMoney>,
     pub packs: BTreeMap<String, PackMoney>,
+    #[serde(default)]
+    pub pack_months: BTreeMap<String, BTreeMap<Month, PackMonth>>,
     /// By source, in the words of a lot's `source`.
     pub credits: BTreeMap<String, CreditTotals>,
     /// What accounts owe.
@@ -174,8 +170,10 @@ pub struct BookReport {
 pub struct AccountFacts<'a> {
     pub billing: &'a Billing,
     pub credits: &'a Credits,
-    /// By subscription: what Stripe said of it, each with the second of saying, in the order of the log.
-    pub snapshots: &'a BTreeMap<String, Vec<(i64, Subscription)>>,
+    /// By subscription: what Stripe said of it.
+    pub snapshots: &'a BTreeMap<String, Vec<ToldSubscription>>,
+    /// What went out of its packs, by month.
+    pub pack_uses: &'a PackUses,
 }
 
 /// Revenue, as accounts are added one by one.
@@ -195,7 +193,7 @@ impl<'c> Books<'c> {
     /// Adds all that is known of an account. Each account is added once.
     pub fn add(&mut self, facts: &AccountFacts<'_>) {
         let courses = facts.billing.subscriptions.iter().map(|(id, tracked)| {
-            let told = facts.snapshots.get(id).into_iter().flatten().map(|(second, snapshot)| (*second, snapshot));
+            let told = facts.snapshots.get(id).into_iter().flatten();
             let newest = (tracked.observed_at, &*tracked.current);
             Course::of(told, newest, facts.billing, self.catalog)
         });
@@ -209,7 +207,7 @@ impl<'c> Books<'c> {
             self.add_invoice(record, facts);
         }
         for lot in facts.credits.lots.iter().chain(facts.billing.closed_lots.values()) {
-            self.add_lot(lot, facts.billing);
+            self.add_lot(lot, facts);
         }
         self.report.credits_owed += i128::from(facts.credits.debt);
     }
@@ -333,7 +331,7 @@ impl<'c> Books<'c> {
         }
     }
 
-    fn add_lot(&mut self, lot: &Lot, billing: &Billing) {
+    fn add_lot(&mut self, lot: &Lot, facts: &AccountFacts<'_>) {
         // What has expired is breakage, whether or not that is on record yet; what a hold has set aside may still be spent.
         let is_over = lot.is_expired_at(self.as_of);
         let outstanding = if is_over { lot.held } else { lot.remaining };
@@ -343,22 +341,26 @@ impl<'c> Books<'c> {
         totals.breakage += i128::from(lot.expired + lot.remaining - outstanding);
         totals.clawed_back += i128::from(lot.clawed_back);
         totals.outstanding += i128::from(outstanding);
-        let session = lot.bought_by.as_deref().and_then(|id| billing.checkout_sessions.get(id));
+        let session = lot.bought_by.as_deref().and_then(|id| facts.billing.checkout_sessions.get(id));
         let Some(session) = session.filter(|_| lot.source == LotSource::Pack).map(|record| &record.session.current)
         else {
             return;
         };
-        let paid = i128::from(session.amount_total.unwrap_or(0));
-        let payment = session.payment_intent.as_deref().and_then(|intent| billing.payments.get(intent));
-        let back: i128 = payment.into_iter().flat_map(money_back).map(|(_, amount)| amount).sum();
-        let returned = back.min(paid);
-        let worth = rounded(paid * i128::from(outstanding), i128::from(lot.granted.max(1))).min(paid - returned);
+        let payment = session.payment_intent.as_deref().and_then(|intent| facts.billing.payments.get(intent));
+        let pack = Pack {
+            lot,
+            paid: session.amount_total.unwrap_or(0).into(),
+            back: payment.into_iter().flat_map(money_back).map(|(at, amount)| (day_of(at), amount)).collect(),
+            outstanding,
+            uses: facts.pack_uses.get(&lot.id),
+        };
         let currency = session.currency.clone().unwrap_or_default();
-        let packs = self.report.packs.entry(currency).or_default();
-        packs.paid += paid;
-        packs.returned += returned;
-        packs.outstanding += worth;
-        packs.recognised += paid - returned - worth;
+        let packs = self.report.packs.entry(currency.clone()).or_default();
+        *packs += pack.money();
+        let months = self.report.pack_months.entry(currency).or_default();
+        for (month, of_month) in pack.by_month(self.as_of.date_naive()) {
+            *months.entry(month).or_default() += of_month;
+        }
     }
 }
 

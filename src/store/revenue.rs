@@ -9,10 +9,11 @@ use super::error::StoreError;
 use super::load::{account, insert_object};
 use crate::domain::account::Account;
 use crate::domain::billing::{Billing, Kind};
-use crate::domain::ids::AccountId;
-use crate::domain::revenue::flows::CreditFlows;
+use crate::domain::credit::LotSource;
+use crate::domain::ids::{AccountId, LotId};
+use crate::domain::revenue::flows::{CreditFlows, PackUses};
 use crate::domain::revenue::month::Month;
-use crate::domain::stripe_object::Subscription;
+use crate::domain::revenue::recurring::ToldSubscription;
 
 /// How far a partition has been collected, and how far it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,15 +29,17 @@ pub struct Collected {
     pub snapshots: Vec<CollectedSnapshot>,
     /// By the first day of the month.
     pub flows: BTreeMap<NaiveDate, CreditFlows>,
+    /// Lots that are known to be packs from now on.
+    pub packs: Vec<LotId>,
+    /// Credits that left lots for good, by the first day of the month; of lots that are no packs, nothing is kept.
+    pub uses: BTreeMap<(LotId, NaiveDate), i64>,
 }
 
 /// A subscription, as an event of the log shows it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CollectedSnapshot {
     pub position: i64,
-    /// Unix second.
-    pub observed_at: i64,
-    pub subscription: Subscription,
+    pub told: ToldSubscription,
 }
 
 /// How far each partition has been collected.
@@ -68,23 +71,29 @@ pub async fn collect(
         )
         .await?;
     let snapshots = &collected.snapshots;
-    let ids: Vec<&str> = snapshots.iter().map(|snapshot| snapshot.subscription.id.as_str()).collect();
+    let ids: Vec<&str> = snapshots.iter().map(|snapshot| snapshot.told.subscription.id.as_str()).collect();
     let positions: Vec<i64> = snapshots.iter().map(|snapshot| snapshot.position).collect();
-    let observed: Vec<i64> = snapshots.iter().map(|snapshot| snapshot.observed_at).collect();
-    let states: Vec<String> =
-        snapshots.iter().map(|snapshot| serde_json::to_string(&snapshot.subscription)).collect::<Result<_, _>>()?;
+    let observed: Vec<i64> = snapshots.iter().map(|snapshot| snapshot.told.observed_at).collect();
+    let states: Vec<String> = snapshots
+        .iter()
+        .map(|snapshot| serde_json::to_string(&snapshot.told.subscription))
+        .collect::<Result<_, _>>()?;
+    let changes: Vec<String> =
+        snapshots.iter().map(|snapshot| serde_json::to_string(&snapshot.told.change)).collect::<Result<_, _>>()?;
     let months: Vec<NaiveDate> = collected.flows.keys().copied().collect();
     let column = |of: fn(&CreditFlows) -> i64| collected.flows.values().map(of).collect::<Vec<i64>>();
+    let (used_lots, used_months): (Vec<LotId>, Vec<NaiveDate>) = collected.uses.keys().copied().unzip();
+    let used: Vec<i64> = collected.uses.values().copied().collect();
     let row = client
         .query_one(
             "/* collect_revenue */ with moved as (
                  update revenue_cursors set position = $3 where partition_id = $1 and position = $2 returning 1),
              told as (
                  insert into subscription_snapshots
-                     (stripe_subscription_id, partition_id, position, observed_at, snapshot)
-                 select s.id, $1, s.position, s.observed_at, s.state::json
-                 from moved, unnest($4::text[], $5::bigint[], $6::bigint[], $7::text[])
-                     as s (id, position, observed_at, state)),
+                     (stripe_subscription_id, partition_id, position, observed_at, snapshot, change)
+                 select s.id, $1, s.position, s.observed_at, s.state::json, s.change::json
+                 from moved, unnest($4::text[], $5::bigint[], $6::bigint[], $7::text[], $20::text[])
+                     as s (id, position, observed_at, state, change)),
              flowed as (
                  insert into credit_flows as known
                      (month, sold, granted, spent, breakage, clawed_back, reinstated, overage)
@@ -94,7 +103,15 @@ pub async fn collect(
                      sold = known.sold + excluded.sold, granted = known.granted + excluded.granted,
                      spent = known.spent + excluded.spent, breakage = known.breakage + excluded.breakage,
                      clawed_back = known.clawed_back + excluded.clawed_back,
-                     reinstated = known.reinstated + excluded.reinstated, overage = known.overage + excluded.overage)
+                     reinstated = known.reinstated + excluded.reinstated, overage = known.overage + excluded.overage),
+             packed as (
+                 insert into pack_lots (lot_id) select p.id from moved, unnest($16::uuid[]) as p (id)
+                 on conflict do nothing),
+             used as (
+                 insert into pack_uses as known (lot_id, month, used)
+                 select u.* from moved, unnest($17::uuid[], $18::date[], $19::bigint[]) as u (lot_id, month, used)
+                 where u.lot_id = any($16::uuid[]) or exists (select from pack_lots p where p.lot_id = u.lot_id)
+                 on conflict (lot_id, month) do update set used = known.used + excluded.used)
              select exists (select from moved)",
             &[
                 &from.partition_id,
@@ -112,6 +129,11 @@ pub async fn collect(
                 &column(|flows| flows.clawed_back),
                 &column(|flows| flows.reinstated),
                 &column(|flows| flows.overage),
+                &collected.packs,
+                &used_lots,
+                &used_months,
+                &used,
+                &changes,
             ],
         )
         .await?;
@@ -144,8 +166,9 @@ pub async fn credit_flows(client: &impl GenericClient) -> Result<BTreeMap<Month,
 pub struct AccountPage {
     /// Each with its Stripe objects and its lots that are used up.
     pub accounts: Vec<(Account, Billing)>,
-    /// By subscription, in the order of the log; each with the Unix second of the StripeEvent that told of it.
-    pub snapshots: BTreeMap<String, Vec<(i64, Subscription)>>,
+    /// By subscription.
+    pub snapshots: BTreeMap<String, Vec<ToldSubscription>>,
+    pub pack_uses: PackUses,
 }
 
 /// The accounts after one, in the order of their ids, all as of one moment: a lot that is used up meanwhile is in one place.
@@ -184,21 +207,31 @@ pub async fn account_page(
         billings.values().flat_map(|billing| billing.subscriptions.keys().map(String::as_str)).collect();
     let told = tx
         .query(
-            "/* subscription_snapshots */ select stripe_subscription_id, observed_at, snapshot::text
+            "/* subscription_snapshots */ select stripe_subscription_id, observed_at, snapshot::text, change::text
              from subscription_snapshots where stripe_subscription_id = any($1)
              order by stripe_subscription_id, observed_at, partition_id, position",
             &[&subscriptions],
         )
         .await?;
-    let mut snapshots: BTreeMap<String, Vec<(i64, Subscription)>> = BTreeMap::new();
+    let mut snapshots: BTreeMap<String, Vec<ToldSubscription>> = BTreeMap::new();
     for row in &told {
-        let snapshot = serde_json::from_str(row.get(2))?;
-        snapshots.entry(row.get(0)).or_default().push((row.get(1), snapshot));
+        let (subscription, change) = (serde_json::from_str(row.get(2))?, serde_json::from_str(row.get(3))?);
+        let told = ToldSubscription { observed_at: row.get(1), change, subscription };
+        snapshots.entry(row.get(0)).or_default().push(told);
+    }
+    let packs = accounts.iter().flat_map(|account| account.credits.lots.iter());
+    let packs = packs.chain(billings.values().flat_map(|billing| billing.closed_lots.values()));
+    let packs: Vec<LotId> = packs.filter(|lot| lot.source == LotSource::Pack).map(|lot| lot.id).collect();
+    let used =
+        tx.query("/* pack_uses */ select lot_id, month, used from pack_uses where lot_id = any($1)", &[&packs]).await?;
+    let mut pack_uses = PackUses::new();
+    for row in &used {
+        pack_uses.entry(row.get(0)).or_default().insert(Month::of(row.get(1)), row.get(2));
     }
     let billing_of = |id: &AccountId| billings.get(id.as_str()).cloned().unwrap_or_default();
     let billing: Vec<Billing> = accounts.iter().map(|account| billing_of(&account.id)).collect();
     tx.commit().await?;
-    Ok(AccountPage { accounts: accounts.into_iter().zip(billing).collect(), snapshots })
+    Ok(AccountPage { accounts: accounts.into_iter().zip(billing).collect(), snapshots, pack_uses })
 }
 
 /// Keeps a report, unless a later one is kept already.

@@ -161,6 +161,7 @@ fn facts(
     let links = project::invoice_payments(object, &projected)?;
     for object in std::iter::once(projected).chain(links.into_iter().map(StripeObject::InvoicePayment)) {
         facts.observations.push(Observation {
+            superseded: false,
             stripe_event_id: event.id.clone(),
             stripe_event_type: event.event_type.clone(),
             created: event.created,

@@ -94,6 +94,28 @@ async fn a_debit_of_what_the_default_plan_lacks_says_that_the_payment_is_overdue
 }
 
 #[tokio::test]
+async fn further_notifications_do_not_put_the_end_of_the_grace_off() {
+    on_both_with(Setup { catalog: catalog(), ..Setup::default() }, async |app: TestApp| {
+        app.deliver_all(&sign_up("cus_1", PRO, START)).await;
+        let told = |at: i64, changes: Value| {
+            let state =
+                with(subscription("cus_1", "sub_1", PRO, day(31)), json!({"status": "past_due", "created": START}));
+            event("customer.subscription.updated", at, with(state, changes))
+        };
+        // No failed payment was ever heard of.
+        app.clock.set(day(33));
+        app.deliver(&told(day(33), json!({"latest_invoice": "in_3"}))).await;
+        assert_eq!(account(&app).await["dunning"]["since"], rfc3339(day(33)));
+        app.deliver(&told(day(31), json!({"latest_invoice": "in_2"}))).await;
+        app.clock.set(day(34));
+        app.deliver(&told(day(34), json!({"cancel_at_period_end": true}))).await;
+        let shown = account(&app).await["dunning"].clone();
+        assert_eq!((&shown["since"], &shown["stage"]), (&json!(rfc3339(day(31))), &json!("restricted")));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_accounts_own_suspension_is_told_apart() {
     let app = TestApp::with(Setup { catalog: catalog(), ..Setup::default() }).await;
     let past_due = with(subscription("cus_1", "sub_1", PRO, START), json!({"status": "past_due"}));

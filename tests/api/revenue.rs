@@ -40,7 +40,10 @@ async fn subscriptions_move_mrr_and_invoices_are_earned_by_day() {
         // Of 15 January one day in 31 and one in 365: 94 and 79.
         assert_eq!((&months[11]["recognised"], &usd["money"]["recognised"]), (&json!(173), &json!(173)));
         assert_eq!((&usd["money"]["paid"], &usd["money"]["deferred"]), (&json!(31_900), &json!(31_727)));
-        assert_eq!(usd["packs"], json!({"paid": 1_000, "returned": 0, "outstanding": 1_000, "recognised": 0}));
+        let packs = &usd["packs"];
+        let all = ["paid", "returned", "outstanding", "recognised"].map(|name| packs[name].as_i64().expect("a number"));
+        assert_eq!((all, packs["months"].as_array().map(Vec::len)), ([1_000, 0, 1_000, 0], Some(12)));
+        assert_eq!(packs["months"][11], json!({"month": "2026-01", "paid": 1_000, "returned": 0, "recognised": 0}));
         assert_eq!(usd["deferred"].as_array().expect("months").len(), 13);
         let credits = &told["credits"]["months"][11];
         assert_eq!((&credits["sold"], &credits["granted"], &credits["spent"]), (&json!(500), &json!(1_000), &json!(5)));
@@ -77,6 +80,71 @@ async fn subscriptions_move_mrr_and_invoices_are_earned_by_day() {
 }
 
 #[tokio::test]
+async fn what_is_delivered_late_moves_mrr_when_it_happened() {
+    on_both(async |app: TestApp| {
+        let state = |price: &str, quantity: i64, at: i64| {
+            let mut subscription = with(subscription("cus_1", "sub_1", price, at), json!({"created": START}));
+            subscription["items"]["data"][0]["quantity"] = json!(quantity);
+            let kind = if at == START { "customer.subscription.created" } else { "customer.subscription.updated" };
+            event(kind, at, subscription)
+        };
+        app.clock.set(day(100));
+        // In January small, in February big, in March two of them; told in another order.
+        let told = [state(PRO, 2, day(60)), state(STARTER, 1, START), state(PRO, 1, day(30))];
+        let mut answers = Vec::new();
+        for event in &told {
+            answers.push(app.deliver(event).await);
+        }
+        // The second makes the account older; the third changes nothing but what is told of the past.
+        assert_eq!(answers, ["applied", "applied", "superseded"]);
+        let report = report(&app, "&from=2026-01").await;
+        let months = report["currencies"][0]["months"].as_array().expect("months");
+        let moved: Vec<_> =
+            months.iter().map(|month| (&month["new"], &month["expansion"], &month["mrr_end"])).collect();
+        let number = |n: i64| json!(n);
+        let expected = [(900, 0, 900), (0, 2_000, 2_900), (0, 2_900, 5_800), (0, 0, 5_800)];
+        for (moved, (new, expansion, end)) in moved.iter().zip(expected) {
+            assert_eq!(*moved, (&number(new), &number(expansion), &number(end)), "{months:#?}");
+        }
+        let shown = app.get("/v1/accounts/cus_1/subscription").await.expect(200);
+        assert_eq!((&shown["price"], &shown["quantity"]), (&json!(PRO), &json!(2)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn packs_are_earned_in_the_months_in_which_their_credits_go() {
+    let app = TestApp::start().await;
+    app.deliver(&event("checkout.session.completed", START, pack_checkout("cus_1", "cs_1", START))).await;
+    let packs = async || report(&app, "&from=2026-01").await["currencies"][0]["packs"].clone();
+    let by_month = |packs: &Value| -> Vec<(String, i64, i64)> {
+        let number = |month: &Value, name: &str| month[name].as_i64().expect("a number");
+        let months = packs["months"].as_array().expect("months").iter();
+        let month = |month: &Value| month["month"].as_str().expect("a month").to_owned();
+        months.map(|row| (month(row), number(row, "returned"), number(row, "recognised"))).collect()
+    };
+    let is = |rows: &[(&str, i64, i64)]| -> Vec<(String, i64, i64)> {
+        rows.iter().map(|(month, returned, recognised)| ((*month).to_owned(), *returned, *recognised)).collect()
+    };
+    let catalog_takes_free_credits_first = app.available("cus_1").await - 500;
+    let spend = async |key: &str, amount: i64| {
+        app.debit("cus_1", key, json!({"amount": amount})).await.expect(201);
+    };
+    spend("key-1", catalog_takes_free_credits_first + 100).await;
+    assert_eq!(by_month(&packs().await), is(&[("2026-01", 0, 200)]));
+    // The free plan's credits of February come first again.
+    app.clock.set(day(35));
+    let free = app.available("cus_1").await - 400;
+    spend("key-2", free + 50).await;
+    app.clock.set(day(65));
+    app.deliver(&event("refund.created", day(65), refund("pi_cs_1", "re_1", 500, day(65)))).await;
+    let told = packs().await;
+    // Half of the money, and 250 credits with it: 100 are left, worth 2.00.
+    assert_eq!(by_month(&told), is(&[("2026-01", 0, 200), ("2026-02", 0, 100), ("2026-03", 500, 0)]));
+    assert_eq!((&told["outstanding"], &told["recognised"]), (&json!(200), &json!(300)));
+}
+
+#[tokio::test]
 async fn a_report_is_kept_until_somebody_asks_for_a_newer_one() {
     let app = TestApp::start().await;
     app.deliver_all(&sign_up("cus_1", PRO, START)).await;
@@ -84,6 +152,9 @@ async fn a_report_is_kept_until_somebody_asks_for_a_newer_one() {
     assert_eq!((&first["as_of"], &first["currencies"][0]["mrr"]), (&json!(rfc3339(START)), &json!(2_900)));
     assert_eq!(app.metric("subledger_mrr{currency=\"usd\",plan=\"pro\"}").await, 2_900.0);
     assert_eq!(app.metric("subledger_active_subscriptions{currency=\"usd\",plan=\"pro\"}").await, 1.0);
+    assert_eq!(app.metric("subledger_arr{currency=\"usd\",plan=\"pro\"}").await, 34_800.0);
+    assert_eq!(app.metric("subledger_mrr_moved{currency=\"usd\",movement=\"new\"}").await, 2_900.0);
+    assert_eq!(app.metric("subledger_credits_moved{movement=\"granted\"}").await, 500.0);
     assert_eq!(app.metric("subledger_revenue_as_of_seconds").await, START as f64);
     app.clock.set(START + 3_600);
     app.deliver_all(&sign_up("cus_2", STARTER, START)).await;

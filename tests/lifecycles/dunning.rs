@@ -285,3 +285,38 @@ fn payment_restores_at_once_and_every_order_ends_the_same() {
         });
     }
 }
+
+#[test]
+fn without_any_word_of_a_failed_payment_it_counts_from_when_stripe_first_said_so() {
+    let fold = Fold::of_seller(SELLER);
+    let state = |number: u8, at: i64, status: &str| {
+        let mut shown = subscription("1", "price_kept", status);
+        // Each is another snapshot.
+        shown["latest_invoice"] = json!(format!("in_{number}"));
+        body(&format!("evt_{number}"), "customer.subscription.updated", at, shown)
+    };
+    // An earlier time was made good. Of this one the notifications come a day apart.
+    let bodies = [
+        state(1, JANUARY, "past_due"),
+        state(2, JANUARY + DAY, "active"),
+        state(3, FAILED, "past_due"),
+        state(4, FAILED + DAY, "past_due"),
+        state(5, FAILED + 2 * DAY, "unpaid"),
+    ];
+    let commands: Vec<Command> = bodies.iter().map(|body| fold.command(body)).collect();
+    let context = fold.context_at(FAILED + 2 * DAY);
+    let straight: Vec<usize> = (0..commands.len()).collect();
+    let end = fold.end_at(context, &commands, &straight);
+    assert_eq!(end.credits.access[0].past_due_since, Some(FAILED));
+    each_permutation(commands.len(), |order| {
+        let got = fold.end_at(context, &commands, order);
+        assert!(got == end, "{order:?}:\n{}", difference(&got, &end));
+    });
+    // A failure that is told of later, and was later, changes nothing; one that was earlier does.
+    for (at, since) in [(FAILED + DAY, FAILED), (FAILED - DAY, FAILED - DAY)] {
+        let mut told_of_all = bodies.to_vec();
+        told_of_all.push(body("evt_6", "invoice.payment_failed", at, invoice("1", 2, at, "open")));
+        let account = told(&fold, &told_of_all, FAILED + 2 * DAY);
+        assert_eq!(account.credits.access[0].past_due_since, Some(since));
+    }
+}

@@ -242,6 +242,12 @@ fn packs_are_earned_as_their_credits_are_used_and_owed_until_then() {
     let (packs, credits) = (report.packs["usd"], report.credits["pack"]);
     assert_eq!((packs.returned, packs.outstanding, packs.recognised), (500, 200, 300));
     assert_eq!((credits.spent, credits.clawed_back, credits.outstanding), (30, 50, 20));
+    let months: Vec<_> = report.pack_months["usd"]
+        .iter()
+        .map(|(month, of_month)| (month.to_string(), of_month.paid, of_month.returned, of_month.recognised))
+        .collect();
+    let expected = [("2026-01", 1_000, 0, 0), ("2026-02", 0, 0, 300), ("2026-03", 0, 500, 0)];
+    assert_eq!(months, expected.map(|(month, paid, returned, earned)| (month.to_owned(), paid, returned, earned)));
     let flows: Vec<_> =
         report.credit_flows.values().map(|flows| (flows.sold, flows.spent, flows.clawed_back)).collect();
     assert_eq!(flows, [(100, 0, 0), (0, 30, 0), (0, 0, 50)]);

@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::{Value, json};
 use subledger::domain::account::{Account, Changes};
+use subledger::domain::billing::Observation;
 use subledger::domain::catalog::Catalog;
 use subledger::domain::command::{Command, decide};
 use subledger::domain::draft::{Context, Draft};
 use subledger::domain::event::Event;
 use subledger::domain::ids::AccountId;
-use subledger::domain::revenue::flows::CreditFlows;
+use subledger::domain::revenue::flows::{CreditFlows, PackUses, uses_of};
 use subledger::domain::revenue::month::Month;
-use subledger::domain::revenue::{AccountFacts, Book, BookReport, Books, MonthFigures, PlanOf, Report};
-use subledger::domain::stripe_object::{StripeObject, Subscription};
+use subledger::domain::revenue::recurring::ToldSubscription;
+use subledger::domain::revenue::{AccountFacts, Book, BookReport, Books, MonthFigures, PackMonth, PlanOf, Report};
+use subledger::domain::stripe_object::StripeObject;
 use subledger::stripe::translate::{self, Settings};
 
 pub const SELLER: &str = r#"
@@ -73,7 +75,8 @@ pub struct Ledger {
 
 struct Told {
     account: Account,
-    snapshots: BTreeMap<String, Vec<(i64, Subscription)>>,
+    snapshots: BTreeMap<String, Vec<ToldSubscription>>,
+    pack_uses: PackUses,
 }
 
 impl Ledger {
@@ -114,20 +117,26 @@ impl Ledger {
         let known = self.accounts.entry(account.to_owned()).or_insert_with(|| Told {
             account: Account::new(AccountId::new(account).expect("an id")),
             snapshots: BTreeMap::new(),
+            pack_uses: PackUses::new(),
         });
         let mut changes = Changes::default();
         let mut draft = Draft::new(&mut known.account, &mut changes);
         let context = Context { catalog: &self.catalog, catalog_digest: &self.digest, now: time(at) };
         let is_allowed = decide(&mut draft, command, context).is_ok();
+        let month = Month::of(time(at).date_naive());
         for event in draft.events {
+            for used in uses_of(&event) {
+                *known.pack_uses.entry(used.lot).or_default().entry(month).or_default() += used.amount;
+            }
             if let Some(flows) = CreditFlows::of(&event) {
-                self.flows.entry(Month::of(time(at).date_naive())).or_default().add(&flows);
+                self.flows.entry(month).or_default().add(&flows);
             }
             if let Event::StripeObserved(observation) = event
-                && let StripeObject::Subscription(subscription) = observation.object
+                && let Observation { created: observed_at, change, object, .. } = *observation
+                && let StripeObject::Subscription(subscription) = object
             {
                 let told = known.snapshots.entry(subscription.id.clone()).or_default();
-                told.push((observation.created, subscription));
+                told.push(ToldSubscription { observed_at, change, subscription });
             }
         }
         is_allowed
@@ -135,9 +144,9 @@ impl Ledger {
 
     pub fn report(&self, as_of: i64) -> Report {
         let mut books = Books::new(&self.catalog, time(as_of));
-        for Told { account, snapshots } in self.accounts.values() {
+        for Told { account, snapshots, pack_uses } in self.accounts.values() {
             let billing = account.billing.as_ref().expect("loaded");
-            books.add(&AccountFacts { billing, credits: &account.credits, snapshots });
+            books.add(&AccountFacts { billing, credits: &account.credits, snapshots, pack_uses });
         }
         let report = books.report(self.flows.clone());
         let kept = serde_json::to_string(&report).expect("JSON");
@@ -223,6 +232,9 @@ pub fn assert_conserved(report: &Report) {
     for (currency, packs) in &report.packs {
         assert_eq!(packs.outstanding + packs.recognised, packs.paid - packs.returned, "{currency}: {packs:?}");
         assert!(packs.outstanding >= 0 && packs.recognised >= 0, "{currency}: {packs:?}");
+        let all = |of: fn(&PackMonth) -> i128| report.pack_months[currency].values().map(of).sum::<i128>();
+        let by_month = (all(|month| month.paid), all(|month| month.returned), all(|month| month.recognised));
+        assert_eq!(by_month, (packs.paid, packs.returned, packs.recognised), "{currency} by month");
     }
     for (source, totals) in &report.credits {
         let gone = totals.spent + totals.breakage + totals.clawed_back;

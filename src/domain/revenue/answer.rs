@@ -9,7 +9,7 @@ use super::flows::CreditFlows;
 use super::month::Month;
 use super::recognition::InvoiceMoney;
 use super::recurring::Excluded;
-use super::{BookReport, CreditTotals, MonthFigures, PackMoney, PlanOf, Report};
+use super::{BookReport, CreditTotals, MonthFigures, PackMoney, PackMonth, PlanOf, Report};
 
 /// Months in one answer.
 pub const MAX_MONTHS: usize = 120;
@@ -55,7 +55,22 @@ pub struct CurrencyAnswer {
     pub deferred: Vec<DeferredMonth>,
     /// Null when one plan is asked for: a payment is for an invoice, whatever its lines are for.
     pub money: Option<InvoiceMoney>,
-    pub packs: Option<PackMoney>,
+    pub packs: Option<PacksAnswer>,
+}
+
+/// Credit packs: over all time, and by month.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PacksAnswer {
+    #[serde(flatten)]
+    pub all: PackMoney,
+    pub months: Vec<PackMonthAnswer>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct PackMonthAnswer {
+    pub month: Month,
+    #[serde(flatten)]
+    pub figures: PackMonth,
 }
 
 /// What brings in revenue as long as it is paid in the end.
@@ -178,8 +193,16 @@ impl Report {
                 .map(|(month, figures)| DeferredMonth { month: *month, amount: figures.deferred })
                 .collect(),
             money: is_whole.then(|| self.money.get(currency).copied().unwrap_or_default()),
-            packs: is_whole.then(|| self.packs.get(currency).copied().unwrap_or_default()),
+            packs: is_whole.then(|| self.of_packs(currency, asked)),
         }
+    }
+
+    fn of_packs(&self, currency: &str, asked: &Asked) -> PacksAnswer {
+        let all = self.packs.get(currency).copied().unwrap_or_default();
+        let known = self.pack_months.get(currency);
+        let figures = |month: &Month| known.and_then(|months| months.get(month)).copied().unwrap_or_default();
+        let months = asked.from.until(asked.to).map(|month| PackMonthAnswer { month, figures: figures(&month) });
+        PacksAnswer { all, months: months.collect() }
     }
 
     fn of_credits(&self, asked: &Asked) -> CreditsAnswer {

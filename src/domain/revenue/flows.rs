@@ -1,9 +1,13 @@
 //! Credits as they flow, event by event; and what became of lots.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::domain::credit::LotSource;
+use super::month::Month;
+use crate::domain::credit::{Draw, Lot, LotSource};
 use crate::domain::event::Event;
+use crate::domain::ids::LotId;
 
 /// Credits that moved in a while, as the log records it: at the time of the events, not of their causes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +32,7 @@ impl CreditFlows {
     /// What an event moved; `None` if it moves nothing.
     pub fn of(event: &Event) -> Option<Self> {
         let none = Self::default();
-        let drawn = |draws: &[crate::domain::credit::Draw]| draws.iter().map(|draw| draw.amount).sum::<i64>();
+        let drawn = |draws: &[Draw]| draws.iter().map(|draw| draw.amount).sum::<i64>();
         let flows = match event {
             Event::CreditsGranted(granted) => {
                 let lot = &granted.lot;
@@ -87,8 +91,38 @@ impl CreditFlows {
     }
 }
 
-/// Stored names of the events that [`CreditFlows::of`] may say something of.
-pub const FLOWING: [&str; 7] = [
+/// By pack and month: credits that left it for good, whatever for; negative if more came back.
+pub type PackUses = BTreeMap<LotId, BTreeMap<Month, i64>>;
+
+/// The lots of packs that an event brings into being, or into a stream.
+pub fn packs_of(event: &Event) -> Vec<LotId> {
+    let pack = |lot: &Lot| (lot.source == LotSource::Pack).then_some(lot.id);
+    match event {
+        Event::CreditsGranted(granted) => pack(&granted.lot).into_iter().collect(),
+        Event::AccountAbsorbed(absorbed) => {
+            let lots = absorbed.credits.lots.iter().chain(absorbed.billing.closed_lots.values());
+            lots.filter_map(pack).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What an event takes out of lots for good; what it puts back is negative.
+pub fn uses_of(event: &Event) -> Vec<Draw> {
+    match event {
+        Event::CreditsDebited(debited) => debited.lots.clone(),
+        Event::HoldCaptured(captured) => captured.cover.lots.clone(),
+        Event::DebtRepaid(repaid) => repaid.lots.clone(),
+        Event::CreditsExpired(expired) => expired.lots.clone(),
+        Event::CreditsClawedBack(clawed) => vec![Draw { lot: clawed.lot, amount: clawed.clawed_back }],
+        Event::CreditsReinstated(back) => vec![Draw { lot: back.lot, amount: -back.reinstated }],
+        _ => Vec::new(),
+    }
+}
+
+/// Stored names of the events that [`CreditFlows::of`], [`packs_of`] or [`uses_of`] may say something of.
+pub const FLOWING: [&str; 8] = [
+    "account_absorbed",
     "credits_granted",
     "credits_debited",
     "hold_captured",

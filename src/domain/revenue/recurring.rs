@@ -6,6 +6,7 @@
 //! for as long as that invoice is the newest: one that applies once lowers one period. Metered items, and prices that state
 //! no amount, are counted in [`Excluded`], not guessed. Each item is rounded once, to the nearest minor unit.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use chrono::NaiveDate;
@@ -17,7 +18,7 @@ use super::{Book, PlanOf};
 use crate::domain::billing::Billing;
 use crate::domain::catalog::{Catalog, Plan, PriceKey};
 use crate::domain::stripe_object::{Invoice, Subscription, SubscriptionItem};
-use crate::domain::tracked::Snapshot;
+use crate::domain::tracked::{self, Change};
 
 /// Minor units a month, by book.
 pub type Level = BTreeMap<Book, i128>;
@@ -33,6 +34,15 @@ pub struct Excluded {
     pub unmapped_subscriptions: u64,
 }
 
+/// A subscription as a StripeEvent told of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToldSubscription {
+    /// Unix second of the StripeEvent.
+    pub observed_at: i64,
+    pub change: Change,
+    pub subscription: Subscription,
+}
+
 /// A subscription through time.
 #[derive(Debug, Clone)]
 pub struct Course<'a> {
@@ -44,43 +54,37 @@ pub struct Course<'a> {
 }
 
 impl<'a> Course<'a> {
-    /// Out of what was told of a subscription, each with the second that Stripe took it in, the newest that is known of it, and
-    /// its invoices. Nothing but its end may be known.
+    /// Out of what was told of a subscription, the newest that is known of it with the second of its telling, and its
+    /// invoices. Nothing but its end may be known.
     pub fn of(
-        told: impl IntoIterator<Item = (i64, &'a Subscription)>,
+        told: impl IntoIterator<Item = &'a ToldSubscription>,
         newest: (i64, &'a Subscription),
         billing: &Billing,
         catalog: &Catalog,
     ) -> Self {
-        let mut taken: BTreeMap<i64, &Subscription> = BTreeMap::new();
-        for (second, snapshot) in told {
-            let known = taken.entry(second).or_insert(snapshot);
-            if snapshot.progress() >= known.progress() {
-                *known = snapshot;
-            }
-        }
-        taken.insert(newest.0, newest.1);
+        let mut taken = by_second(told);
+        taken.insert(newest.0, Cow::Borrowed(newest.1));
+        // Once it has ended, that is what it is known by.
+        let last = newest.1;
         let end = taken.iter().find(|(_, snapshot)| snapshot.has_ended());
-        let end = end.map(|(second, ended)| (ended.ended_at.or(ended.canceled_at).unwrap_or(*second), *ended));
-        if let Some((at, _)) = end {
+        let ended_at = end.map(|(second, ended)| ended.ended_at.or(ended.canceled_at).unwrap_or(*second));
+        if let Some(at) = ended_at {
             taken.retain(|second, snapshot| *second < at && !snapshot.has_ended());
         }
-        let last = end.map_or(newest.1, |(_, ended)| ended);
-        let mut begun: Vec<(i64, &Subscription)> = taken.into_iter().collect();
+        let mut begun: Vec<(i64, Cow<'_, Subscription>)> = taken.into_iter().collect();
         if let Some((second, first)) = begun.first_mut() {
             *second = began_at(first, *second);
-        } else if let Some((at, ended)) = end
-            .filter(|(at, ended)| ended.status == "canceled" && ended.trial_end.is_none_or(|trial_end| trial_end < *at))
+        } else if let Some(at) =
+            ended_at.filter(|at| last.status == "canceled" && last.trial_end.is_none_or(|trial_end| trial_end < *at))
         {
             // Nothing is known of it but its end, and that it was no trial.
-            begun.push((began_at(ended, at), ended));
+            begun.push((began_at(last, at), Cow::Borrowed(last)));
         }
         let discounts = Discounts::of(&last.id, billing);
         let mut seconds: Vec<i64> = begun.iter().map(|(second, _)| *second).collect();
         seconds.extend(discounts.0.iter().map(|discount| discount.from));
         seconds.sort_unstable();
         seconds.dedup();
-        let ended_at = end.map(|(at, _)| at);
         let mut steps = Vec::new();
         for second in seconds.into_iter().filter(|second| ended_at.is_none_or(|end| *second < end)) {
             let Some((_, snapshot)) = begun.iter().rev().find(|(begun, _)| *begun <= second) else { continue };
@@ -109,6 +113,25 @@ impl<'a> Course<'a> {
             .find(|(at, level)| *at >= second && level.values().any(|amount| *amount > 0))
             .map(|(at, _)| *at)
     }
+}
+
+/// What was told of a subscription, by second: of what was told in one, the last.
+fn by_second<'a>(told: impl IntoIterator<Item = &'a ToldSubscription>) -> BTreeMap<i64, Cow<'a, Subscription>> {
+    let mut seconds: BTreeMap<i64, Vec<&ToldSubscription>> = BTreeMap::new();
+    for told in told {
+        seconds.entry(told.observed_at).or_default().push(told);
+    }
+    let last_of = |told: Vec<&'a ToldSubscription>| match told.as_slice() {
+        [only] => Cow::Borrowed(&only.subscription),
+        several => {
+            let mut tracked = None;
+            for ToldSubscription { observed_at, change, subscription } in several {
+                tracked::observe(&mut tracked, subscription.clone(), *observed_at, *change);
+            }
+            tracked.map_or_else(|| Cow::Borrowed(&several[0].subscription), |tracked| Cow::Owned(*tracked.current))
+        }
+    };
+    seconds.into_iter().map(|(second, told)| (second, last_of(told))).collect()
 }
 
 /// When a subscription of which this is the first snapshot began to be what it shows.
