@@ -97,14 +97,14 @@ async fn a_repeat_after_a_crash_expires_what_is_left_and_opens_nothing_again() {
     assert_eq!(sessions, [1, 2]);
 }
 
-/// A Stripe at which `cus_1` has `cs_0` open, and opens `cs_1`.
+/// A Stripe at which `cus_1` has `cs_0` open, and opens `cs_1`; somebody opens `cs_2` at the same time.
 async fn stripe_with_an_open_session() -> StripeApi {
     let stripe = StripeApi::start().await;
     let session =
         |id: &str| json!({"id": id, "mode": "subscription", "customer": "cus_1", "url": "https://checkout.stripe.com"});
     stripe.on("GET /v1/customers/search", json!({"data": [{"id": "cus_1"}]})).await;
     stripe.on("POST /v1/checkout/sessions", session("cs_1")).await;
-    let open = json!({"data": [session("cs_1"), session("cs_0")], "has_more": false});
+    let open = json!({"data": [session("cs_2"), session("cs_1"), session("cs_0")], "has_more": false});
     stripe.on("GET /v1/checkout/sessions", open).await;
     stripe.on("GET /v1/subscriptions", json!({"data": [{"id": "sub_0", "status": "incomplete"}]})).await;
     stripe.on("POST /v1/checkout/sessions/cs_1/expire", json!({"id": "cs_1", "status": "expired"})).await;
@@ -133,6 +133,8 @@ async fn a_session_that_is_no_longer_open_when_it_is_expired_says_what_became_of
         assert_eq!((listed.field("customer"), listed.field("status")), (Some("cus_1"), Some("open")));
         let expired = stripe.calls_of("POST /v1/checkout/sessions/cs_0/expire").await;
         assert!(expired[0].key.is_some());
+        let newer = stripe.calls_of("POST /v1/checkout/sessions/cs_2/expire").await;
+        assert!(newer.is_empty(), "whoever opened it expires this one");
         let is_withdrawn = !stripe.calls_of("POST /v1/checkout/sessions/cs_1/expire").await.is_empty();
         assert_eq!(is_withdrawn, outcome == Err((409, "subscription_exists")));
     }
