@@ -67,7 +67,7 @@ impl Seller {
     /// Kills the service once Stripe has done what a call to `path` asks for, starts another, and repeats the request.
     async fn killed_at(&mut self, path: &str, route: &str, body: Value, is_done: impl Fn(&World) -> bool) -> Value {
         let url = format!("{}/_simulator/faults", self.stripe.base_url());
-        let fault = json!({"kind": "time_out", "method": "POST", "path": path, "count": 1, "delay_ms": 60_000});
+        let fault = json!({"kind": "time_out", "method": "POST", "path": path, "count": 1, "delay_ms": 12_000});
         let planned = reqwest::Client::new().post(url).body(fault.to_string()).send().await.expect("an answer");
         assert!(planned.status().is_success());
         let key = format!("{path} {route} {body}");
