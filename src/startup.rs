@@ -82,6 +82,11 @@ impl Ground {
         }
     }
 
+    /// Whether there is a database to open: one is named, or the embedded one has been made.
+    fn is_at_hand(config: &Config) -> bool {
+        config.database_url.is_some() || config.data_dir.exists()
+    }
+
     /// Stops the embedded Postgres, if there is one.
     pub async fn close(self) -> Result<(), StartError> {
         if let Some(embedded) = self.embedded {
@@ -143,6 +148,22 @@ impl Running {
         self.service.stop();
         self.lanes.finish().await;
     }
+}
+
+/// The settings as a service would have them, for a command that needs nothing else of a database; without one, those
+/// that are given elsewhere.
+pub async fn settings_of_service(config: &Config) -> Result<Config, StartError> {
+    if !Ground::is_at_hand(config) {
+        return Ok(config.clone());
+    }
+    let ground = Ground::open_beside(config).await?;
+    let read = async {
+        migrate::migrate(&ground.database, config.partitions).await?;
+        with_table(config, &ground.database).await
+    };
+    let read = read.await;
+    ground.close().await?;
+    read
 }
 
 /// The settings with those that only the settings table gives. What something else gives is not even opened.

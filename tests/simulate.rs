@@ -19,8 +19,7 @@ impl Drop for Program {
 
 #[tokio::test]
 async fn it_serves_what_the_catalog_sells() {
-    // A second installation is refused, and as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    subledger::crypto::install_provider();
     let catalog = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/catalog.toml");
     let child = Command::new(env!("CARGO_BIN_EXE_subledger"))
         .args(["--json", "simulate", "--listen", "127.0.0.1:0", "--catalog", catalog])

@@ -340,3 +340,16 @@ impl Service {
 fn lane_of(partition_id: i16, lanes: usize) -> usize {
     usize::from(partition_id.unsigned_abs()) % lanes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_in_no_debug_output() {
+        let client = ClientSettings { secret_key: Some("sk_test_hidden".to_owned()), ..ClientSettings::default() };
+        let webhook_secrets = vec!["whsec_hidden".to_owned()];
+        let shown = format!("{:?}", StripeSettings { webhook_secrets, client, ..StripeSettings::default() });
+        assert!(shown.contains("webhook_secrets: 1") && !shown.contains("hidden"), "{shown}");
+    }
+}

@@ -11,6 +11,7 @@ mod contract;
 mod credits;
 mod debits;
 mod dunning;
+mod earlier_sessions;
 mod entitlements;
 mod erasure;
 mod event_stream;
