@@ -8,6 +8,7 @@ mod faults;
 mod idempotency;
 mod meters;
 mod money;
+mod pages;
 mod parties;
 mod shapes;
 mod support;
