@@ -4,6 +4,7 @@ mod changes;
 mod checkout;
 mod deliveries;
 mod dunning;
+mod events;
 mod faults;
 mod idempotency;
 mod meters;
