@@ -104,6 +104,7 @@ fn of_finding(finding: &Finding) -> String {
     let what = match finding.finding {
         FindingKind::NotInLedger => "not in the ledger".to_owned(),
         FindingKind::NotInStripe => "not in Stripe".to_owned(),
+        FindingKind::Unreadable => "cannot be read".to_owned(),
         FindingKind::Differs => {
             let field = |difference: &subledger::domain::reconciliation::Difference| {
                 format!("{} {} instead of {}", difference.field, difference.ledger, difference.stripe)

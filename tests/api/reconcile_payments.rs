@@ -289,3 +289,59 @@ async fn an_import_brings_packs_and_refunds_too() {
     let kinds = again["kinds"].as_array().expect("kinds");
     assert!(kinds.len() == 8 && kinds.iter().all(|kind| kind["changed"] == 0), "{again}");
 }
+
+#[tokio::test]
+async fn what_cannot_be_read_is_named_and_keeps_nothing_else_back() {
+    let stripe = stripe();
+    let app = app(&stripe).await;
+    let fields = [
+        ("mode", "payment"),
+        ("line_items[0][price]", PACK),
+        ("line_items[0][quantity]", "1"),
+        ("success_url", "https://app.example.com/"),
+        ("client_reference_id", "user_1"),
+        ("metadata[credit_pack]", "credits_500"),
+        ("metadata[credits]", "many"),
+    ];
+    let odd = stripe.post("checkout/sessions", &fields)["id"].as_str().expect("an id").to_owned();
+    let entered = Entered { card: Card::Good, email: None, name: None, promotion_code: None };
+    stripe.simulator.with_world(|world| world.pay_session(&odd, &entered)).expect("payable");
+    buy_pack(&stripe, "user_2", None, Card::Good);
+    for cause in ["late", "misapplied"] {
+        let report = reconcile(&app, json!({})).await;
+        assert_eq!(counts(&report).0 - counts(&report).1, 1, "{report:#}");
+        let findings = report["findings"].as_array().expect("findings");
+        let found = findings.iter().find(|other| other["stripe_id"] == odd.as_str()).expect("it is named");
+        assert_eq!((&found["finding"], &found["cause"]), (&json!("unreadable"), &json!(cause)), "{found}");
+        assert!(found["problem"].as_str().is_some_and(|problem| problem.contains("metadata.credits")), "{found}");
+    }
+    assert_eq!(app.available("user_2").await, FREE_CREDITS + PACK_CREDITS);
+    let (code, output, _) = stripe.run(Some(&app.database_url), &["import"]).await;
+    assert_eq!(code, Some(1), "{output}");
+    assert!(output.contains("metadata.credits") && output.contains("1 could not be brought in"), "{output}");
+}
+
+#[tokio::test]
+async fn what_cost_nothing_and_has_no_customer_is_found_by_the_account_it_names() {
+    let stripe = stripe();
+    let app = app(&stripe).await;
+    stripe.post("coupons", &[("id", "all"), ("percent_off", "100"), ("duration", "once")]);
+    for account in [Some("user_1"), None] {
+        let named = account.map(|account| ("client_reference_id", account));
+        let fields = [
+            ("mode", "payment"),
+            ("line_items[0][price]", PACK),
+            ("line_items[0][quantity]", "1"),
+            ("success_url", "https://app.example.com/"),
+            ("metadata[credit_pack]", "credits_500"),
+            ("discounts[0][coupon]", "all"),
+        ];
+        let fields: Vec<(&str, &str)> = fields.into_iter().chain(named).collect();
+        let session = stripe.post("checkout/sessions", &fields)["id"].as_str().expect("an id").to_owned();
+        let entered = Entered { card: Card::Good, email: None, name: None, promotion_code: None };
+        stripe.simulator.with_world(|world| world.pay_session(&session, &entered)).expect("payable");
+        assert_eq!(counts(&reconcile(&app, json!({})).await), (1, 1), "{account:?}");
+        assert_eq!(counts(&reconcile(&app, json!({})).await), (0, 0), "{account:?}");
+    }
+    assert_eq!(app.available("user_1").await, FREE_CREDITS + PACK_CREDITS);
+}

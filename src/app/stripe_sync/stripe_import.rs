@@ -118,7 +118,14 @@ impl Service {
             }
             page => page?,
         };
-        let seen = objects.iter().map(|object| self.seen(kind, object)).collect::<Result<Vec<_>, _>>()?;
+        let mut unreadable = Vec::new();
+        let mut seen = Vec::with_capacity(objects.len());
+        for object in &objects {
+            match self.seen(kind, object) {
+                Ok(read) => seen.push(read),
+                Err(error) => unreadable.push((object.id.clone(), Err(error))),
+            }
+        }
         let known = self.known_to_ledger(kind, &seen).await?;
         let known = &known;
         let taking = stream::iter(seen).map(|seen| async move {
@@ -126,7 +133,7 @@ impl Service {
             (seen.id, changed)
         });
         let taken: Vec<(String, Result<bool, AppError>)> = taking.buffer_unordered(AT_ONCE).collect().await;
-        for (id, taken) in taken {
+        for (id, taken) in taken.into_iter().chain(unreadable) {
             match taken {
                 Ok(changed) => cursor.changed += i64::from(changed),
                 // The service or its store fails, not the object.

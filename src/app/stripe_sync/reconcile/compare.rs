@@ -136,11 +136,12 @@ impl Seen {
     }
 
     /// Whose it is: the account that one of its references leads to, else the one that it names, else the stream that
-    /// bears its first reference.
+    /// bears its first reference, else the system's own.
     fn owner(&self, owners: &HashMap<String, AccountId>) -> Option<AccountId> {
         let Facts { references, claim, .. } = &self.facts;
         let linked = references.iter().filter_map(|reference| owners.get(reference)).max_by_key(|id| id.standing());
-        let own = || references.first().and_then(|reference| AccountId::new(reference).ok());
+        let first = references.first().map_or(translate::SYSTEM_ACCOUNT, String::as_str);
+        let own = || AccountId::new(first).ok();
         linked.or(claim.as_ref()).cloned().or_else(own)
     }
 

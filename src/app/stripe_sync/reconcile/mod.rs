@@ -128,6 +128,8 @@ pub enum FindingKind {
     /// Stripe has no such object.
     NotInStripe,
     Differs,
+    /// What Stripe shows of it cannot be read, so it cannot be compared.
+    Unreadable,
 }
 
 /// One run.
@@ -250,8 +252,12 @@ impl Run<'_> {
             match self.reader.object(kind, &id).await? {
                 None => self.not_in_stripe_by_id(kind, &id, account).await?,
                 Some(object) => {
-                    let seen = self.service.seen(kind, &object)?;
-                    if account.is_none() || self.service.owner_of(&seen).await?.as_ref() == account {
+                    let is_meant = match (account, self.service.seen(kind, &object)) {
+                        (None, _) => true,
+                        (Some(account), Ok(seen)) => self.service.owner_of(&seen).await?.as_ref() == Some(account),
+                        (Some(_), Err(_)) => false,
+                    };
+                    if is_meant {
                         self.compare(kind, &[object]).await?;
                     }
                 }
@@ -305,9 +311,15 @@ impl Run<'_> {
     }
 
     async fn compare(&mut self, kind: ObjectKind, objects: &[Object]) -> Result<(), AppError> {
-        let seen = objects.iter().map(|object| self.service.seen(kind, object)).collect::<Result<Vec<_>, _>>()?;
-        let known = self.service.known_to_ledger(kind, &seen).await?;
-        for seen in &seen {
+        let mut readable = Vec::with_capacity(objects.len());
+        for object in objects {
+            match self.service.seen(kind, object) {
+                Ok(seen) => readable.push(seen),
+                Err(error) => self.unreadable(kind, object, error.to_string()).await?,
+            }
+        }
+        let known = self.service.known_to_ledger(kind, &readable).await?;
+        for seen in &readable {
             self.report.count(kind);
             (self.progress)(self.report.compared(), 0);
             if self.options.account.is_some()
@@ -347,6 +359,33 @@ impl Run<'_> {
             problem: repaired.err().map(|error| error.to_string()),
         };
         self.found(finding);
+        Ok(())
+    }
+
+    /// What cannot be read, such as a session whose metadata name no number of credits, is not to keep the rest from being
+    /// compared. StripeEvents of it that never came are taken in, and so are parked until somebody mends it.
+    async fn unreadable(&mut self, kind: ObjectKind, object: &Object, problem: String) -> Result<(), AppError> {
+        self.report.count(kind);
+        (self.progress)(self.report.compared(), 0);
+        let now = self.now();
+        let told = self.events.of(&self.reader, kind, now).await?.get(&object.id).cloned().unwrap_or_default();
+        let fate = self.service.fate_of(&told).await?;
+        if !self.options.dry_run {
+            for told in &fate.missing {
+                let body = self.reader.event(&told.stripe_event_id).await?;
+                self.service.receive_missing(body.get(), None, &Comparison::Unknown, Cause::Untold).await?;
+            }
+        }
+        self.found(Finding {
+            kind: kind.as_str(),
+            stripe_id: object.id.clone(),
+            account: None,
+            finding: FindingKind::Unreadable,
+            differences: Vec::new(),
+            cause: fate.cause(now),
+            repaired: false,
+            problem: Some(problem),
+        });
         Ok(())
     }
 
