@@ -31,6 +31,9 @@ const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 pub enum StartError {
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
+    /// Of the command line, as far as only the command itself can tell.
+    #[error("{argument} {problem}")]
+    Argument { argument: &'static str, problem: String },
     #[error(transparent)]
     Embedded(#[from] EmbeddedPostgresError),
     #[error(transparent)]

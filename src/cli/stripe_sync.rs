@@ -69,7 +69,7 @@ fn lines(lines: impl Iterator<Item = String>) -> String {
 pub async fn reconcile(arguments: ReconcileArguments, config: &Config, json: bool) -> Result<ExitCode, StartError> {
     let account = arguments.account.map(|name| AccountId::new(&name)).transpose();
     let account =
-        account.map_err(|error| ConfigError { setting: "--account".to_owned(), problem: error.to_string() })?;
+        account.map_err(|error| StartError::Argument { argument: "--account", problem: error.to_string() })?;
     let (ground, running) = open_with_key(config).await?;
     let options = ReconcileOptions { account, since: arguments.since, dry_run: arguments.dry_run };
     let counter = Counter::new("objects compared");
