@@ -177,3 +177,18 @@ async fn whatever_happens_on_the_wire_there_is_one_customer_one_session_one_refu
     let payments = world.app.get("/v1/accounts/user_1/payments").await.expect(200);
     assert_eq!(payments["data"][0]["amount_refunded"], 300);
 }
+
+#[tokio::test]
+async fn a_session_that_expires_leaves_nothing_and_another_one_can_be_paid() {
+    let world = Simulated::start().await;
+    let left = world.open(json!({"credit_pack": "credits_500"})).await;
+    world.advance_to(day(2)).await;
+    assert_eq!(world.app.available("user_1").await, FREE_CREDITS);
+    let purchases = world.app.get("/v1/accounts/user_1/credit-purchases").await.expect(200);
+    assert_eq!(
+        (&purchases["data"][0]["stripe_checkout_session_id"], &purchases["data"][0]["status"]),
+        (&json!(left), &json!("failed"))
+    );
+    world.buy(json!({"credit_pack": "credits_500"})).await;
+    assert_eq!(world.app.available("user_1").await, FREE_CREDITS + PACK_CREDITS);
+}
