@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use futures_util::{StreamExt, pin_mut, stream};
 use subledger::app::outbound::OutboundSettings;
-use subledger::app::upkeep::rebuild::rebuild;
 use subledger::app::service::{Service, ServiceSettings, StripeSettings};
+use subledger::app::upkeep::rebuild::rebuild;
 use subledger::app::upkeep::verify::{VerifyOptions, verify};
 use subledger::clock::SystemClock;
 use subledger::domain::charge::Charge;

@@ -9,6 +9,7 @@ use super::billing::{Billing, InvoiceRecord};
 use super::catalog::{
     Catalog, CreditAllowance, Interval, Plan, PlanChange, PlanPrice, PriceKey, Rollover, TrialCredits,
 };
+use super::claims::refunded_of_invoice;
 use super::command::MAX_AMOUNT;
 use super::credit::{Allowance, AllowancePart, Credits};
 use super::event::AllowanceArmed;
@@ -46,6 +47,15 @@ pub fn unarmed_subscriptions(billing: &Billing) -> BTreeSet<&str> {
         }
     }
     unarmed
+}
+
+/// Subscriptions with allowances of whose price another share has gone back than was known.
+pub fn refunded_subscriptions<'a>(billing: &Billing, credits: &'a Credits) -> BTreeSet<&'a str> {
+    let other = credits
+        .allowances
+        .iter()
+        .filter(|allowance| refunded_of_invoice(&allowance.invoice, billing) != allowance.refunded.as_deref().copied());
+    other.filter_map(|allowance| allowance.subscription.as_deref()).collect()
 }
 
 /// Starts and ends of periods, by subscription and item.
@@ -133,6 +143,7 @@ fn allowance(
         period_end: ended_at.map_or(billed_until, |ended_at| billed_until.min(ended_at)),
         billed_until: Some(billed_until),
         refills_until: None,
+        refunded: refunded_of_invoice(&invoice.id, billing).map(Box::new),
         parts,
         trial: false,
         begins_early: false,

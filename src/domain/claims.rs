@@ -4,7 +4,7 @@
 
 use super::billing::{Billing, InvoiceRecord};
 use super::catalog::{Catalog, ClawbackPolicy, PriceKey};
-use super::credit::{Credits, Lot, LotSource};
+use super::credit::{Credits, Lot, LotSource, RefundedShare};
 use super::draft::{Context, Draft};
 use super::event::{CreditsClawedBack, CreditsReinstated, Event};
 use super::payment::Payment;
@@ -47,7 +47,8 @@ impl Claim {
     fn on(lot: &Lot, billing: &Billing, dues: &Dues) -> Self {
         let excess = dues.excess(&lot.cause, lot.granted);
         let purchase = purchase_of(lot, billing);
-        let refunded = purchase.as_ref().map_or(0, |purchase| refunded_of(lot.granted - excess, purchase));
+        let share = purchase.as_ref().and_then(Purchase::refunded);
+        let refunded = share.map_or(0, |share| share.of_credits(lot.granted - excess));
         let cause = match purchase.filter(|_| refunded > 0 || lot.owed > 0 || excess == 0) {
             Some(purchase) => format!("payment:{}", purchase.payment_id),
             None => format!("plan_change:{}", lot.subscription.as_deref().unwrap_or_default()),
@@ -80,35 +81,42 @@ struct Purchase<'a> {
     price: i64,
 }
 
-fn purchase_of<'a>(lot: &Lot, billing: &'a Billing) -> Option<Purchase<'a>> {
-    let bought_by = lot.bought_by.as_deref()?;
-    let (intent, price) = match lot.source {
-        LotSource::Pack => {
-            let session = &billing.checkout_sessions.get(bought_by)?.session.current;
-            (session.payment_intent.as_deref()?, session.amount_total.unwrap_or(0))
-        }
-        LotSource::Plan => {
-            let record = billing.invoices.get(bought_by)?;
-            (record.payment_intent.as_deref()?, record.current().map_or(0, |invoice| invoice.amount_paid))
-        }
-        LotSource::FreePlan | LotSource::Promotion | LotSource::Manual => return None,
-    };
-    let (payment_id, payment) = billing.payments.get_key_value(intent)?;
-    Some(Purchase { payment_id, payment, price })
+impl Purchase<'_> {
+    fn refunded(&self) -> Option<RefundedShare> {
+        let payment = self.payment;
+        // A refund or dispute may be all that is heard of a payment: not every endpoint is sent the payments themselves.
+        let known = payment.amount_received().max(payment.amount());
+        let paid = if known > 0 { known } else { self.price };
+        let back = payment.amount_refunded() + payment.amount_lost_in_dispute() + payment.amount_in_dispute();
+        RefundedShare::new(back, paid)
+    }
 }
 
-/// The share of some credits that went back with the money: pro rata, rounded down until all has gone back.
-fn refunded_of(credits: i64, purchase: &Purchase<'_>) -> i64 {
-    let payment = purchase.payment;
-    // A refund or dispute may be all that is heard of a payment: not every endpoint is sent the payments themselves.
-    let known = payment.amount_received().max(payment.amount());
-    let paid = if known > 0 { known } else { purchase.price };
-    let back = payment.amount_refunded() + payment.amount_lost_in_dispute() + payment.amount_in_dispute();
-    if paid <= 0 || back <= 0 {
-        return 0;
+/// What of an invoice's price went back.
+pub fn refunded_of_invoice(invoice: &str, billing: &Billing) -> Option<RefundedShare> {
+    invoice_purchase(invoice, billing)?.refunded()
+}
+
+fn invoice_purchase<'a>(invoice: &str, billing: &'a Billing) -> Option<Purchase<'a>> {
+    let record = billing.invoices.get(invoice)?;
+    purchase(billing, record.payment_intent.as_deref()?, record.current().map_or(0, |invoice| invoice.amount_paid))
+}
+
+fn purchase_of<'a>(lot: &Lot, billing: &'a Billing) -> Option<Purchase<'a>> {
+    let bought_by = lot.bought_by.as_deref()?;
+    match lot.source {
+        LotSource::Pack => {
+            let session = &billing.checkout_sessions.get(bought_by)?.session.current;
+            purchase(billing, session.payment_intent.as_deref()?, session.amount_total.unwrap_or(0))
+        }
+        LotSource::Plan => invoice_purchase(bought_by, billing),
+        LotSource::FreePlan | LotSource::Promotion | LotSource::Manual => None,
     }
-    let share = i128::from(credits) * i128::from(back.min(paid)) / i128::from(paid);
-    i64::try_from(share).unwrap_or(credits)
+}
+
+fn purchase<'a>(billing: &'a Billing, intent: &str, price: i64) -> Option<Purchase<'a>> {
+    let (payment_id, payment) = billing.payments.get_key_value(intent)?;
+    Some(Purchase { payment_id, payment, price })
 }
 
 fn claw_back(lot: &Lot, claim: &Claim, is_debt: bool) -> Event {

@@ -174,6 +174,8 @@ pub struct Allowance {
     pub billed_until: Option<DateTime<Utc>>,
     /// From then on the item's next period, which began early, is refilled instead.
     pub refills_until: Option<DateTime<Utc>>,
+    /// What of its price went back: the same share of each window's credits goes with it.
+    pub refunded: Option<Box<RefundedShare>>,
     /// What was paid for: one part for a whole period; for a proration, what was added and what was given up.
     pub parts: Vec<AllowancePart>,
     /// The period began before the one before it was over, and the same invoice gives the rest of that back.
@@ -193,6 +195,27 @@ fn is_false(b: &bool) -> bool {
 
 fn is_zero_u32(n: &u32) -> bool {
     *n == 0
+}
+
+/// How much of a payment went back, by refunds and disputes, in minor units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefundedShare {
+    back: i64,
+    /// More than zero.
+    paid: i64,
+}
+
+impl RefundedShare {
+    /// `None` if nothing went back.
+    pub fn new(back: i64, paid: i64) -> Option<Self> {
+        (paid > 0 && back > 0).then(|| Self { back: back.min(paid), paid })
+    }
+
+    /// Pro rata, rounded down until all has gone back.
+    pub fn of_credits(self, credits: i64) -> i64 {
+        let share = i128::from(credits) * i128::from(self.back) / i128::from(self.paid.max(1));
+        i64::try_from(share).unwrap_or(credits)
+    }
 }
 
 /// A price and quantity within an allowance.
@@ -337,10 +360,11 @@ impl Credits {
         draws
     }
 
-    /// Takes an allowance in, or learns that a known one is refilled no longer than that.
+    /// Takes an allowance in, or learns of a known one until when it is refilled, and what was refunded of it.
     pub fn arm(&mut self, allowance: &Allowance) {
         if let Some(known) = self.allowances.iter_mut().find(|known| known.cause == allowance.cause) {
             known.refills_until = allowance.refills_until;
+            known.refunded.clone_from(&allowance.refunded);
             return;
         }
         let place = self.allowances.partition_point(|known| known.cause < allowance.cause);

@@ -7,7 +7,8 @@ use chrono::{DateTime, Months, TimeDelta, Utc};
 
 use super::account::{Account, Changes};
 use super::allowance::{
-    Terms, allowances_of, changed_subscriptions, ended_at, is_armed, months_begun, unarmed_subscriptions,
+    Terms, allowances_of, changed_subscriptions, ended_at, is_armed, months_begun, refunded_subscriptions,
+    unarmed_subscriptions,
 };
 use super::billing::{CheckoutRecord, InvoiceRecord};
 use super::catalog::{Catalog, CreditAllowance, DEFAULT_PACK_PRIORITY, PriceKey, Rollover};
@@ -121,17 +122,19 @@ fn arm_allowances(draft: &mut Draft<'_>) -> Vec<AllowanceArmed> {
     let credits = &draft.account.credits;
     let changed = changed_subscriptions(billing);
     let unarmed = unarmed_subscriptions(billing);
+    let refunded = refunded_subscriptions(billing, credits);
     let is_armed = |armed: &AllowanceArmed| {
         billing.invoices.get(&armed.allowance.invoice).is_some_and(|record| is_armed(record, armed))
     };
-    let wanted = |subscription: &str| changed.contains(subscription) || unarmed.contains(subscription);
+    let wanted = |subscription: &str| [&changed, &unarmed, &refunded].iter().any(|known| known.contains(subscription));
     let all = allowances_of(billing, credits, wanted);
-    // A later period may have cut an earlier one short since that was armed.
-    let was_cut = |armed: &AllowanceArmed| {
-        let known = credits.allowances.iter().find(|known| known.cause == armed.allowance.cause);
-        known.is_some_and(|known| known.refills_until != armed.allowance.refills_until)
+    // Since it was armed, a later period may have cut it short, or some of its price may have gone back.
+    let has_changed = |AllowanceArmed { allowance, .. }: &AllowanceArmed| {
+        let known = credits.allowances.iter().find(|known| known.cause == allowance.cause);
+        known
+            .is_some_and(|known| known.refills_until != allowance.refills_until || known.refunded != allowance.refunded)
     };
-    let due: Vec<AllowanceArmed> = all.iter().filter(|armed| !is_armed(armed) || was_cut(armed)).cloned().collect();
+    let due: Vec<AllowanceArmed> = all.iter().filter(|armed| !is_armed(armed) || has_changed(armed)).cloned().collect();
     let is_changed = |armed: &AllowanceArmed| {
         armed.allowance.subscription.as_deref().is_some_and(|subscription| changed.contains(subscription))
     };
@@ -215,18 +218,24 @@ fn grant(draft: &mut Draft<'_>, context: Context<'_>, lot: Lot, allowance: Optio
 /// wait for their next window.
 fn grant_allowances(draft: &mut Draft<'_>, context: Context<'_>, dues: Option<&Dues>) {
     let allowances = draft.account.credits.allowances.clone();
-    let due: Vec<_> = allowances.iter().flat_map(|allowance| due_windows(allowance, context)).collect();
+    // Where all is known, [`settle_claims`] takes back what was refunded, as the last of all news.
+    let with_refunded = |allowance: &Allowance| {
+        let refunded = allowance.refunded.as_deref().copied().filter(|_| dues.is_none());
+        due_windows(allowance, context).into_iter().map(move |(lot, progress)| (lot, progress, refunded))
+    };
+    let due: Vec<_> = allowances.iter().flat_map(with_refunded).collect();
     if due.is_empty() {
         return;
     }
     let own = if dues.is_none() { Dues::of(&allowances, context) } else { Dues::default() };
-    for (lot, progress) in due {
+    for (lot, progress, refunded) in due {
         match lot {
             Some(mut lot) => {
                 let excess = dues.unwrap_or(&own).excess(&lot.cause, lot.granted);
-                lot.remaining -= excess;
-                lot.claimed_back = excess;
-                lot.clawed_back = excess;
+                let claimed = excess + refunded.map_or(0, |share| share.of_credits(lot.granted - excess));
+                lot.remaining -= claimed;
+                lot.claimed_back = claimed;
+                lot.clawed_back = claimed;
                 grant(draft, context, lot, Some(progress));
             }
             None => draft.emit(Event::AllowanceAdvanced(progress)),

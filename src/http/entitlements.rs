@@ -2,9 +2,12 @@
 
 use std::borrow::Cow;
 
+use actix_web::dev::RequestHead;
+use actix_web::http::Method;
 use actix_web::http::header::ContentType;
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::join_all;
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -19,6 +22,8 @@ use crate::domain::command::MAX_AMOUNT;
 use crate::domain::rejection::Rejection;
 use crate::domain::standing::{Entitlement, check};
 
+/// The route of one check, as the table has it.
+pub const CHECK_PATH: &str = "/v1/accounts/{account}/entitlements/{feature}";
 /// Checks in one batch.
 const MAX_CHECKS: usize = 1_000;
 
@@ -108,13 +113,36 @@ fn answer_known<'a>(account: &'a AccountNow, feature: &'a str, quantity: i64) ->
     Ok(answer(account, feature, quantity))
 }
 
+/// Whether a request is for [`CHECK_PATH`].
+pub fn is_check(head: &RequestHead) -> bool {
+    head.method == Method::GET && names_in_path(head.uri.path()).is_some()
+}
+
+/// The account and the feature that the path of a check names, as they stand there; `None` if it is no such path.
+fn names_in_path(path: &str) -> Option<(&str, &str)> {
+    let (account, rest) = path.strip_prefix("/v1/accounts/")?.split_once('/')?;
+    let feature = rest.strip_prefix("entitlements/")?;
+    (!account.is_empty() && !feature.is_empty() && !feature.contains('/')).then_some((account, feature))
+}
+
+fn decoded(name: &str) -> Result<Cow<'_, str>, ApiError> {
+    if !name.contains('%') {
+        return Ok(Cow::Borrowed(name));
+    }
+    percent_decode_str(name).decode_utf8().map_err(|error| ApiError::InvalidParameter {
+        field: "path".to_owned(),
+        problem: format!("must be UTF-8 when decoded: {error}"),
+    })
+}
+
 /// One feature.
 pub async fn get(
-    path: web::Path<(String, String)>,
+    request: HttpRequest,
     query: web::Query<CheckQuery>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
-    let (account, feature) = path.into_inner();
+    let (account, feature) = names_in_path(request.path()).ok_or(ApiError::NoSuchRoute)?;
+    let (account, feature) = (decoded(account)?, decoded(feature)?);
     let quantity = query.quantity()?;
     let account = query.account(&state, &account).await?;
     let answer = answer_known(&account, &feature, quantity)?.to_json();

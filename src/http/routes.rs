@@ -49,6 +49,9 @@ macro_rules! routes {
     };
 }
 
+/// Where an account's routes are.
+const ACCOUNTS: &str = "/v1/accounts";
+
 /// Query parameters of routes.
 const NOW: &[&str] = &["min_position"];
 const READ: &[&str] = &["min_position", "consistency", "as_of"];
@@ -171,8 +174,17 @@ impl RouteTable {
             let allowed = allowed.join(", ");
             let other_methods = web::to(move || method_not_allowed(allowed.clone()));
             let local = Local::new(known);
-            let guarded = from_fn(move |request, next| at_route(path, Rc::clone(&local), request, next));
-            app.service(resource.default_service(other_methods).wrap(guarded));
+            let guarded = || {
+                let local = Rc::clone(&local);
+                from_fn(move |request, next| at_route(path, Rc::clone(&local), request, next))
+            };
+            if path == entitlements::CHECK_PATH {
+                // The router matches patterns with regular expressions, which takes longer than deciding.
+                let is_check = fn_guard(|asked| entitlements::is_check(asked.head()));
+                let check = web::scope(ACCOUNTS).guard(is_check).default_service(web::to(entitlements::get));
+                app.service(check.wrap(guarded()));
+            }
+            app.service(resource.default_service(other_methods).wrap(guarded()));
         }
         let unmatched = web::to(|| async { ApiError::NoSuchRoute.error_response() });
         let local = Local::new(Vec::new());

@@ -8,6 +8,7 @@ use subledger::domain::charge::Charge;
 use subledger::domain::command::{Command, decide};
 use subledger::domain::draft::Draft;
 use subledger::domain::ids::AccountId;
+use subledger::domain::settle::credits_at;
 use uuid::Uuid;
 
 use crate::fold::{End, Fold, account, difference};
@@ -245,6 +246,40 @@ fn what_rolls_over_does_not_depend_on_when_a_refund_is_heard_of() {
     events.push(told("refund.created", FEBRUARY + 9, refund("re_1", of_february)));
     let end = end_in_any_order(&fold, MARCH + 1, &events);
     assert_eq!(available(&fold, &end, MARCH + 1), 130, "half of February went back, and 30 of the rest rolled over");
+}
+
+#[test]
+fn the_months_to_come_of_a_year_that_was_refunded_are_refunded_too() {
+    let yearly =
+        ROLLING_OVER.replace("rollover = { cap = 30 }\n", "").replace("interval = \"month\"", "interval = \"year\"");
+    let fold = Fold::of_seller(&yearly);
+    let mut account = account("user_1");
+    let year = [
+        told("invoice.paid", JANUARY, invoice("in_1", "price_small", JANUARY, JANUARY + 365 * 86_400)),
+        told("payment_intent.succeeded", JANUARY, intent("pi_in_1", 2900)),
+    ];
+    play(&fold, &mut account, JANUARY + 30, &year);
+    let left_at = |account: &Account, now: i64| {
+        let context = fold.context_at(now);
+        credits_at(&account.id, &account.credits, context).available_at(context.now)
+    };
+    assert_eq!(left_at(&account, FEBRUARY + 1), 100);
+    let half = refund("re_1", json!({"payment_intent": "pi_in_1", "amount": 1450}));
+    play(&fold, &mut account, JANUARY + 60, &[told("refund.created", JANUARY + 60, half.clone())]);
+    assert_eq!(left_at(&account, JANUARY + 61), 50);
+    // Of the months that follow nobody hears from Stripe before somebody spends.
+    assert_eq!(left_at(&account, FEBRUARY + 1), 50);
+    debit(&fold, &mut account, 10, FEBRUARY + 1);
+    assert_eq!(left_at(&account, FEBRUARY + 2), 40);
+    let mut failed = half;
+    failed["status"] = json!("failed");
+    play(&fold, &mut account, FEBRUARY + 3, &[told("refund.failed", FEBRUARY + 3, failed)]);
+    assert_eq!(left_at(&account, FEBRUARY + 4), 90);
+    assert_eq!(left_at(&account, MARCH + 1), 100);
+    let whole = refund("re_2", json!({"payment_intent": "pi_in_1", "amount": 2900}));
+    play(&fold, &mut account, FEBRUARY + 5, &[told("refund.created", FEBRUARY + 5, whole)]);
+    assert_eq!(account.credits.debt, 10, "what was spent is owed, under this plan's policy");
+    assert_eq!(left_at(&account, MARCH + 1), -10, "months that were refunded repay nothing");
 }
 
 #[test]

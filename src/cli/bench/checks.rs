@@ -1,9 +1,7 @@
-//! Checks: their rate beside a handler that does nothing, their latency while others write, how old what they show is,
-//! and what an account takes in memory.
+//! Checks: their rate beside a handler that does nothing, their latency while others write, and how old what they show is.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,43 +41,15 @@ impl Bench<'_> {
         let server = Server::start(&url, Path::new(CATALOG), self.arguments.lanes).await?;
         let other = Server::start(&url, Path::new(CATALOG), self.arguments.lanes).await?;
         let bare = Server::start_bare().await?;
-        self.memory(&server, accounts).await?;
+        warm(server.address, accounts).await?;
         self.rates(&server, &bare, accounts).await?;
         self.latency(&server, accounts).await?;
         self.staleness(&server, &other, accounts).await?;
         server.stop().await?;
         other.stop().await?;
         drop(bare);
+        self.memory(&database, partitions).await?;
         self.fold(&database).await
-    }
-
-    /// What accounts in memory take, by the service's own account and by the system's.
-    async fn memory(&mut self, server: &Server, accounts: u64) -> Result<(), BenchError> {
-        let empty = server.resident_bytes()?;
-        // What answering takes is taken with the first half; what the second half adds is accounts and nothing else.
-        let half = accounts / 2;
-        warm(server.address, 0..half).await?;
-        let before = server.resident_bytes()?;
-        warm(server.address, half..accounts).await?;
-        let after = server.resident_bytes()?;
-        let metrics = metrics(server.address).await?;
-        let number = |name: &str| metrics.get(name).copied().unwrap_or(0.0);
-        let (held, bytes) = (number("subledger_cached_accounts"), number("subledger_cached_bytes"));
-        if held < accounts as f64 {
-            return Err(BenchError::Subject(format!("only {held} of {accounts} accounts are in memory")));
-        }
-        let resident = after.saturating_sub(before) as f64 / (accounts - half) as f64;
-        let (grown, counted) = (after.saturating_sub(empty) as f64, bytes / held);
-        eprintln!("  {resident:.0} bytes an account, counted as {counted:.0}");
-        self.report.note(format!(
-            "An account in memory for checks takes {resident:.0} bytes, and counts as {counted:.0} (the process grew by \
-             {:.0} MB for all {held}, with what answering takes); a million take {:.0} MB of the 1,074 that are the \
-             target, and need `SUBLEDGER_CACHE_BYTES` of {:.0} MB.",
-            grown / 1e6,
-            resident,
-            counted
-        ));
-        Ok(())
     }
 
     async fn rates(&mut self, server: &Server, bare: &Server, accounts: u64) -> Result<(), BenchError> {
@@ -122,7 +92,7 @@ impl Bench<'_> {
 
     /// Somebody writes through one replica and somebody else, who knows only when those writes were answered, asks another.
     async fn staleness(&mut self, writes: &Server, reads: &Server, accounts: u64) -> Result<(), BenchError> {
-        warm(reads.address, 0..accounts.min(WATCHED)).await?;
+        warm(reads.address, accounts.min(WATCHED)).await?;
         let known = Arc::new(Mutex::new(HashMap::<u64, Vec<(Instant, i64)>>::new()));
         let is_over = Arc::new(AtomicBool::new(false));
         let mut writers = Vec::new();
@@ -190,11 +160,12 @@ async fn probe(address: SocketAddr, accounts: u64, time: Duration) -> Result<Out
 }
 
 /// Has accounts taken into memory.
-async fn warm(address: SocketAddr, accounts: Range<u64>) -> Result<(), BenchError> {
+/// Has the service take all accounts into memory.
+async fn warm(address: SocketAddr, accounts: u64) -> Result<(), BenchError> {
     let client = Client::new();
     // Twice: what is read while the service starts is not kept.
-    for first in (0..2).flat_map(|_| accounts.clone().step_by(WARMED_AT_ONCE as usize)) {
-        let names = (first..accounts.end.min(first + WARMED_AT_ONCE)).map(account_name);
+    for first in (0..2).flat_map(|_| (0..accounts).step_by(WARMED_AT_ONCE as usize)) {
+        let names = (first..accounts.min(first + WARMED_AT_ONCE)).map(account_name);
         let checks: Vec<Value> =
             names.map(|account| serde_json::json!({"account": account, "feature": FEATURE})).collect();
         let body = serde_json::json!({"checks": checks});
@@ -202,6 +173,10 @@ async fn warm(address: SocketAddr, accounts: Range<u64>) -> Result<(), BenchErro
         if !answer.is_ok_and(|answer| answer.status().is_success()) {
             return Err(BenchError::Subject("accounts could not be warmed".to_owned()));
         }
+    }
+    let held = metric(address, "subledger_cached_accounts").await?;
+    if held < accounts as f64 {
+        return Err(BenchError::Subject(format!("only {held} of {accounts} accounts are in memory")));
     }
     Ok(())
 }
@@ -211,11 +186,11 @@ async fn json(request: reqwest::RequestBuilder) -> Result<Value, BenchError> {
     request.send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?.json().await.map_err(failed)
 }
 
-async fn metrics(address: SocketAddr) -> Result<HashMap<String, f64>, BenchError> {
+async fn metric(address: SocketAddr, name: &str) -> Result<f64, BenchError> {
     let failed = |error: reqwest::Error| BenchError::Subject(error.to_string());
     let text = reqwest::get(format!("http://{address}/metrics")).await.map_err(failed)?.text().await.map_err(failed)?;
-    let lines = text.lines().filter_map(|line| line.split_once(' '));
-    Ok(lines.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect())
+    let value = text.lines().filter_map(|line| line.split_once(' ')).find(|(known, _)| *known == name);
+    Ok(value.and_then(|(_, value)| value.parse().ok()).unwrap_or(0.0))
 }
 
 /// Debits an account. Answers what is left.

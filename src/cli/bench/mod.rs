@@ -4,6 +4,7 @@ mod checks;
 mod growth;
 mod hot;
 mod load;
+mod memory;
 mod report;
 mod subject;
 mod yardstick;

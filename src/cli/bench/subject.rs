@@ -36,7 +36,7 @@ pub fn account_name(n: u64) -> String {
     format!("bench_{n:07}")
 }
 
-fn account(n: u64) -> AccountId {
+pub fn account(n: u64) -> AccountId {
     match AccountId::new(&account_name(n)) {
         Ok(id) => id,
         Err(_) => unreachable!("a plain name"),
@@ -206,15 +206,6 @@ impl Server {
         let server = Self { child, address };
         server.wait().await?;
         Ok(server)
-    }
-
-    /// Memory that the process holds, as the system counts it.
-    pub fn resident_bytes(&self) -> Result<u64, BenchError> {
-        let id = self.child.id().ok_or_else(|| BenchError::Subject("the service has ended".to_owned()))?;
-        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.split_whitespace().next()).and_then(|number| number.parse::<u64>().ok());
-        kib.map(|kib| kib * 1_024).ok_or_else(|| BenchError::Subject("the system does not say".to_owned()))
     }
 
     async fn wait(&self) -> Result<(), BenchError> {
