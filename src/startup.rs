@@ -31,6 +31,9 @@ const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 pub enum StartError {
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
+    /// Of the command line, as far as only the command itself can tell.
+    #[error("{argument} {problem}")]
+    Argument { argument: &'static str, problem: String },
     #[error(transparent)]
     Embedded(#[from] EmbeddedPostgresError),
     #[error(transparent)]
@@ -238,8 +241,17 @@ pub async fn serve(
     let (service, config) = (Arc::clone(&running.service), running.config.clone());
     refuse_open_door(&config, &service).await?;
     if let Some(catalog) = catalog {
-        let is_new = service.apply_catalog(catalog).await?;
-        tracing::info!(version = service.catalog.current().digest, is_new, "catalog applied");
+        let file = catalog.digest();
+        let is_new = service.apply_catalog_at_start(catalog).await?;
+        let active = service.catalog.current();
+        tracing::info!(version = active.digest, is_new, "catalog applied");
+        if active.digest != file {
+            tracing::info!(
+                version = active.digest,
+                file,
+                "what was changed since the catalog's file was applied stays"
+            );
+        }
     }
     let pruning = prune_inbox(Arc::clone(&service), config.inbox_retention_days);
     let sweeping = sweep(Arc::clone(&service), config.sweep_interval_seconds);

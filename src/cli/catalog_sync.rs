@@ -78,7 +78,7 @@ impl Source {
                 Ok(format!("Stripe's ids are in {name}; put it in force with: subledger catalog apply {name}"))
             }
             Self::InForce(opened) => {
-                opened.1.service.apply_catalog(catalog_sync::with_assignments(catalog, assignments)).await?;
+                opened.1.service.amend_catalog(catalog_sync::with_assignments(catalog, assignments)).await?;
                 Ok("a catalog with Stripe's ids is in force; running services take it over within seconds".to_owned())
             }
         }

@@ -26,6 +26,7 @@ mod plans;
 mod problems;
 mod receipts;
 mod reconcile;
+mod reconcile_payments;
 mod refunds;
 mod revenue;
 mod scripts;

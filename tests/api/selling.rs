@@ -281,3 +281,18 @@ async fn whatever_happens_on_the_wire_there_is_one_customer_one_session_one_refu
     let payments = world.app.get("/v1/accounts/user_1/payments").await.expect(200);
     assert_eq!(payments["data"][0]["amount_refunded"], 300);
 }
+
+#[tokio::test]
+async fn a_session_that_expires_leaves_nothing_and_another_one_can_be_paid() {
+    let world = Simulated::start().await;
+    let left = world.open(json!({"credit_pack": "credits_500"})).await;
+    world.advance_to(day(2)).await;
+    assert_eq!(world.app.available("user_1").await, FREE_CREDITS);
+    let purchases = async || world.app.get("/v1/accounts/user_1/credit-purchases").await.expect(200)["data"].clone();
+    assert_eq!(purchases().await, json!([]));
+    world.buy(json!({"credit_pack": "credits_500"})).await;
+    assert_eq!(world.app.available("user_1").await, FREE_CREDITS + PACK_CREDITS);
+    let bought = purchases().await;
+    assert_eq!((bought.as_array().map(Vec::len), &bought[0]["status"]), (Some(1), &json!("paid")));
+    assert_ne!(bought[0]["stripe_checkout_session_id"], left.as_str());
+}

@@ -419,6 +419,18 @@ impl Catalog {
         }
     }
 
+    /// The catalog with one plan in place of the one of its id, or added.
+    ///
+    /// # Errors
+    /// All problems that it would have, as far as can be told those of this plan.
+    pub fn with_plan(mut self, plan: Plan) -> Result<Catalog, CatalogErrors> {
+        self.plans.retain(|known| known.id != plan.id);
+        self.plans.push(plan);
+        self.validate()?;
+        self.sort();
+        Ok(self)
+    }
+
     pub fn plan(&self, id: &str) -> Option<&Plan> {
         self.plans.iter().find(|plan| plan.id == id)
     }

@@ -210,6 +210,14 @@ impl TestApp {
         applied.await.expect("no panic").expect("the catalog is recorded");
     }
 
+    /// Does with a catalog file what a service does when it starts with it.
+    pub async fn apply_catalog_at_start(&self, toml: &str) {
+        let catalog = Catalog::from_toml(toml).expect("a catalog");
+        let service = Arc::clone(&self.service);
+        let applied = HOUSE.spawn(async move { service.apply_catalog_at_start(catalog).await });
+        applied.await.expect("no panic").expect("the catalog is in force");
+    }
+
     /// Begins a request, with the bootstrap key.
     pub fn call(&self, method: Method, path: &str) -> Call<'_> {
         let request = self.http.request(method.clone(), format!("http://{}{path}", self.address));
