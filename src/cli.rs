@@ -84,11 +84,11 @@ enum Command {
     Verify(ledger::VerifyArguments),
     /// Make the read models anew from the log, without stopping reads
     Rebuild,
-    /// Compare customers, subscriptions and invoices with Stripe, and repair; exit code 1 if something differs still
+    /// Compare customers, subscriptions, invoices and payments with Stripe, and repair; exit code 1 if something differs still
     Reconcile(stripe_sync::ReconcileArguments),
     /// Take in what Stripe lists of events (30 days), as if delivered again
     Backfill(stripe_sync::BackfillArguments),
-    /// Bring in all customers, subscriptions and invoices of a Stripe account; goes on where an earlier run was cut
+    /// Bring in all customers, subscriptions, invoices and payments of a Stripe account; goes on where an earlier run was cut
     Import(stripe_sync::ImportArguments),
     /// Print events of the log, or follow it
     Events(events::EventsArguments),

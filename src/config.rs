@@ -434,6 +434,22 @@ mod tests {
     }
 
     #[test]
+    fn secrets_are_in_no_debug_output() {
+        let settings = [
+            ("DATABASE_URL", "postgres://user:hidden@localhost/x"),
+            ("SUBLEDGER_ADMIN_KEY", "hidden-0123456789"),
+            ("SUBLEDGER_SMTP_URL", "smtps://user:hidden@localhost"),
+            ("SUBLEDGER_MAIL_FROM", "billing@example.com"),
+            ("STRIPE_WEBHOOK_SECRETS", "whsec_hidden"),
+            ("STRIPE_SECRET_KEY", "sk_test_hidden"),
+        ];
+        let file = settings.map(|(name, value)| (name.to_owned(), toml::Value::String(value.to_owned())));
+        let config = Config::read(Source { file: file.into(), ..Source::default() }).expect("valid");
+        let shown = format!("{config:?} {:?} {:?}", config.stripe_calls, config.mail);
+        assert!(!shown.contains("hidden"), "{shown}");
+    }
+
+    #[test]
     fn the_table_comes_before_defaults_alone() {
         let config = Config::read(Source::default()).expect("the defaults");
         assert_eq!((config.lanes, config.origin("SUBLEDGER_LANES").expect("readable")), (2, None));

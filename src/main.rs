@@ -14,7 +14,6 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // Whoever makes an HTTP client needs one. Only the first of a process counts, and nobody came before.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    subledger::crypto::install_provider();
     cli::run(cli::Arguments::parse()).await
 }

@@ -31,6 +31,9 @@ const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 pub enum StartError {
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
+    /// Of the command line, as far as only the command itself can tell.
+    #[error("{argument} {problem}")]
+    Argument { argument: &'static str, problem: String },
     #[error(transparent)]
     Embedded(#[from] EmbeddedPostgresError),
     #[error(transparent)]
@@ -80,6 +83,11 @@ impl Ground {
             }
             other => other,
         }
+    }
+
+    /// Whether there is a database to open: one is named, or the embedded one has been made.
+    fn is_at_hand(config: &Config) -> bool {
+        config.database_url.is_some() || config.data_dir.exists()
     }
 
     /// Stops the embedded Postgres, if there is one.
@@ -144,6 +152,22 @@ impl Running {
         self.service.stop();
         self.lanes.finish().await;
     }
+}
+
+/// The settings as a service would have them, for a command that needs nothing else of a database; without one, those
+/// that are given elsewhere.
+pub async fn settings_of_service(config: &Config) -> Result<Config, StartError> {
+    if !Ground::is_at_hand(config) {
+        return Ok(config.clone());
+    }
+    let ground = Ground::open_beside(config).await?;
+    let read = async {
+        migrate::migrate(&ground.database, config.partitions).await?;
+        with_table(config, &ground.database).await
+    };
+    let read = read.await;
+    ground.close().await?;
+    read
 }
 
 /// The settings with those that only the settings table gives. What something else gives is not even opened.
@@ -218,8 +242,17 @@ pub async fn serve(
     let (service, config) = (Arc::clone(&running.service), running.config.clone());
     refuse_open_door(&config, &service).await?;
     if let Some(catalog) = catalog {
-        let is_new = service.apply_catalog(catalog).await?;
-        tracing::info!(version = service.catalog.current().digest, is_new, "catalog applied");
+        let file = catalog.digest();
+        let is_new = service.apply_catalog_at_start(catalog).await?;
+        let active = service.catalog.current();
+        tracing::info!(version = active.digest, is_new, "catalog applied");
+        if active.digest != file {
+            tracing::info!(
+                version = active.digest,
+                file,
+                "what was changed since the catalog's file was applied stays"
+            );
+        }
     }
     let pruning = prune_inbox(Arc::clone(&service), config.inbox_retention_days);
     let sweeping = sweep(Arc::clone(&service), config.sweep_interval_seconds);

@@ -217,6 +217,7 @@ fn any_plan() -> impl Strategy<Value = Plan> {
                     prices,
                     credits,
                     rollover,
+                    renewal_hours: days,
                     trial: TrialPolicy { days, credits: trial_credits },
                     grace_days,
                     dunning,

@@ -38,11 +38,12 @@ fn rules() -> Vec<Value> {
 fn metrics() -> BTreeMap<String, Vec<String>> {
     let metrics = Metrics::new().expect("metrics");
     // A new metric that alerts.yml uses has to be listed here.
-    let collectors: [&dyn Collector; 24] = [
+    let collectors: [&dyn Collector; 25] = [
         &metrics.stripe_events,
         &metrics.parked,
         &metrics.unmapped_prices,
         &metrics.conflicting_claims,
+        &metrics.second_subscriptions,
         &metrics.appended_events,
         &metrics.append_batch_size,
         &metrics.append_seconds,

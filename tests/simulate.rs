@@ -19,8 +19,7 @@ impl Drop for Program {
 
 #[tokio::test]
 async fn it_serves_what_the_catalog_sells() {
-    // A second installation is refused, and as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    subledger::crypto::install_provider();
     let catalog = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/catalog.toml");
     let child = Command::new(env!("CARGO_BIN_EXE_subledger"))
         .args(["--json", "simulate", "--listen", "127.0.0.1:0", "--catalog", catalog])
@@ -54,17 +53,17 @@ async fn it_serves_what_the_catalog_sells() {
 
 #[test]
 fn wrong_arguments_are_named() {
-    for (arguments, says) in [
-        (["--api-version", "newest"], "--api-version"),
-        (["--start", "yesterday"], "--start"),
-        (["--catalog", "/nowhere.toml"], "/nowhere.toml"),
+    for (arguments, says, code) in [
+        (["--api-version", "newest"], "--api-version", 2),
+        (["--start", "yesterday"], "--start", 2),
+        (["--catalog", "/nowhere.toml"], "/nowhere.toml", 78),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_subledger"))
             .args(["simulate", "--listen", "127.0.0.1:0"])
             .args(arguments)
             .output()
             .expect("the program runs");
-        assert_eq!(output.status.code(), Some(78), "{arguments:?}");
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains(says), "{arguments:?}");
     }
 }

@@ -11,6 +11,7 @@ mod error;
 mod form;
 mod http;
 mod ids;
+mod money;
 mod params;
 mod settings;
 mod shape;

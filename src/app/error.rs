@@ -4,6 +4,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::app::selling::payment_routes::CallBudget;
 use crate::domain::billing_rejection::BillingRejection;
+use crate::domain::catalog::CatalogErrors;
 use crate::domain::ids::AccountId;
 use crate::domain::rejection::Rejection;
 use crate::store::error::StoreError;
@@ -44,6 +45,8 @@ pub enum AppError {
     TooManyWebhookEndpoints { max: i64 },
     #[error("the webhook endpoint {0} is disabled; enable it first")]
     WebhookEndpointDisabled(String),
+    #[error("{}", in_a_plan(.id, .errors))]
+    InvalidPlan { id: String, errors: CatalogErrors },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -65,4 +68,19 @@ impl From<BillingRejection> for AppError {
     fn from(because: BillingRejection) -> Self {
         Rejection::Billing { because }.into()
     }
+}
+
+/// The problems of a catalog as whoever put one plan into it sees them: its own fields by their names within it.
+fn in_a_plan(id: &str, errors: &CatalogErrors) -> String {
+    let plan = format!("plans.{id}");
+    let told = errors.0.iter().map(|error| {
+        let within = error.field.strip_prefix(&plan).and_then(|rest| rest.strip_prefix('.'));
+        let field = match within {
+            Some(field) => field,
+            None if error.field == plan => "id",
+            None => &error.field,
+        };
+        format!("{field}: {}", error.message)
+    });
+    told.collect::<Vec<_>>().join("; ")
 }

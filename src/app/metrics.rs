@@ -21,6 +21,8 @@ pub struct Metrics {
     pub unmapped_prices: IntCounter,
     /// StripeEvents whose metadata names another account than the one their customer is linked to.
     pub conflicting_claims: IntCounter,
+    /// News of subscriptions whose account has another that goes on, too.
+    pub second_subscriptions: IntCounter,
     pub appended_events: IntCounter,
     /// Idle accounts for which refills or expiry were recorded.
     pub swept_accounts: IntCounter,
@@ -100,6 +102,10 @@ impl Metrics {
             conflicting_claims: IntCounter::new(
                 "subledger_conflicting_claims_total",
                 "StripeEvents that name another account than the one their customer is linked to",
+            )?,
+            second_subscriptions: IntCounter::new(
+                "subledger_second_subscriptions_total",
+                "News of a subscription whose account has another one that goes on, too",
             )?,
             appended_events: IntCounter::new("subledger_appended_events_total", "Events appended to the log")?,
             swept_accounts: IntCounter::new(
@@ -205,6 +211,7 @@ impl Metrics {
         registry.register(Box::new(self.parked.clone()))?;
         registry.register(Box::new(self.unmapped_prices.clone()))?;
         registry.register(Box::new(self.conflicting_claims.clone()))?;
+        registry.register(Box::new(self.second_subscriptions.clone()))?;
         registry.register(Box::new(self.appended_events.clone()))?;
         registry.register(Box::new(self.swept_accounts.clone()))?;
         registry.register(Box::new(self.append_batch_size.clone()))?;

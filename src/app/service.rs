@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use uuid::Uuid;
 
-use super::catalog::{ActiveCatalog, CatalogHolder, recorded_catalog};
+use super::catalog::{CatalogHolder, recorded_catalog};
 use super::error::AppError;
 use super::metrics::Metrics;
 use super::outbound::{Outbound, OutboundSettings};
@@ -25,7 +25,6 @@ use crate::app::upkeep::jobs::Jobs;
 use crate::app::write_path::lane::{Lane, LaneSettings};
 use crate::app::write_path::work::{Answer, Key, Work};
 use crate::clock::Clock;
-use crate::domain::catalog::Catalog;
 use crate::domain::command::Command;
 use crate::domain::ids::{AccountId, Ownership};
 use crate::domain::redirect::Redirects;
@@ -33,7 +32,6 @@ use crate::store::connect::Database;
 use crate::store::error::StoreError;
 use crate::store::partition::partition_of;
 use crate::stripe::client::{CallMetrics, ClientError, ClientSettings, StripeClient};
-use crate::stripe::translate::SYSTEM_ACCOUNT;
 
 /// How often a command follows its account before giving up.
 const MAX_MOVES: usize = 8;
@@ -324,28 +322,22 @@ impl Service {
         }
         Ok(())
     }
-
-    /// Puts a catalog in force, and on record if it is a new version.
-    pub async fn apply_catalog(&self, catalog: Catalog) -> Result<bool, AppError> {
-        let active = ActiveCatalog::new(catalog);
-        let client = self.connection().await?;
-        let recorded = recorded_catalog(&**client).await?;
-        drop(client);
-        let on_record = recorded.filter(|recorded| recorded.catalog.digest() == active.digest);
-        let is_new = on_record.is_none();
-        let mut position = on_record.map_or(0, |recorded| recorded.position);
-        if is_new {
-            let system = AccountId::new(SYSTEM_ACCOUNT).map_err(|_| AppError::Overloaded)?;
-            let json = serde_json::to_value(&active.catalog).map_err(StoreError::from)?;
-            let command = Command::ApplyCatalog { digest: active.digest.clone(), catalog: json };
-            position = self.execute(system, command, None).await?.position;
-        }
-        self.catalog.replace(active, position);
-        Ok(is_new)
-    }
 }
 
 /// Which lane writes to a partition.
 fn lane_of(partition_id: i16, lanes: usize) -> usize {
     usize::from(partition_id.unsigned_abs()) % lanes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_in_no_debug_output() {
+        let client = ClientSettings { secret_key: Some("sk_test_hidden".to_owned()), ..ClientSettings::default() };
+        let webhook_secrets = vec!["whsec_hidden".to_owned()];
+        let shown = format!("{:?}", StripeSettings { webhook_secrets, client, ..StripeSettings::default() });
+        assert!(shown.contains("webhook_secrets: 1") && !shown.contains("hidden"), "{shown}");
+    }
 }

@@ -61,13 +61,11 @@ impl Source {
         }
     }
 
-    /// Calls Stripe as the service would; for a file, whatever the database is.
-    fn client(&self, config: &Config) -> Result<StripeClient, StartError> {
+    /// Calls Stripe as the service would.
+    async fn client(&self, config: &Config) -> Result<StripeClient, StartError> {
         match self {
-            Self::InForce(opened) if opened.1.service.stripe_client.is_configured() => {
-                Ok(opened.1.service.stripe_client.clone())
-            }
-            _ => client(config),
+            Self::InForce(opened) => client(&opened.1.config),
+            Self::File(_) => client(&startup::settings_of_service(config).await?),
         }
     }
 
@@ -80,7 +78,7 @@ impl Source {
                 Ok(format!("Stripe's ids are in {name}; put it in force with: subledger catalog apply {name}"))
             }
             Self::InForce(opened) => {
-                opened.1.service.apply_catalog(catalog_sync::with_assignments(catalog, assignments)).await?;
+                opened.1.service.amend_catalog(catalog_sync::with_assignments(catalog, assignments)).await?;
                 Ok("a catalog with Stripe's ids is in force; running services take it over within seconds".to_owned())
             }
         }
@@ -98,7 +96,7 @@ impl Source {
 pub async fn push(arguments: PushArguments, config: &Config, json: bool) -> Result<ExitCode, StartError> {
     let (source, catalog) = Source::open(arguments.file, config).await?;
     let pushed = async {
-        let client = source.client(config)?;
+        let client = source.client(config).await?;
         let plan = catalog_sync::plan(&catalog, &read_stripe(&client).await?);
         if arguments.dry_run || plan.is_empty() {
             show(&plan, json, arguments.dry_run);
@@ -136,7 +134,7 @@ pub async fn push(arguments: PushArguments, config: &Config, json: bool) -> Resu
 /// Says what a push would do; exit code 1 if anything.
 pub async fn diff(arguments: DiffArguments, config: &Config, json: bool) -> Result<ExitCode, StartError> {
     let (source, catalog) = Source::open(arguments.file, config).await?;
-    let read = async { Ok::<_, StartError>(read_stripe(&source.client(config)?).await?) };
+    let read = async { Ok::<_, StartError>(read_stripe(&source.client(config).await?).await?) };
     let stripe = read.await;
     source.close().await?;
     let plan = catalog_sync::plan(&catalog, &stripe?);
@@ -146,7 +144,8 @@ pub async fn diff(arguments: DiffArguments, config: &Config, json: bool) -> Resu
 
 /// Writes a catalog of what Stripe sells.
 pub async fn import(arguments: ImportArguments, config: &Config, json: bool) -> Result<ExitCode, StartError> {
-    let imported = catalog_sync::import(&read_stripe(&client(config)?).await?);
+    let client = client(&startup::settings_of_service(config).await?)?;
+    let imported = catalog_sync::import(&read_stripe(&client).await?);
     let path = arguments.output.as_deref().map_or_else(|| "from Stripe".to_owned(), |path| path.display().to_string());
     if let Some(output) = &arguments.output {
         replace(output, &imported.text)?;
@@ -169,10 +168,10 @@ pub async fn import(arguments: ImportArguments, config: &Config, json: bool) -> 
 fn client(config: &Config) -> Result<StripeClient, StartError> {
     let error = |problem: String| ConfigError { setting: "STRIPE_SECRET_KEY".to_owned(), problem };
     if config.stripe_calls.secret_key.is_none() {
-        return Err(error(
-            "is not set in the environment, a file or the configuration; Stripe cannot be asked without it".to_owned(),
-        )
-        .into());
+        let problem = "is not set, and Stripe cannot be asked without it: set it in the environment or as \
+                       STRIPE_SECRET_KEY_FILE, or name the database whose settings table has it (DATABASE_URL, or \
+                       SUBLEDGER_DATA_DIR for the embedded one)";
+        return Err(error(problem.to_owned()).into());
     }
     let metrics = CallMetrics::new(&Registry::new()).map_err(|problem| error(problem.to_string()))?;
     let client = StripeClient::new(startup::stripe_client_settings(&config.stripe_calls), metrics);

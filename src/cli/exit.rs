@@ -50,6 +50,7 @@ impl Exit {
     /// How to end after an error.
     pub fn of(error: &StartError) -> Self {
         match error {
+            StartError::Argument { .. } => Self::Usage,
             StartError::Config(_)
             | StartError::OpenToAll(_)
             | StartError::Catalog { .. }

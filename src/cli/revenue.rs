@@ -7,12 +7,13 @@ use clap::Args;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use serde_json::Value;
-use subledger::config::{Config, ConfigError};
+use subledger::config::Config;
 use subledger::domain::money::{Currency, Money};
 use subledger::domain::revenue::answer::{
-    Answer, Asked, CreditsAnswer, CurrencyAnswer, MAX_MONTHS, PackMonthAnswer, PlanAnswer,
+    Answer, Asked, CreditsAnswer, CurrencyAnswer, MAX_MONTHS, MonthAnswer, PackMonthAnswer, PlanAnswer,
 };
 use subledger::domain::revenue::month::Month;
+use subledger::domain::revenue::{MonthFigures, PackMonth};
 use subledger::startup::StartError;
 
 use super::{close, open, print};
@@ -43,7 +44,7 @@ fn parse_currency(code: &str) -> Result<Currency, String> {
 /// Prints the report.
 pub async fn revenue(arguments: RevenueArguments, config: &Config, json: bool) -> Result<ExitCode, StartError> {
     let RevenueArguments { from, to, currency, plan, max_age_seconds } = arguments;
-    let wrong = |setting: &str, problem: &str| ConfigError { setting: setting.to_owned(), problem: problem.to_owned() };
+    let wrong = |argument, problem: &str| StartError::Argument { argument, problem: problem.to_owned() };
     let (ground, running) = open(config).await?;
     let to = to.unwrap_or_else(|| Month::of(running.service.clock.now().date_naive()));
     let from = from.unwrap_or(to.plus(-11));
@@ -57,7 +58,7 @@ pub async fn revenue(arguments: RevenueArguments, config: &Config, json: bool) -
     };
     let max_age = TimeDelta::seconds(i64::from(max_age_seconds));
     let report = match problem {
-        Some(problem) => Err(StartError::from(problem)),
+        Some(problem) => Err(problem),
         None => running.service.revenue(Some(max_age)).await.map_err(StartError::from),
     };
     close(ground, running).await?;
@@ -126,24 +127,13 @@ fn of_currency(answer: &CurrencyAnswer) -> String {
             money(due.amount)
         ));
     }
-    let mut months = table(&[
-        "month",
-        "MRR",
-        "new",
-        "expansion",
-        "reactivation",
-        "contraction",
-        "churn",
-        "churn %",
-        "accounts",
-        "churn %",
-        "trials",
-        "converted",
-        "earned",
-    ]);
-    for month in &answer.months {
+    // Two tables: one would be wider than a terminal.
+    let mut movements = table(&["month", "MRR", "new", "expansion", "reactivation", "contraction", "churn", "churn %"]);
+    let mut accounts = table(&["month", "accounts", "churn %", "trials", "converted", "earned"]);
+    let is_before = |month: &&MonthAnswer| month.mrr_start == 0 && month.figures == MonthFigures::default();
+    for month in answer.months.iter().skip_while(is_before) {
         let figures = month.figures;
-        months.add_row([
+        movements.add_row([
             month.month.to_string(),
             money(figures.mrr_end),
             money(figures.new),
@@ -152,6 +142,9 @@ fn of_currency(answer: &CurrencyAnswer) -> String {
             money(figures.contraction),
             money(figures.churn),
             percent(month.revenue_churn_percent),
+        ]);
+        accounts.add_row([
+            month.month.to_string(),
             figures.accounts_end.to_string(),
             percent(month.account_churn_percent),
             figures.trials_started.to_string(),
@@ -159,7 +152,7 @@ fn of_currency(answer: &CurrencyAnswer) -> String {
             money(figures.recognised),
         ]);
     }
-    lines.push(finished(months));
+    lines.extend([movements, accounts].into_iter().filter(|months| !months.is_empty()).map(finished));
     if let Some(plans) = answer.by_plan.as_ref().filter(|plans| !plans.is_empty()) {
         let mut rows = table(&["plan", "MRR", "active", "trialing"]);
         for PlanAnswer { plan, mrr, active_subscriptions, trialing_subscriptions } in plans {
@@ -197,7 +190,8 @@ fn of_currency(answer: &CurrencyAnswer) -> String {
             money(all.outstanding)
         ));
         let mut rows = table(&["month", "packs paid", "returned", "earned"]);
-        for PackMonthAnswer { month, figures } in &packs.months {
+        for PackMonthAnswer { month, figures } in packs.months.iter().filter(|row| row.figures != PackMonth::default())
+        {
             rows.add_row([month.to_string(), money(figures.paid), money(figures.returned), money(figures.recognised)]);
         }
         lines.push(finished(rows));

@@ -41,7 +41,7 @@ pub struct SimulateArguments {
 }
 
 pub async fn run(arguments: SimulateArguments, json: bool) -> Result<ExitCode, StartError> {
-    let wrong = |setting: &str, problem: &str| ConfigError { setting: setting.to_owned(), problem: problem.to_owned() };
+    let wrong = |argument, problem: &str| StartError::Argument { argument, problem: problem.to_owned() };
     let mut settings = Settings { seed: arguments.seed, ..Settings::default() };
     if let Some(version) = &arguments.api_version {
         settings.api_version = ApiVersion::parse(version)
@@ -63,7 +63,10 @@ pub async fn run(arguments: SimulateArguments, json: bool) -> Result<ExitCode, S
         settings,
         endpoints: vec![Endpoint::new(&arguments.webhook, &arguments.secret)],
     })
-    .map_err(|error| wrong("--listen", &format!("{}: {error}", arguments.listen)))?;
+    .map_err(|error| ConfigError {
+        setting: "--listen".to_owned(),
+        problem: format!("{}: {error}", arguments.listen),
+    })?;
     if let Some(catalog) = &catalog {
         simulator.with_world(|world| seed(world, catalog));
     }

@@ -24,7 +24,8 @@ pub struct ReconcileArguments {
     /// Only say what differs
     #[arg(long)]
     dry_run: bool,
-    /// One account only: its id, or that of a Stripe customer linked to it
+    /// One account only: its id, or that of a Stripe customer linked to it. What it bought without a Stripe customer, and
+    /// nobody has heard of, is found only without this
     #[arg(long)]
     account: Option<String>,
     /// Only what Stripe's events since then are about (30 days at most), such as 2026-01-01 or 2026-01-01T12:00:00Z
@@ -68,7 +69,7 @@ fn lines(lines: impl Iterator<Item = String>) -> String {
 pub async fn reconcile(arguments: ReconcileArguments, config: &Config, json: bool) -> Result<ExitCode, StartError> {
     let account = arguments.account.map(|name| AccountId::new(&name)).transpose();
     let account =
-        account.map_err(|error| ConfigError { setting: "--account".to_owned(), problem: error.to_string() })?;
+        account.map_err(|error| StartError::Argument { argument: "--account", problem: error.to_string() })?;
     let (ground, running) = open_with_key(config).await?;
     let options = ReconcileOptions { account, since: arguments.since, dry_run: arguments.dry_run };
     let counter = Counter::new("objects compared");
@@ -81,8 +82,9 @@ pub async fn reconcile(arguments: ReconcileArguments, config: &Config, json: boo
 }
 
 fn of_report(report: &ReconcileReport) -> String {
-    let ReconcileReport { customers, subscriptions, invoices, differing, repaired, .. } = report;
-    let compared = format!("{customers} customers, {subscriptions} subscriptions, {invoices} invoices");
+    let ReconcileReport { differing, repaired, .. } = report;
+    let counts = report.counts().map(|(kind, count)| format!("{count} {}", objects(kind.as_str(), count)));
+    let compared = counts.join(", ");
     let end = match (*differing, report.dry_run) {
         (0, _) => format!("{compared}: the ledger and Stripe agree"),
         (_, true) => format!("{compared}: {differing} differ, and nothing was done about it"),
@@ -91,11 +93,18 @@ fn of_report(report: &ReconcileReport) -> String {
     lines(report.findings.iter().map(of_finding).chain([end]))
 }
 
+/// The name of so many objects of a kind.
+fn objects(kind: &str, count: u64) -> String {
+    let name = kind.replace('_', " ");
+    if count == 1 { name } else { format!("{name}s") }
+}
+
 fn of_finding(finding: &Finding) -> String {
     let Finding { kind, stripe_id, .. } = finding;
     let what = match finding.finding {
         FindingKind::NotInLedger => "not in the ledger".to_owned(),
         FindingKind::NotInStripe => "not in Stripe".to_owned(),
+        FindingKind::Unreadable => "cannot be read".to_owned(),
         FindingKind::Differs => {
             let field = |difference: &subledger::domain::reconciliation::Difference| {
                 format!("{} {} instead of {}", difference.field, difference.ledger, difference.stripe)
@@ -117,7 +126,7 @@ fn of_finding(finding: &Finding) -> String {
         (None, true) => "repaired".to_owned(),
         (None, false) => "not repaired".to_owned(),
     };
-    format!("{kind} {stripe_id}: {what}; {why}; {end}")
+    format!("{} {stripe_id}: {what}; {why}; {end}", objects(kind, 1))
 }
 
 /// Takes in the StripeEvents that Stripe lists. Exit code 1 if some are parked.
@@ -151,8 +160,10 @@ pub async fn import(arguments: ImportArguments, config: &Config, json: bool) -> 
             eprintln!("subledger: what was read is kept; run the import again, and it goes on from there");
         }
     })?;
-    let kinds =
-        report.kinds.iter().map(|kind| format!("{} {}s, {} of them news", kind.objects, kind.kind, kind.changed));
+    let kinds = report.kinds.iter().map(|kind| {
+        let name = objects(kind.kind, kind.objects.unsigned_abs());
+        format!("{} {name}, {} of them news", kind.objects, kind.changed)
+    });
     let problems = report.problems.iter().cloned();
     let failed = (report.failed > 0).then(|| format!("{} could not be brought in", report.failed));
     let text = lines(kinds.chain(problems).chain(failed));

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, Months, Utc};
+use chrono::{DateTime, Months, TimeDelta, Utc};
 
 use super::billing::{Billing, InvoiceRecord};
 use super::catalog::{
@@ -233,6 +233,8 @@ pub struct Terms {
     /// For a change: the policy of the plan upgraded to, or of the one that is left.
     pub policy: PlanChange,
     pub rollover: Rollover,
+    /// How long credits that do not roll over go on while the next are being paid.
+    renewal: TimeDelta,
     is_change: bool,
     /// Where months are counted from, and how many of them had begun before the first window; `None`: one window, as long
     /// as the period.
@@ -291,6 +293,7 @@ impl Terms {
             prorated: worths.iter().map(Worth::prorated).sum(),
             policy: deciding.map_or(PlanChange::Prorated, |worth| worth.plan.plan_change),
             rollover: worths.last().map_or(Rollover::None, |worth| worth.plan.rollover),
+            renewal: worths.last().map_or(TimeDelta::zero(), |worth| TimeDelta::hours(worth.plan.renewal_hours.into())),
             is_change: allowance.is_change(),
             months,
         };
@@ -359,13 +362,14 @@ impl Terms {
         let comes_on_top = self.is_change || (allowance.begins_early && n == 0);
         match self.rollover {
             Rollover::Capped(cap) if !comes_on_top => Some(cap),
+            Rollover::None if !comes_on_top && self.renewal > TimeDelta::zero() => Some(0),
             Rollover::Capped(_) | Rollover::None | Rollover::All => None,
         }
     }
 
     pub fn expiry(&self, window_end: DateTime<Utc>) -> Option<DateTime<Utc>> {
         match self.rollover {
-            Rollover::None => Some(window_end),
+            Rollover::None => window_end.checked_add_signed(self.renewal),
             // What rolls over may be used for one more month.
             Rollover::Capped(_) => window_end.checked_add_months(Months::new(1)),
             Rollover::All => None,

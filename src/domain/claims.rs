@@ -2,13 +2,36 @@
 //! within the same period, which made some of them superfluous. A function of what is known, as all settling is: a claim
 //! that was too high is given back.
 
+use serde::{Deserialize, Serialize};
+
 use super::billing::{Billing, InvoiceRecord};
 use super::catalog::{Catalog, ClawbackPolicy, PriceKey};
-use super::credit::{Credits, Lot, LotSource, RefundedShare};
+use super::credit::{Credits, Lot, LotSource};
 use super::draft::{Context, Draft};
 use super::event::{CreditsClawedBack, CreditsReinstated, Event};
 use super::payment::Payment;
 use super::plan_change::Dues;
+
+/// How much of a payment went back, by refunds and disputes, in minor units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefundedShare {
+    back: i64,
+    /// More than zero.
+    paid: i64,
+}
+
+impl RefundedShare {
+    /// `None` if nothing went back.
+    pub fn new(back: i64, paid: i64) -> Option<Self> {
+        (paid > 0 && back > 0).then(|| Self { back: back.min(paid), paid })
+    }
+
+    /// Pro rata, rounded down until all has gone back.
+    pub fn of_credits(self, credits: i64) -> i64 {
+        let share = i128::from(credits) * i128::from(self.back) / i128::from(self.paid.max(1));
+        i64::try_from(share).unwrap_or(credits)
+    }
+}
 
 /// Takes back what refunds, disputes and plan changes ask, and returns what failed refunds, won disputes and late news of
 /// plan changes give back.

@@ -88,10 +88,7 @@ pub enum Command {
     },
     /// Record what the clock has made due, but for the free plan's month, which waits for a spender.
     Settle,
-    ApplyCatalog {
-        digest: String,
-        catalog: serde_json::Value,
-    },
+    ApplyCatalog(Box<CatalogApplied>),
     /// Keep what came of a request that Stripe answered, under the command's key.
     Conclude(Box<Result<StripeOutcome, BillingRejection>>),
 }
@@ -157,7 +154,7 @@ impl Command {
             Command::SetOverride { .. } | Command::RemoveOverride { .. } => false,
             Command::Suspend { .. } | Command::Reinstate | Command::SetLowBalance { .. } => false,
             Command::Grant(_) | Command::Debit { .. } | Command::Hold { .. } | Command::OfHold(_) => false,
-            Command::Settle | Command::ApplyCatalog { .. } | Command::Conclude(_) => false,
+            Command::Settle | Command::ApplyCatalog(_) | Command::Conclude(_) => false,
         }
     }
 }
@@ -229,9 +226,8 @@ pub fn decide(draft: &mut Draft<'_>, command: &Command, context: Context<'_>) ->
             settle_idle(draft, context);
             Ok(Outcome::Done)
         }
-        Command::ApplyCatalog { digest, catalog } => {
-            let applied = CatalogApplied { digest: digest.clone(), catalog: catalog.clone() };
-            draft.emit(Event::CatalogApplied(Box::new(applied)));
+        Command::ApplyCatalog(applied) => {
+            draft.emit(Event::CatalogApplied(applied.clone()));
             Ok(Outcome::Done)
         }
         Command::Conclude(outcome) => match &**outcome {

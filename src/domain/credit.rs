@@ -10,6 +10,7 @@ use serde_with::skip_serializing_none;
 use thin_vec::ThinVec;
 
 use super::catalog::PLAN_CREDITS_PRIORITY;
+use super::claims::RefundedShare;
 use super::hold::Hold;
 use super::ids::{AccountId, LotId, lot_id_of};
 use super::overrides::{Override, Suspension};
@@ -195,27 +196,6 @@ fn is_false(b: &bool) -> bool {
 
 fn is_zero_u32(n: &u32) -> bool {
     *n == 0
-}
-
-/// How much of a payment went back, by refunds and disputes, in minor units.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RefundedShare {
-    back: i64,
-    /// More than zero.
-    paid: i64,
-}
-
-impl RefundedShare {
-    /// `None` if nothing went back.
-    pub fn new(back: i64, paid: i64) -> Option<Self> {
-        (paid > 0 && back > 0).then(|| Self { back: back.min(paid), paid })
-    }
-
-    /// Pro rata, rounded down until all has gone back.
-    pub fn of_credits(self, credits: i64) -> i64 {
-        let share = i128::from(credits) * i128::from(self.back) / i128::from(self.paid.max(1));
-        i64::try_from(share).unwrap_or(credits)
-    }
 }
 
 /// A price and quantity within an allowance.

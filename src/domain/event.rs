@@ -270,10 +270,13 @@ pub struct LowBalanceSet {
 }
 
 /// A catalog came into force. Recorded in the system's own stream.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CatalogApplied {
     pub digest: String,
     pub catalog: Value,
+    /// Digest of the catalog that last came whole, as a file, if this one is an amendment of it.
+    pub base_digest: Option<String>,
 }
 
 /// An immutable past-tense fact.

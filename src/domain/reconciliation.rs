@@ -10,7 +10,7 @@ use super::stripe_object::StripeObject;
 #[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reconciled {
-    /// `customer`, `subscription` or `invoice`.
+    /// Such as `customer` or `refund`: Stripe's name of it, with `_` for a dot.
     pub kind: String,
     pub stripe_id: String,
     /// Fields that differed; none: the ledger did not know the object.
@@ -60,7 +60,8 @@ pub struct Difference {
 }
 
 /// What differs between an object as the ledger has it and as Stripe shows it. Left out is what changes without being told
-/// of: links that Stripe makes anew for each answer, and what a price says of itself.
+/// of: links that Stripe makes anew for each answer, what a price says of itself, and what a charge says of its refunds and
+/// disputes, which are compared themselves; and what only some API versions tell.
 pub fn differences(ledger: &StripeObject, stripe: &StripeObject) -> Vec<Difference> {
     let (ledger, stripe) = (comparable(ledger), comparable(stripe));
     let (Value::Object(ledger), Value::Object(stripe)) = (&ledger, &stripe) else { return Vec::new() };
@@ -78,8 +79,13 @@ fn comparable(object: &StripeObject) -> Value {
     let mut tagged = serde_json::to_value(object).unwrap_or_default();
     let mut snapshot = tagged["snapshot"].take();
     if let Value::Object(fields) = &mut snapshot {
-        fields.remove("hosted_invoice_url");
-        fields.remove("invoice_pdf");
+        let untold: &[&str] = match object {
+            StripeObject::Invoice(_) => &["hosted_invoice_url", "invoice_pdf"],
+            StripeObject::PaymentIntent(_) => &["order_reference"],
+            StripeObject::Charge(_) => &["amount_refunded", "disputed"],
+            _ => &[],
+        };
+        untold.iter().for_each(|field| drop(fields.remove(*field)));
         for list in ["items", "pending_items"] {
             let items = fields.get_mut(list).and_then(Value::as_array_mut);
             items.into_iter().flatten().for_each(|item| item["price"] = item["price"]["id"].take());
@@ -121,6 +127,19 @@ mod tests {
             found,
             [Difference { field: "status".to_owned(), ledger: json!("active"), stripe: json!("past_due") }]
         );
+    }
+
+    #[test]
+    fn a_charge_is_not_compared_by_its_refunds_and_disputes() {
+        let charge = |status: &str, amount_refunded: i64, disputed: bool| -> StripeObject {
+            serde_json::from_value(json!({"object": "charge", "snapshot": {
+                "id": "ch_1", "status": status, "currency": "usd", "amount": 900, "amount_captured": 900,
+                "amount_refunded": amount_refunded, "disputed": disputed,
+            }}))
+            .expect("a charge")
+        };
+        assert_eq!(differences(&charge("succeeded", 0, false), &charge("succeeded", 400, true)), []);
+        assert_eq!(differences(&charge("pending", 0, false), &charge("succeeded", 0, false)).len(), 1);
     }
 
     #[test]

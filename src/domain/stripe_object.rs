@@ -90,6 +90,11 @@ pub struct Subscription {
     pub created: Option<i64>,
 }
 
+/// Whether a subscription of a status goes on: it has neither ended for good, nor does it wait for its first payment.
+pub fn subscription_goes_on(status: &str) -> bool {
+    !matches!(status, "canceled" | "incomplete_expired" | "incomplete")
+}
+
 impl Subscription {
     /// Ended for good: Stripe never revives a canceled or an expired subscription.
     pub fn has_ended(&self) -> bool {

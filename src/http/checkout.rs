@@ -1,13 +1,12 @@
 //! Sessions of Stripe Checkout and of Stripe's customer portal.
 
+use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 
-use super::payment_routes;
+use super::payment_routes::Call;
 use super::problem::ApiError;
-use super::request::{account_id, keyed_json, keyed_json_or_default, stripe_id};
-use super::server::State;
+use super::request::stripe_id;
 use crate::app::selling::checkout::CheckoutRequest;
 use crate::domain::catalog::Interval;
 use crate::domain::money::Currency;
@@ -35,20 +34,10 @@ struct PostCheckout {
 }
 
 /// Opens a session in which the account's customer buys a plan, a price of Stripe's, or a credit pack.
-pub async fn create_checkout_session(
-    request: HttpRequest,
-    path: web::Path<String>,
-    state: web::Data<State>,
-    payload: web::Payload,
-) -> Result<HttpResponse, ApiError> {
-    let account = account_id(&path)?;
-    super::accounts::check_own_id(&account)?;
-    let (key, body) = keyed_json::<PostCheckout>(&request, payload).await?;
-    let request = body.read()?;
-    payment_routes::run(&state, StatusCode::CREATED, &account, key, async |errand| {
-        state.service.open_checkout(errand, request).await
-    })
-    .await
+pub async fn create_checkout_session(call: Call) -> Result<HttpResponse, ApiError> {
+    super::accounts::check_own_id(call.account())?;
+    let request = call.json::<PostCheckout>()?.read()?;
+    call.run(StatusCode::CREATED, async |service, errand| service.open_checkout(errand, request).await).await
 }
 
 impl PostCheckout {
@@ -103,16 +92,7 @@ struct PostPortal {
 }
 
 /// Opens a session in which the account's customer looks after payment methods, invoices and subscriptions.
-pub async fn create_portal_session(
-    request: HttpRequest,
-    path: web::Path<String>,
-    state: web::Data<State>,
-    payload: web::Payload,
-) -> Result<HttpResponse, ApiError> {
-    let account = account_id(&path)?;
-    let (key, body) = keyed_json_or_default::<PostPortal>(&request, payload).await?;
-    payment_routes::run(&state, StatusCode::CREATED, &account, key, async |errand| {
-        state.service.open_portal(errand, body.return_url).await
-    })
-    .await
+pub async fn create_portal_session(call: Call) -> Result<HttpResponse, ApiError> {
+    let body: PostPortal = call.json_or_default()?;
+    call.run(StatusCode::CREATED, async |service, errand| service.open_portal(errand, body.return_url).await).await
 }

@@ -235,6 +235,7 @@ mod tests {
 
     use super::*;
     use crate::domain::catalog::Per;
+    use crate::domain::dunning::{Overdue, Stage};
     use crate::domain::ids::AccountId;
     use crate::domain::limits::LimitNow;
     use crate::domain::standing::{AccountState, OverrideSeen, Reason};
@@ -273,10 +274,17 @@ mod tests {
             overridden: None,
         };
         let resets_at = DateTime::from_timestamp(1_768_478_460, 0).expect("a time");
+        let overdue = Overdue {
+            stage: Stage::InGrace,
+            since: resets_at,
+            next_stage: Some(Stage::Suspended),
+            next_stage_at: Some(resets_at),
+        };
         let limit = LimitNow { limit: 60, per: Per::Minute, used: 70, held: 2, remaining: 0, resets_at };
         let full = Entitlement {
             allowed: true,
             plan: Some("pro"),
+            dunning: Some(overdue),
             remaining: Some(-1),
             limit: Some(60),
             per: Some(Per::Minute),

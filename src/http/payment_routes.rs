@@ -1,23 +1,81 @@
 //! What the routes that call Stripe have in common: the caller's key, a limit, and the outcome that is kept.
 
+use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
-use actix_web::{HttpResponse, ResponseError};
+use actix_web::{FromRequest, HttpRequest, HttpResponse, ResponseError, web};
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::debits;
 use super::problem::ApiError;
+use super::request::{MAX_JSON_BYTES, account_id, idempotency_key, parse_json, read_body};
 use super::server::State;
 use super::stripe_views::view;
 use crate::app::error::AppError;
 use crate::app::selling::errand::Errand;
 use crate::app::selling::payment_routes::CallBudget;
+use crate::app::service::Service;
 use crate::app::write_path::work::{Answer, Key};
 use crate::domain::billing_rejection::BillingRejection;
 use crate::domain::command::Outcome;
 use crate::domain::ids::AccountId;
 use crate::domain::rejection::Rejection;
 use crate::domain::stripe_outcome::StripeOutcome;
+
+/// A request to do something for the account in its path, under the caller's key.
+#[derive(Debug)]
+pub struct Call {
+    account: AccountId,
+    key: Key,
+    body: Bytes,
+    state: web::Data<State>,
+}
+
+impl FromRequest for Call {
+    type Error = ApiError;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (request, payload) = (request.clone(), web::Payload::from_request(request, payload));
+        Box::pin(async move {
+            let state = request.app_data::<web::Data<State>>().ok_or(ApiError::Internal)?.clone();
+            let path = web::Path::<String>::extract(&request).await.map_err(|_| ApiError::Internal)?;
+            let account = account_id(&path)?;
+            let body = read_body(payload.await.map_err(|_| ApiError::BodyBroken)?, MAX_JSON_BYTES).await?;
+            let key = idempotency_key(&request, &body)?;
+            Ok(Self { account, key, body, state })
+        })
+    }
+}
+
+impl Call {
+    /// The account as the path names it.
+    pub fn account(&self) -> &AccountId {
+        &self.account
+    }
+
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        parse_json(&self.body)
+    }
+
+    /// The same, of a body that may be left out.
+    pub fn json_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, ApiError> {
+        if self.body.is_empty() { Ok(T::default()) } else { self.json() }
+    }
+
+    /// Runs what is asked for; see [`run`].
+    pub async fn run(
+        self,
+        status: StatusCode,
+        flow: impl AsyncFnOnce(&Service, &Errand) -> Result<StripeOutcome, AppError>,
+    ) -> Result<HttpResponse, ApiError> {
+        let service = &self.state.service;
+        run(&self.state, status, &self.account, self.key, async |errand| flow(service, errand).await).await
+    }
+}
 
 /// Runs an errand once for its key: a repeat is told what came of it, whatever else has happened since.
 pub async fn run(

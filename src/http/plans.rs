@@ -1,9 +1,10 @@
 //! What is for sale.
 
 use actix_web::{HttpResponse, web};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::problem::ApiError;
+use super::request::{MAX_JSON_BYTES, parse_json, parse_strictly, read_body};
 use super::server::State;
 
 /// All plans, by rank.
@@ -17,6 +18,23 @@ pub async fn get(path: web::Path<String>, state: web::Data<State>) -> Result<Htt
     let not_found = || ApiError::NotFound { what: "plan", id: path.to_string() };
     let plan = catalog.catalog.plan(&path).ok_or_else(not_found)?;
     Ok(HttpResponse::Ok().json(plan))
+}
+
+/// Puts a plan into the catalog.
+pub async fn put(
+    path: web::Path<String>,
+    state: web::Data<State>,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    let id = path.into_inner();
+    let mut body: Map<String, Value> = parse_json(&read_body(payload, MAX_JSON_BYTES).await?)?;
+    if body.entry("id").or_insert_with(|| json!(id)) != &json!(id) {
+        let problem = "must be that of the path, or be left out".to_owned();
+        return Err(ApiError::InvalidParameter { field: "id".to_owned(), problem });
+    }
+    let applied = state.service.put_plan(parse_strictly(Value::Object(body))?).await?;
+    let plan = applied.active.catalog.plan(&id);
+    Ok(HttpResponse::Ok().json(json!({"plan": plan, "catalog": applied.active.digest, "position": applied.position})))
 }
 
 /// All credit packs.

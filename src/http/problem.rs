@@ -114,6 +114,7 @@ fn app_kind(error: &AppError) -> (StatusCode, &'static str, &'static str) {
         AppError::TooManyPaymentCalls(_) => {
             (S::TOO_MANY_REQUESTS, "too_many_payment_calls", "Too many calls of payment routes")
         }
+        AppError::InvalidPlan { .. } => (S::BAD_REQUEST, "invalid_parameter", "A parameter is invalid"),
         AppError::TooManyWebhookEndpoints { .. } => {
             (S::UNPROCESSABLE_ENTITY, "too_many_webhook_endpoints", "There are too many webhook endpoints")
         }

@@ -22,7 +22,7 @@ struct PostReconcile {
     dry_run: bool,
 }
 
-/// Starts comparing customers, subscriptions and invoices with Stripe, in the background.
+/// Starts comparing customers, subscriptions, invoices and payments with Stripe, in the background.
 pub async fn start(state: web::Data<State>, payload: web::Payload) -> Result<HttpResponse, ApiError> {
     let body = read_body(payload, MAX_JSON_BYTES).await?;
     let body: PostReconcile = if body.is_empty() { PostReconcile::default() } else { parse_json(&body)? };

@@ -55,6 +55,29 @@ pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| ApiError::InvalidBody(error.to_string()))
 }
 
+/// Reads what is kept for ever in a type that takes what later versions add: here, unknown fields are refused, and whatever
+/// is wrong is told with its place.
+pub fn parse_strictly<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
+    let mut track = serde_path_to_error::Track::new();
+    let mut unknown = None;
+    let read = {
+        let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
+        serde_ignored::deserialize(tracked, |path| {
+            unknown.get_or_insert_with(|| path.to_string());
+        })
+    };
+    let invalid = |field: String, problem: String| Err(ApiError::InvalidParameter { field, problem });
+    match (read, unknown) {
+        (Err(error), _) => match track.path().to_string() {
+            // It is the whole that lacks something.
+            whole if whole == "." => Err(ApiError::InvalidBody(error.to_string())),
+            field => invalid(field.replace('[', ".").replace(']', ""), error.to_string()),
+        },
+        (Ok(_), Some(field)) => invalid(field, "is not known here; leave it out".to_owned()),
+        (Ok(read), None) => Ok(read),
+    }
+}
+
 /// A row of a batch.
 pub fn parse_row<T: DeserializeOwned>(row: &Value) -> Result<T, ApiError> {
     if !row.is_object() {

@@ -116,6 +116,7 @@ impl RouteTable {
             POST "/v1/debits/batch" Some(Spend) => debits::batch,
             GET "/v1/plans" Some(Read) => plans::list,
             GET "/v1/plans/{plan}" Some(Read) => plans::get,
+            PUT "/v1/plans/{plan}" Some(Admin) => plans::put,
             GET "/v1/credit-packs" Some(Read) => plans::list_credit_packs,
             GET "/v1/analytics/revenue" Some(Admin) => revenue::get [REVENUE],
             GET "/v1/events" Some(Admin) => events::list [FEED],

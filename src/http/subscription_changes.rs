@@ -1,16 +1,14 @@
 //! Changes of an account's subscription, and what they would cost.
 
 use actix_web::http::StatusCode;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
 use super::checkout::quantity;
-use super::payment_routes;
+use super::payment_routes::Call;
 use super::problem::ApiError;
-use super::request::{
-    MAX_JSON_BYTES, account_id, keyed_json, keyed_json_or_default, parse_json, read_body, stripe_id, time,
-};
+use super::request::{MAX_JSON_BYTES, account_id, parse_json, read_body, stripe_id, time};
 use super::server::State;
 use super::stripe_views::InvoicePreviewView;
 use crate::app::selling::changes::{ChangeRequest, PauseBehavior, Proration, When};
@@ -33,35 +31,20 @@ struct PostCancel {
 }
 
 /// Ends a subscription, at the end of its period or at once.
-pub async fn cancel(
-    request: HttpRequest,
-    path: web::Path<String>,
-    state: web::Data<State>,
-    payload: web::Payload,
-) -> Result<HttpResponse, ApiError> {
-    let account = account_id(&path)?;
-    let (key, body) = keyed_json_or_default::<PostCancel>(&request, payload).await?;
+pub async fn cancel(call: Call) -> Result<HttpResponse, ApiError> {
+    let body: PostCancel = call.json_or_default()?;
     let named = named(&body.subscription)?;
-    payment_routes::run(&state, StatusCode::OK, &account, key, async |errand| {
-        state.service.cancel_subscription(errand, named, body.at_period_end.unwrap_or(true)).await
+    call.run(StatusCode::OK, async |service, errand| {
+        service.cancel_subscription(errand, named, body.at_period_end.unwrap_or(true)).await
     })
     .await
 }
 
 /// Lets a subscription go on that was to end.
-pub async fn resume(
-    request: HttpRequest,
-    path: web::Path<String>,
-    state: web::Data<State>,
-    payload: web::Payload,
-) -> Result<HttpResponse, ApiError> {
-    let account = account_id(&path)?;
-    let (key, body) = keyed_json_or_default::<OfSubscription>(&request, payload).await?;
+pub async fn resume(call: Call) -> Result<HttpResponse, ApiError> {
+    let body: OfSubscription = call.json_or_default()?;
     let named = named(&body.subscription)?;
-    payment_routes::run(&state, StatusCode::OK, &account, key, async |errand| {
-        state.service.resume_subscription(errand, named).await
-    })
-    .await
+    call.run(StatusCode::OK, async |service, errand| service.resume_subscription(errand, named).await).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -105,35 +88,17 @@ impl PostChange {
 }
 
 /// Changes plan, price or quantity, now or when the period ends.
-pub async fn change(
-    request: HttpRequest,
-    path: web::Path<String>,
-    state: web::Data<State>,
-    payload: web::Payload,
-) -> Result<HttpResponse, ApiError> {
-    let account = account_id(&path)?;
-    let (key, body) = keyed_json::<PostChange>(&request, payload).await?;
+pub async fn change(call: Call) -> Result<HttpResponse, ApiError> {
+    let body: PostChange = call.json()?;
     let (named, change) = (named(&body.subscription)?, body.read()?);
-    payment_routes::run(&state, StatusCode::OK, &account, key, async |errand| {
-        state.service.change_subscription(errand, named, &change).await
-    })
-    .await
+    call.run(StatusCode::OK, async |service, errand| service.change_subscription(errand, named, &change).await).await
 }
 
 /// Takes back a change that waits for the end of the period.
-pub async fn cancel_change(
-    request: HttpRequest,
-    path: web::Path<String>,
-    state: web::Data<State>,
-    payload: web::Payload,
-) -> Result<HttpResponse, ApiError> {
-    let account = account_id(&path)?;
-    let (key, body) = keyed_json_or_default::<OfSubscription>(&request, payload).await?;
+pub async fn cancel_change(call: Call) -> Result<HttpResponse, ApiError> {
+    let body: OfSubscription = call.json_or_default()?;
     let named = named(&body.subscription)?;
-    payment_routes::run(&state, StatusCode::OK, &account, key, async |errand| {
-        state.service.cancel_change(errand, named).await
-    })
-    .await
+    call.run(StatusCode::OK, async |service, errand| service.cancel_change(errand, named).await).await
 }
 
 /// What a change would cost. Changes nothing, so it needs no key.
@@ -184,36 +149,21 @@ struct PostPause {
 }
 
 /// Stops collecting payments.
-pub async fn pause_collection(
-    request: HttpRequest,
-    path: web::Path<String>,
-    state: web::Data<State>,
-    payload: web::Payload,
-) -> Result<HttpResponse, ApiError> {
-    let account = account_id(&path)?;
-    let (key, body) = keyed_json_or_default::<PostPause>(&request, payload).await?;
+pub async fn pause_collection(call: Call) -> Result<HttpResponse, ApiError> {
+    let body: PostPause = call.json_or_default()?;
     let named = named(&body.subscription)?;
     let resumes_at = body.resumes_at.map(|at| at.timestamp());
-    payment_routes::run(&state, StatusCode::OK, &account, key, async |errand| {
-        state.service.pause_collection(errand, named, body.behavior, resumes_at).await
+    call.run(StatusCode::OK, async |service, errand| {
+        service.pause_collection(errand, named, body.behavior, resumes_at).await
     })
     .await
 }
 
 /// Collects payments again.
-pub async fn resume_collection(
-    request: HttpRequest,
-    path: web::Path<String>,
-    state: web::Data<State>,
-    payload: web::Payload,
-) -> Result<HttpResponse, ApiError> {
-    let account = account_id(&path)?;
-    let (key, body) = keyed_json_or_default::<OfSubscription>(&request, payload).await?;
+pub async fn resume_collection(call: Call) -> Result<HttpResponse, ApiError> {
+    let body: OfSubscription = call.json_or_default()?;
     let named = named(&body.subscription)?;
-    payment_routes::run(&state, StatusCode::OK, &account, key, async |errand| {
-        state.service.resume_collection(errand, named).await
-    })
-    .await
+    call.run(StatusCode::OK, async |service, errand| service.resume_collection(errand, named).await).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -224,19 +174,10 @@ struct PostPromotionCode {
 }
 
 /// Applies a promotion code.
-pub async fn apply_promotion_code(
-    request: HttpRequest,
-    path: web::Path<String>,
-    state: web::Data<State>,
-    payload: web::Payload,
-) -> Result<HttpResponse, ApiError> {
-    let account = account_id(&path)?;
-    let (key, body) = keyed_json::<PostPromotionCode>(&request, payload).await?;
+pub async fn apply_promotion_code(call: Call) -> Result<HttpResponse, ApiError> {
+    let body: PostPromotionCode = call.json()?;
     let (named, code) = (named(&body.subscription)?, stripe_id("promotion_code", &body.promotion_code)?);
-    payment_routes::run(&state, StatusCode::OK, &account, key, async |errand| {
-        state.service.apply_promotion_code(errand, named, code).await
-    })
-    .await
+    call.run(StatusCode::OK, async |service, errand| service.apply_promotion_code(errand, named, code).await).await
 }
 
 fn named(subscription: &Option<String>) -> Result<Option<&str>, ApiError> {

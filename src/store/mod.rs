@@ -1,6 +1,7 @@
 //! Postgres: the only SQL in Rust. Each statement opens with the name of the function that runs it.
 
 pub mod append;
+pub mod catalog;
 pub mod chain;
 pub mod connect;
 pub mod cursors;

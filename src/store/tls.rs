@@ -119,8 +119,7 @@ impl TlsSettings {
     }
 
     pub fn connector(&self) -> Result<MakeRustlsConnect, StoreError> {
-        // HTTP clients take the process' default, and panic where there is none. Whatever comes first counts.
-        let _ = ring::default_provider().install_default();
+        crate::crypto::install_provider();
         let provider = Arc::new(ring::default_provider());
         let check = match self.mode {
             TlsMode::Disable | TlsMode::Prefer | TlsMode::Require => Check::Nothing,

@@ -103,6 +103,8 @@ async fn an_invoice_and_its_payment_lead_to_each_other() {
         assert_eq!((&bill["status"], &bill["billing_reason"]), (&json!("paid"), &json!("subscription_create")));
         assert_eq!((&bill["total"], &bill["tax"], &bill["amount_remaining"]), (&json!(2_900), &json!(0), &json!(0)));
         assert_eq!(bill["stripe_payment_intent_id"], "pi_1");
+        assert_eq!(bill["hosted_invoice_url"], "https://invoice.stripe.com/i/in_sub_1_1");
+        assert_eq!(bill["invoice_pdf"], "https://pay.stripe.com/invoice/in_sub_1_1/pdf");
         let payments = app.get("/v1/accounts/cus_1/payments").await.expect(200);
         let payment = &payments["data"][0];
         assert_eq!((&payment["status"], &payment["amount_received"]), (&json!("succeeded"), &json!(2_900)));

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use subledger::domain::catalog::Catalog;
+use subledger::sealing::MasterKeys;
 use subledger_simulator::Clock;
 
-use crate::support::house::new_folder;
+use crate::support::house::{janitor, new_folder};
 use crate::support::stripe_account::Stripe;
 use crate::support::*;
 
@@ -158,4 +159,58 @@ async fn the_catalog_in_force_is_given_stripes_ids() {
     let ids: Vec<String> = for_sale(&stripe).into_values().map(|(id, _)| id).collect();
     let (_, output, _) = stripe.run(Some(&app.database_url), &["catalog", "show"]).await;
     assert!(ids.iter().all(|id| output.contains(id.as_str())), "{output}");
+}
+
+/// Runs the program without the key to Stripe in its environment.
+async fn run_without_key(
+    stripe: &Stripe,
+    database: (&str, &str),
+    master_key: &str,
+    arguments: &[&str],
+) -> (Option<i32>, String) {
+    let mut program = stripe.program(None, arguments);
+    program.env_remove("STRIPE_SECRET_KEY").env("SUBLEDGER_MASTER_KEYS", master_key).env(database.0, database.1);
+    let output = program.output().await.expect("it runs");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).expect("text"))
+}
+
+#[tokio::test]
+async fn a_files_catalog_is_pushed_with_the_key_of_the_settings_table() {
+    let stripe = Stripe::start(Clock::Running { ahead_s: 0 });
+    let (file, imported) = (File::new(SAMPLE), File::new(""));
+    let app = TestApp::start().await;
+    let embedded = new_folder();
+    let _janitor = janitor(&embedded);
+    let key = MasterKeys::generate();
+    let commands = [
+        (&["catalog", "diff", file.path()][..], Some(1)),
+        (&["catalog", "push", file.path()], Some(0)),
+        (&["catalog", "import", "--output", imported.path()], Some(0)),
+    ];
+    // Without a database the answer names both cures, and no database is made to look there.
+    let nowhere = new_folder();
+    for (arguments, _) in commands {
+        let folder = ("SUBLEDGER_DATA_DIR", nowhere.to_str().expect("text"));
+        let (code, said) = run_without_key(&stripe, folder, &key, arguments).await;
+        assert_eq!(code, Some(78), "{said}");
+        for cure in ["STRIPE_SECRET_KEY_FILE", "DATABASE_URL", "SUBLEDGER_DATA_DIR"] {
+            assert!(said.contains(cure), "{said}");
+        }
+        assert!(!nowhere.exists());
+    }
+    let databases =
+        [("DATABASE_URL", app.database_url.as_str()), ("SUBLEDGER_DATA_DIR", embedded.to_str().expect("text"))];
+    for database in databases {
+        let set = ["settings", "set", "STRIPE_SECRET_KEY", STRIPE_KEY, "--encrypted"];
+        let (code, said) = run_without_key(&stripe, database, &key, &set).await;
+        assert_eq!(code, Some(0), "{said}");
+        file.write(SAMPLE);
+        for (arguments, expected) in commands {
+            let (code, said) = run_without_key(&stripe, database, &key, arguments).await;
+            assert_eq!(code, expected, "{said}");
+        }
+        assert_eq!(for_sale(&stripe), wanted(&file.read()));
+        assert!(Catalog::from_toml(&imported.read()).is_ok());
+    }
 }

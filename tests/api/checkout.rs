@@ -2,12 +2,15 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use subledger::domain::redirect::Redirects;
 
+use crate::support::simulated::TEAM;
 use crate::support::stripe::*;
 use crate::support::stripe_api::*;
 use crate::support::*;
 
 const SESSIONS: &str = "/v1/accounts/user_1/checkout-sessions";
+const PRO_EUR: &str = "price_1YR8TMQhTzLmW4rNN7GQ0FcH";
 
 async fn start(stripe: &StripeApi) -> TestApp {
     TestApp::with(Setup { stripe_api: Some(stripe.base()), ..Setup::default() }).await
@@ -18,7 +21,7 @@ async fn fresh() -> StripeApi {
     let stripe = StripeApi::start().await;
     stripe.on("GET /v1/customers/search", json!({"object": "search_result", "data": [], "has_more": false})).await;
     stripe.on("POST /v1/customers", json!({"id": "cus_1", "object": "customer"})).await;
-    stripe.on("POST /v1/checkout/sessions", session("cs_1")).await;
+    opens(&stripe, "cs_1").await;
     stripe
         .on(
             "POST /v1/billing_portal/sessions",
@@ -30,9 +33,15 @@ async fn fresh() -> StripeApi {
     stripe
 }
 
-fn session(id: &str) -> Value {
-    json!({"id": id, "object": "checkout.session", "customer": "cus_1", "url": format!("https://checkout.stripe.com/{id}"),
-           "expires_at": START + 86_400})
+/// Opens a session, the customer's only one, who has no subscription.
+async fn opens(stripe: &StripeApi, id: &str) {
+    let session = json!({
+        "id": id, "object": "checkout.session", "mode": "subscription", "customer": "cus_1",
+        "url": format!("https://checkout.stripe.com/{id}"), "expires_at": START + 86_400,
+    });
+    stripe.on("POST /v1/checkout/sessions", session.clone()).await;
+    stripe.on("GET /v1/checkout/sessions", json!({"object": "list", "data": [session], "has_more": false})).await;
+    stripe.on("GET /v1/subscriptions", json!({"object": "list", "data": [], "has_more": false})).await;
 }
 
 fn buy(what: Value) -> Value {
@@ -83,10 +92,48 @@ async fn a_session_by_plan_makes_the_customer_and_links_it() {
 }
 
 #[tokio::test]
+async fn a_plan_is_sold_by_interval_currency_quantity_and_trial() {
+    let stripe = fresh().await;
+    let app = start(&stripe).await;
+    for (what, price, quantity, trial, codes) in [
+        (json!({"plan": "pro", "interval": "year"}), PRO_YEARLY, "1", Some("14"), None),
+        (json!({"plan": "pro", "currency": "eur", "trial_days": 0}), PRO_EUR, "1", None, None),
+        (json!({"plan": "team", "quantity": 7, "trial_days": 30}), TEAM, "7", Some("30"), None),
+        (json!({"plan": "starter", "allow_promotion_codes": true}), STARTER, "1", None, Some("true")),
+    ] {
+        open(&app, &what.to_string(), buy(what.clone())).await.expect(201);
+        let asked = stripe.calls_of("POST /v1/checkout/sessions").await.pop().expect("asked");
+        assert_eq!(asked.field("line_items[0][price]"), Some(price), "{what}");
+        assert_eq!(asked.field("line_items[0][quantity]"), Some(quantity), "{what}");
+        assert_eq!(asked.field("subscription_data[trial_period_days]"), trial, "{what}");
+        assert_eq!(asked.field("allow_promotion_codes"), codes, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn urls_that_a_caller_leaves_out_are_those_of_the_settings() {
+    let stripe = fresh().await;
+    let url = |path: &str| Some(format!("https://shop.example.com/{path}"));
+    let success = url("done?session={CHECKOUT_SESSION_ID}");
+    let redirects = Redirects::new(&[], success.clone(), url("plans"), url("billing")).expect("URLs");
+    let app = TestApp::with(Setup { stripe_api: Some(stripe.base()), redirects, ..Setup::default() }).await;
+    open(&app, "key-1", json!({"plan": "starter"})).await.expect(201);
+    let asked = stripe.calls_of("POST /v1/checkout/sessions").await.remove(0);
+    assert_eq!(asked.field("success_url"), success.as_deref());
+    assert_eq!(asked.field("cancel_url"), url("plans").as_deref());
+    app.post("/v1/accounts/user_1/portal-sessions", json!({})).await.expect(201);
+    let asked = stripe.calls_of("POST /v1/billing_portal/sessions").await.remove(0);
+    assert_eq!(asked.field("return_url"), url("billing").as_deref());
+    // Their origin is allowed, and none but theirs.
+    open(&app, "key-2", json!({"plan": "starter", "success_url": url("elsewhere")})).await.expect(201);
+    open(&app, "key-3", buy(json!({"plan": "starter"}))).await.problem(422, "redirect_not_allowed");
+}
+
+#[tokio::test]
 async fn a_customer_that_a_crash_left_without_a_link_is_found_by_its_metadata() {
     let stripe = StripeApi::start().await;
     stripe.on("GET /v1/customers/search", json!({"data": [{"id": "cus_7"}]})).await;
-    stripe.on("POST /v1/checkout/sessions", session("cs_1")).await;
+    opens(&stripe, "cs_1").await;
     let app = start(&stripe).await;
     open(&app, "key-1", buy(json!({"plan": "starter"}))).await.expect(201);
     let asked = &stripe.calls().await[0];
@@ -171,7 +218,7 @@ async fn a_second_subscription_is_not_sold() {
         with(subscription("cus_1", "sub_1", STARTER, START), json!({"status": "canceled", "ended_at": START + 5}));
     app.deliver(&event("customer.subscription.deleted", START + 5, ended)).await;
     stripe.reset().await;
-    stripe.on("POST /v1/checkout/sessions", session("cs_2")).await;
+    opens(&stripe, "cs_2").await;
     open(&app, "key-3", buy(json!({"plan": "pro", "currency": "usd"}))).await.expect(201);
     assert_eq!(stripe.calls().await[0].field("subscription_data[trial_period_days]"), None);
 }

@@ -17,8 +17,20 @@ async fn start() -> (Stripe, TestApp) {
     (stripe, app)
 }
 
+/// The kinds of objects that are compared.
+const COUNTS: [&str; 8] = [
+    "customers",
+    "subscriptions",
+    "invoices",
+    "checkout_sessions",
+    "payment_intents",
+    "charges",
+    "refunds",
+    "disputes",
+];
+
 /// Runs it, and waits for what came of it.
-async fn reconcile(app: &TestApp, options: Value) -> Value {
+pub async fn reconcile(app: &TestApp, options: Value) -> Value {
     app.call(Method::POST, RECONCILE).json(options).send().await.expect(202);
     loop {
         let job = app.get(RECONCILE).await.expect(200);
@@ -26,8 +38,7 @@ async fn reconcile(app: &TestApp, options: Value) -> Value {
             Some("running") => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
             Some("done") => {
                 let result = &job["result"];
-                let compared =
-                    ["customers", "subscriptions", "invoices"].map(|kind| result[kind].as_u64().expect("a count"));
+                let compared = COUNTS.map(|kind| result[kind].as_u64().expect("a count"));
                 assert_eq!(job["objects"].as_u64(), Some(compared.iter().sum()));
                 return result.clone();
             }
@@ -36,11 +47,11 @@ async fn reconcile(app: &TestApp, options: Value) -> Value {
     }
 }
 
-fn counts(report: &Value) -> (u64, u64) {
+pub fn counts(report: &Value) -> (u64, u64) {
     (report["differing"].as_u64().expect("a count"), report["repaired"].as_u64().expect("a count"))
 }
 
-fn finding<'a>(report: &'a Value, kind: &str) -> &'a Value {
+pub fn finding<'a>(report: &'a Value, kind: &str) -> &'a Value {
     let findings = report["findings"].as_array().expect("findings");
     findings.iter().find(|finding| finding["kind"] == kind).unwrap_or_else(|| panic!("{kind}: {report}"))
 }
@@ -66,7 +77,7 @@ async fn deliveries_that_were_dropped_are_found_and_repaired() {
 
     // A dry run changes nothing.
     let looked = reconcile(&app, json!({"dry_run": true})).await;
-    assert_eq!(counts(&looked), (6, 0), "{looked:#}");
+    assert_eq!(counts(&looked), (10, 0), "{looked:#}");
     app.get("/v1/accounts/user_1").await.problem(404, "account_not_found");
     assert_eq!(reconciled_events(&app).await, 0);
     let found = finding(&looked, "subscription");
@@ -79,7 +90,7 @@ async fn deliveries_that_were_dropped_are_found_and_repaired() {
     }
     app.clock.advance(Duration::hours(2));
     let repaired = reconcile(&app, json!({})).await;
-    assert_eq!(counts(&repaired), (6, 6), "{repaired:#}");
+    assert_eq!(counts(&repaired), (10, 10), "{repaired:#}");
     let cause = finding(&repaired, "subscription");
     assert_eq!(cause["cause"], "missing");
     assert!(
@@ -90,7 +101,7 @@ async fn deliveries_that_were_dropped_are_found_and_repaired() {
     assert_eq!((&shown["stripe_subscription_id"], &shown["plan"]), (&json!(subscription), &json!("starter")));
     assert_eq!(app.available("user_1").await, STARTER_CREDITS, "its invoice is paid");
     assert_eq!(app.available(&customer).await, STARTER_CREDITS);
-    assert!(reconciled_events(&app).await >= 6);
+    assert!(reconciled_events(&app).await >= 10);
 
     let events =
         app.database().await.query_one("select count(*) from events", &[]).await.expect("a count").get::<_, i64>(0);

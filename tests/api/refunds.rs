@@ -55,6 +55,19 @@ async fn a_part_then_the_rest_and_never_more() {
 }
 
 #[tokio::test]
+async fn what_is_in_dispute_or_lost_in_one_is_not_given_back() {
+    let stripe = StripeApi::start().await;
+    let app = paid(&stripe).await;
+    for (status, at) in [("needs_response", 10), ("lost", 20)] {
+        let told = dispute("pi_1", "du_1", status, 600, START);
+        app.deliver(&event("charge.dispute.updated", START + at, told)).await;
+        let problem = app.post(REFUNDS, json!({"amount": 301})).await.problem(422, "refund_exceeds_payment");
+        assert!(problem["detail"].as_str().expect("text").starts_with("300 of the payment are left"));
+    }
+    assert!(stripe.calls().await.is_empty());
+}
+
+#[tokio::test]
 async fn what_was_not_paid_is_not_given_back() {
     let stripe = StripeApi::start().await;
     let app = paid(&stripe).await;

@@ -3,6 +3,7 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use subledger_simulator::Request;
 
 use crate::support::simulated::*;
 use crate::support::stripe::*;
@@ -22,6 +23,19 @@ async fn a_plan_is_bought_and_its_credits_are_there() {
     let again =
         json!({"plan": "team", "success_url": "https://app.example.com", "cancel_url": "https://app.example.com"});
     world.app.post("/v1/accounts/user_1/checkout-sessions", again).await.problem(409, "subscription_exists");
+}
+
+#[tokio::test]
+async fn in_place_of_a_customer_that_was_deleted_another_is_made() {
+    let world = Simulated::start().await;
+    world.open(json!({"plan": "starter"})).await;
+    let account = world.app.get("/v1/accounts/user_1").await.expect(200);
+    let customer = account["stripe_customer_ids"][0].as_str().expect("an id").to_owned();
+    let delete = Request { method: "DELETE".to_owned(), path: format!("customers/{customer}"), ..Request::default() };
+    assert_eq!(world.stripe.with_world(|world| world.handle(&delete)).status, 200);
+    world.settle().await;
+    world.buy(json!({"plan": "starter"})).await;
+    assert_ne!(world.subscription().await["stripe_customer_id"], customer.as_str());
 }
 
 #[tokio::test]
@@ -64,6 +78,68 @@ async fn an_upgrade_costs_what_its_preview_said_and_gives_its_credits() {
         "{credits}: the rest of the month's share of the difference"
     );
     world.app.post(CHANGE, json!({"plan": "pro"})).await.problem(409, "subscription_unchanged");
+}
+
+fn amounts(invoice: &Value) -> Vec<i64> {
+    let lines = invoice["lines"].as_array().expect("lines").iter();
+    let mut amounts: Vec<i64> = lines.map(|line| line["amount"].as_i64().expect("a number")).collect();
+    amounts.sort_unstable();
+    amounts
+}
+
+/// Changes a subscription in the middle of its second month. Answers the preview of it, and the invoice it is on.
+async fn preview_and_invoice(change: &Value, billed_at: i64) -> (Value, Value) {
+    let world = Simulated::start().await;
+    world.buy(json!({"plan": "pro", "currency": "usd", "trial_days": 0})).await;
+    world.advance_to(day(45)).await;
+    let preview = "/v1/accounts/user_1/subscription/change-preview";
+    let preview = world.app.post(preview, change.clone()).await.expect(200);
+    let mut as_seen = change.clone();
+    if preview["proration_date"].is_string() {
+        as_seen["proration_date"] = preview["proration_date"].clone();
+    }
+    world.app.post(CHANGE, as_seen).await.expect(200);
+    world.settle().await;
+    world.advance_to(billed_at).await;
+    let invoices = world.app.get("/v1/accounts/user_1/invoices").await.expect(200);
+    (preview, invoices["data"][0].clone())
+}
+
+#[tokio::test]
+async fn a_change_now_is_invoiced_as_its_preview_said() {
+    for change in [
+        json!({"plan": "team", "quantity": 5}),
+        json!({"price": STARTER}),
+        json!({"quantity": 3}),
+        json!({"interval": "year"}),
+    ] {
+        let (preview, invoice) = preview_and_invoice(&change, day(45) + 60).await;
+        assert_eq!(invoice["billing_reason"], "subscription_update", "{change}");
+        assert_eq!(
+            (&preview["total"], &preview["amount_due"]),
+            (&invoice["total"], &invoice["amount_due"]),
+            "{change}"
+        );
+        assert_eq!(amounts(&preview), amounts(&invoice), "{change}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_is_paid_for_later_is_on_the_renewal_as_its_preview_said() {
+    for change in [
+        json!({"plan": "team", "quantity": 5, "proration": "create_prorations"}),
+        json!({"plan": "team", "quantity": 5, "proration": "none"}),
+        json!({"plan": "team", "quantity": 5, "when": "period_end"}),
+    ] {
+        let (preview, invoice) = preview_and_invoice(&change, day(60) + 7_200).await;
+        assert_eq!(invoice["billing_reason"], "subscription_cycle", "{change}");
+        assert_eq!(
+            (&preview["total"], &preview["amount_due"]),
+            (&invoice["total"], &invoice["amount_due"]),
+            "{change}"
+        );
+        assert_eq!(amounts(&preview), amounts(&invoice), "{change}");
+    }
 }
 
 #[tokio::test]
@@ -150,6 +226,34 @@ async fn the_upcoming_invoice_is_the_renewal() {
     assert_eq!(invoices["data"][0]["total"], upcoming["total"]);
 }
 
+#[tokio::test]
+async fn requests_with_one_key_at_the_same_time_are_one() {
+    let world = Simulated::start().await;
+    let count = |kind: &str| world.stripe.with_world(|world| world.objects(kind).count());
+    let at_once = async |path: &str, body: Value| {
+        let calls = (0..4).map(|_| world.app.call(Method::POST, path).idempotency_key(path).json(body.clone()).send());
+        let answers: Vec<Value> =
+            futures_util::future::join_all(calls).await.into_iter().map(|answer| answer.expect(201)).collect();
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    };
+    let pack = json!({"credit_pack": "credits_500", "success_url": "https://app.example.com/", "cancel_url": "https://app.example.com/"});
+    at_once("/v1/accounts/user_1/checkout-sessions", pack).await;
+    assert_eq!((count("customer"), count("checkout.session")), (1, 1));
+    world.buy(json!({"credit_pack": "credits_500"})).await;
+    let payments = world.app.get("/v1/accounts/user_1/payments").await.expect(200);
+    let payment = payments["data"][0]["stripe_payment_intent_id"].as_str().expect("an id");
+    at_once(&format!("/v1/payments/{payment}/refunds"), json!({"amount": 300})).await;
+    assert_eq!(count("refund"), 1);
+
+    // Under keys of their own, the ledger or Stripe refuses the one that is too much: of 1000, 700 are left.
+    let refunds = format!("/v1/payments/{payment}/refunds");
+    let answers =
+        futures_util::future::join_all((0..3).map(|_| world.app.post(&refunds, json!({"amount": 400})))).await;
+    let mut statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+    statuses.sort_unstable();
+    assert_eq!((statuses.as_slice(), count("refund")), (&[201, 422, 422][..], 2));
+}
+
 /// Answers that are lost after the effect, and a Stripe that has had enough: whatever it is, things are done once.
 #[tokio::test]
 async fn whatever_happens_on_the_wire_there_is_one_customer_one_session_one_refund() {
@@ -176,4 +280,19 @@ async fn whatever_happens_on_the_wire_there_is_one_customer_one_session_one_refu
     world.settle().await;
     let payments = world.app.get("/v1/accounts/user_1/payments").await.expect(200);
     assert_eq!(payments["data"][0]["amount_refunded"], 300);
+}
+
+#[tokio::test]
+async fn a_session_that_expires_leaves_nothing_and_another_one_can_be_paid() {
+    let world = Simulated::start().await;
+    let left = world.open(json!({"credit_pack": "credits_500"})).await;
+    world.advance_to(day(2)).await;
+    assert_eq!(world.app.available("user_1").await, FREE_CREDITS);
+    let purchases = async || world.app.get("/v1/accounts/user_1/credit-purchases").await.expect(200)["data"].clone();
+    assert_eq!(purchases().await, json!([]));
+    world.buy(json!({"credit_pack": "credits_500"})).await;
+    assert_eq!(world.app.available("user_1").await, FREE_CREDITS + PACK_CREDITS);
+    let bought = purchases().await;
+    assert_eq!((bought.as_array().map(Vec::len), &bought[0]["status"]), (Some(1), &json!("paid")));
+    assert_ne!(bought[0]["stripe_checkout_session_id"], left.as_str());
 }

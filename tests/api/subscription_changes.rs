@@ -64,6 +64,17 @@ async fn canceled_at_the_periods_end_and_resumed() {
 }
 
 #[tokio::test]
+async fn an_end_at_some_date_is_taken_back_too() {
+    let stripe = StripeApi::start().await;
+    let app = subscribed(&stripe).await;
+    let ending = pro(json!({"cancel_at": day(20)}));
+    app.deliver(&event("customer.subscription.updated", START + 10, ending)).await;
+    stripe.on(UPDATE, pro(json!({}))).await;
+    assert_eq!(app.post(&route("resume"), json!({})).await.expect(200)["cancel_at"], Value::Null);
+    assert_eq!(stripe.calls().await[0].field("cancel_at"), Some(""));
+}
+
+#[tokio::test]
 async fn canceled_at_once_once() {
     let stripe = StripeApi::start().await;
     let app = subscribed(&stripe).await;

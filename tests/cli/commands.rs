@@ -107,6 +107,36 @@ async fn plans_and_the_catalog_are_shown() {
 }
 
 #[tokio::test]
+async fn revenue_is_told_by_month() {
+    let (_app, program) = ledger().await;
+    let told = program.run(&["revenue", "--from", "2025-11", "--to", "2026-02"]).expect(0);
+    assert!(told.contains("USD: MRR 29.00, ARR 348.00, 1 active subscriptions"), "{told}");
+    let rows = cells(&told);
+    assert!(rows.contains(&vec![
+        "month",
+        "MRR",
+        "new",
+        "expansion",
+        "reactivation",
+        "contraction",
+        "churn",
+        "churn %"
+    ]));
+    let january: Vec<&Vec<&str>> = rows.iter().filter(|row| row.first() == Some(&"2026-01")).collect();
+    assert_eq!(january[0][..3], ["2026-01", "29.00", "29.00"], "{told}");
+    assert_eq!(january[1][..2], ["2026-01", "1"], "{told}");
+    assert!(!told.contains("2025-11") && told.contains("2026-02"), "what was before there was anything: {told}");
+    assert!(told.lines().all(|line| line.chars().count() <= 100), "{told}");
+    let machine = program.json(&["revenue", "--currency", "usd"], 0);
+    assert_eq!(
+        (&machine["currencies"][0]["currency"], &machine["currencies"][0]["mrr"]),
+        (&json!("usd"), &json!(2_900))
+    );
+    assert!(program.run(&["revenue", "--plan", "gold"]).complaint(2).contains("--plan"));
+    assert_eq!(program.run(&["revenue", "--currency", "gold"]).code, Some(2));
+}
+
+#[tokio::test]
 async fn events_are_listed_and_followed() {
     let (app, program) = ledger().await;
     let of_account = program.run(&["--json", "events", "--account", "cus_1"]).expect(0);

@@ -222,3 +222,45 @@ fn a_configuration_file_that_cannot_be_read_is_not_shown() {
     assert!(complaint.contains("line 2") && !complaint.contains("sk_test_unquoted"), "{complaint}");
     std::fs::remove_file(&file).expect("removed");
 }
+
+#[tokio::test]
+async fn a_setting_is_read_from_the_file_that_is_mounted_for_it() {
+    let database = TestDatabase::new(4).await;
+    let folder = std::env::temp_dir();
+    let file = folder.join(format!("subledger-{}.secret", uuid::Uuid::new_v4().simple()));
+    std::fs::write(&file, format!("{}\n", database.url)).expect("written");
+    let path = file.to_str().expect("a path");
+    let mounted = Program::on("").with("DATABASE_URL_FILE", path);
+    assert_eq!(mounted.run(&["settings", "list"]).expect(0), "the settings table is empty\n");
+    // The environment goes before it.
+    let elsewhere = Program::on("postgres://nobody@127.0.0.1:1/x").with("DATABASE_URL_FILE", path);
+    elsewhere.run(&["settings", "list"]).complaint(69);
+    std::fs::remove_file(&file).expect("removed");
+    assert!(mounted.run(&["settings", "list"]).complaint(78).contains("DATABASE_URL_FILE"));
+
+    // A secret out of a file is what the service works with, and is shown nowhere.
+    let key = folder.join(format!("subledger-{}.key", uuid::Uuid::new_v4().simple()));
+    std::fs::write(&key, format!("{ADMIN_KEY}\n")).expect("written");
+    let address = free_address();
+    let mut service = Program::on(&database.url)
+        .with("SUBLEDGER_LISTEN", &address.to_string())
+        .with("SUBLEDGER_ADMIN_KEY_FILE", key.to_str().expect("a path"))
+        .start(&["serve"]);
+    service.ready(address).await;
+    let status = async |key: &str| {
+        let request = reqwest::Client::new().get(format!("http://{address}/v1/plans")).bearer_auth(key);
+        request.send().await.expect("an answer").status().as_u16()
+    };
+    assert_eq!((status(ADMIN_KEY).await, status("another key").await), (200, 401));
+    let ended = service.stop(Signal::SIGTERM);
+    assert!(!ended.out.contains(ADMIN_KEY) && !ended.err.contains(ADMIN_KEY));
+    std::fs::remove_file(&key).expect("removed");
+    database.remove().await;
+}
+
+#[test]
+fn a_stripe_key_of_the_other_mode_is_refused() {
+    let nowhere = Program::on("postgres://nobody@127.0.0.1:1/x").with("STRIPE_LIVEMODE", "false");
+    let complaint = nowhere.with("STRIPE_SECRET_KEY", "sk_live_of_the_other_mode").run(&["serve"]).complaint(78);
+    assert!(complaint.contains("STRIPE_LIVEMODE") && !complaint.contains("of_the_other_mode"), "{complaint}");
+}

@@ -283,6 +283,36 @@ fn the_months_to_come_of_a_year_that_was_refunded_are_refunded_too() {
 }
 
 #[test]
+fn with_renewal_hours_what_is_left_may_be_spent_until_the_renewal_is_paid() {
+    const HOUR: i64 = 3_600;
+    let fold = Fold::of_seller(&ROLLING_OVER.replace("rollover = { cap = 30 }", "renewal_hours = 2"));
+    let left_at = |account: &Account, now: i64| {
+        let context = fold.context_at(now);
+        credits_at(&account.id, &account.credits, context).available_at(context.now)
+    };
+    let price = json!({"id": "price_small"});
+    let mut account = account("user_1");
+    let january = [
+        told("customer.subscription.created", JANUARY, subscription(price.clone(), JANUARY, FEBRUARY, "active")),
+        told("invoice.paid", JANUARY, invoice("in_1", "price_small", JANUARY, FEBRUARY)),
+    ];
+    play(&fold, &mut account, JANUARY + 30, &january);
+    debit(&fold, &mut account, 40, JANUARY + 30);
+    assert_eq!(left_at(&account, FEBRUARY + HOUR / 2), 60, "while Stripe drafts the invoice");
+    assert_eq!(left_at(&account, FEBRUARY + 2 * HOUR), 0, "when it is not paid in time");
+    let mut ended = account.clone();
+    let canceled = subscription(price, JANUARY, FEBRUARY, "canceled");
+    play(&fold, &mut ended, FEBRUARY + 1, &[told("customer.subscription.deleted", FEBRUARY, canceled)]);
+    assert_eq!(left_at(&ended, FEBRUARY + 2), 0, "when there is no renewal");
+    debit(&fold, &mut account, 10, FEBRUARY + HOUR / 2);
+    let february = told("invoice.paid", FEBRUARY + HOUR, invoice("in_2", "price_small", FEBRUARY, MARCH));
+    play(&fold, &mut account, FEBRUARY + HOUR, &[february]);
+    assert_eq!(left_at(&account, FEBRUARY + HOUR), 100, "the old ones end as the new ones come");
+    let end = end_in_any_order(&fold, MARCH + 1, &three_months());
+    assert_eq!(available(&fold, &end, MARCH + 1), 100);
+}
+
+#[test]
 fn a_proration_takes_nothing_from_what_its_period_gave() {
     let fold = Fold::of_seller(ROLLING_OVER);
     let middle = JANUARY + 15 * 86_400;

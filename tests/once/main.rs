@@ -9,6 +9,7 @@ mod cursors;
 mod cuts;
 mod drain;
 mod edges;
+mod errands;
 mod feed;
 mod ground;
 mod lanes;

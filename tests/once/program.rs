@@ -14,6 +14,11 @@ pub struct Program(Child);
 
 impl Program {
     pub fn start(url: &str, address: SocketAddr) -> Self {
+        Self::start_with(url, address, &[])
+    }
+
+    /// With further settings.
+    pub fn start_with(url: &str, address: SocketAddr, settings: &[(&str, &str)]) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_subledger"))
             .arg("serve")
             .env("DATABASE_URL", url)
@@ -23,6 +28,7 @@ impl Program {
             .env("SUBLEDGER_ACCOUNT_METADATA_KEYS", "user_id")
             .env("SUBLEDGER_ALLOW_PRIVATE_WEBHOOKS", "true")
             .env("RUST_LOG", "error")
+            .envs(settings.iter().copied())
             .stdout(Stdio::null())
             .spawn();
         Self(child.expect("the program runs"))

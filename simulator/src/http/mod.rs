@@ -4,6 +4,8 @@ mod api;
 mod control;
 mod deliveries;
 mod faults;
+mod html;
+mod overview;
 mod pages;
 
 use std::net::{SocketAddr, TcpListener};

@@ -1,21 +1,23 @@
-//! The pages that people see: the hosted Checkout page, the portal, an invoice, and an overview with the clock.
+//! The pages that customers see: the hosted Checkout page, the portal, an invoice, and their bank's question.
 
-use actix_web::http::header;
+use std::collections::HashMap;
+
 use actix_web::{HttpResponse, web};
 use serde_json::Value;
 
-use super::State;
+use super::html::{escaped, link, missing, money, page, redirect, said};
+use super::{State, overview};
 use crate::time;
 use crate::world::read::Read;
-use crate::world::{Card, Entered, Outcome};
+use crate::world::{Card, Entered, Outcome, Request, World};
 
 type Shared = web::Data<State>;
-type Form = web::Form<std::collections::HashMap<String, String>>;
+type Form = web::Form<HashMap<String, String>>;
 
 pub fn routes(config: &mut web::ServiceConfig) {
     config
-        .route("/", web::get().to(overview))
-        .route("/advance", web::post().to(advance))
+        .route("/", web::get().to(overview::show))
+        .route("/advance", web::post().to(overview::advance))
         .route("/c/pay/{session}", web::get().to(checkout))
         .route("/c/pay/{session}", web::post().to(pay))
         .route("/p/session/{session}", web::get().to(portal))
@@ -23,92 +25,109 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/authenticate/{intent}", web::get().to(authentication))
         .route("/authenticate/{intent}", web::post().to(authenticate))
         .route("/i/{invoice}", web::get().to(invoice))
+        .route("/i/{invoice}", web::post().to(pay_invoice))
         .route("/i/{invoice}/pdf", web::get().to(invoice_pdf));
 }
 
-fn page(title: &str, content: &str) -> HttpResponse {
-    let style = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}\
-        table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid #ddd}\
-        button{font:inherit;padding:.4rem 1rem;margin:.3rem .3rem .3rem 0}.note{color:#666}";
-    HttpResponse::Ok().content_type("text/html; charset=utf-8").body(format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title><style>{style}</style><h1>{title}</h1>{content}\
-         <p class=\"note\">A simulator: no money moves, and Stripe knows nothing of it.</p></html>"
-    ))
+/// An object of a kind.
+fn object<'w>(world: &'w World, kind: &str, id: &str) -> Option<&'w Value> {
+    world.object(id).filter(|object| object.text("object") == kind)
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+/// What the page itself asks, as a client of the API would.
+fn ask(world: &mut World, path: String, parameters: String) -> Result<Value, String> {
+    let parameters = parameters.into_bytes();
+    let answer = world.handle(&Request { method: "POST".to_owned(), path, parameters, ..Request::default() });
+    match answer.status {
+        200 => Ok(answer.body),
+        _ => Err(answer.body["error"].text("message").to_owned()),
+    }
 }
 
-fn money(amount: i64, currency: &str) -> String {
-    format!(
-        "{}{}.{:02} {}",
-        if amount < 0 { "-" } else { "" },
-        amount.abs() / 100,
-        amount.abs() % 100,
-        escaped(&currency.to_uppercase())
-    )
+/// Such as ` a month`; nothing for what is paid once.
+fn interval(price: &Value) -> String {
+    let recurring = &price["recurring"];
+    match (recurring.text("interval"), recurring.int("interval_count")) {
+        ("", _) => String::new(),
+        (interval, 1) => format!(" a {interval}"),
+        (interval, count) => format!(" every {count} {interval}s"),
+    }
 }
 
-fn redirect(to: &str) -> HttpResponse {
-    HttpResponse::SeeOther().insert_header((header::LOCATION, to)).finish()
-}
-
-fn missing(what: &str) -> HttpResponse {
-    let mut response = page("Not here", &format!("<p>There is no such {what}.</p>"));
-    *response.status_mut() = actix_web::http::StatusCode::NOT_FOUND;
-    response
+/// Such as `2026-01-15`.
+fn day(moment: i64) -> String {
+    time::rfc3339(moment).chars().take(10).collect()
 }
 
 async fn checkout(state: Shared, session: web::Path<String>) -> HttpResponse {
     let inner = state.lock();
-    let Some(session) = inner.world.object(&session).filter(|object| object.text("object") == "checkout.session")
-    else {
-        return missing("Checkout session");
-    };
-    show_session(session, "")
+    match object(&inner.world, "checkout.session", &session) {
+        Some(session) => show_session(session, "", &HashMap::new()),
+        None => missing("Checkout session"),
+    }
 }
 
-fn show_session(session: &Value, note: &str) -> HttpResponse {
-    if session.text("status") != "open" {
-        return page("Checkout", &format!("<p>This session is {}.</p>", escaped(session.text("status"))));
+/// `entered` is what was in the form before.
+fn show_session(session: &Value, note: &str, entered: &HashMap<String, String>) -> HttpResponse {
+    match session.text("status") {
+        "open" => {}
+        "complete" => {
+            let url = session.maybe_text("success_url");
+            let url = url.map(|url| url.replace("{CHECKOUT_SESSION_ID}", session.text("id")));
+            let back = link(url.as_deref(), "Go on");
+            return page("Checkout", &format!("<p>This session is complete: there is nothing left to pay.</p>{back}"));
+        }
+        status => {
+            let back = link(session.maybe_text("cancel_url"), "Back");
+            return page("Checkout", &format!("<p>This session is {}.</p>{back}", escaped(status)));
+        }
     }
     let currency = session.text("currency");
-    let lines: String = session
-        .rows("_line_items")
-        .iter()
-        .map(|line| {
-            let quantity =
-                line.maybe_int("quantity").map_or_else(|| "by use".to_owned(), |quantity| quantity.to_string());
-            let amount = money(line.int("amount_total"), currency);
-            format!("<tr><td>{}<td>{quantity}<td>{amount}</tr>", escaped(line.text("description")))
-        })
-        .collect();
-    let email = session.maybe_text("customer_email").unwrap_or_default();
+    let row = |line: &Value| {
+        let quantity = line.maybe_int("quantity").map_or_else(|| "by use".to_owned(), |quantity| quantity.to_string());
+        let amount = money(line.int("amount_subtotal"), currency);
+        let interval = interval(&line["price"]);
+        format!("<tr><td>{}<td>{quantity}<td class=amount>{amount}{interval}</tr>", escaped(line.text("description")))
+    };
+    let lines: String = session.rows("_line_items").iter().map(row).collect();
+    let off = match session["total_details"].int("amount_discount") {
+        0 => String::new(),
+        off => format!("<tr><td colspan=2>Discount<td class=amount>{}</tr>", money(-off, currency)),
+    };
+    let data = &session["_data"];
+    let trial = match (data.maybe_int("trial_period_days"), data.maybe_int("trial_end")) {
+        (Some(days), _) => format!("<p>Free for {days} days; what is paid then is shown above.</p>"),
+        (None, Some(end)) => format!("<p>Free until {}; what is paid then is shown above.</p>", day(end)),
+        (None, None) => String::new(),
+    };
+    let before = |key: &str| entered.get(key).map(String::as_str);
     let asks = if session["customer"].is_null() {
-        format!("<p><label>E-mail <input name=email type=email value=\"{}\"></label></p>", escaped(email))
+        let email = before("email").or(session.maybe_text("customer_email")).unwrap_or_default();
+        format!("<label>E-mail <input name=email type=email autocomplete=email value=\"{}\"></label>", escaped(email))
     } else {
         String::new()
     };
     let code = if session.is("allow_promotion_codes") {
-        "<p><label>Promotion code <input name=promotion_code></label></p>"
+        let code = before("promotion_code").unwrap_or_default();
+        format!("<label>Promotion code <input name=promotion_code value=\"{}\"></label>", escaped(code))
+    } else {
+        String::new()
+    };
+    let later = if session.text("mode") == "payment" {
+        "<button name=card value=settles_later>Pay from a bank account (settles later)</button>"
     } else {
         ""
     };
-    let back = session
-        .maybe_text("cancel_url")
-        .map(|url| format!("<p><a href=\"{}\">Back</a></p>", escaped(url)))
-        .unwrap_or_default();
-    let buttons = "<button name=card value=good>Pay</button>\
-        <button name=card value=declines>Decline</button>\
-        <button name=card value=settles_later>Pay from a bank account (settles later)</button>";
     page(
         "Checkout",
         &format!(
-            "<p><strong>{}</strong></p><table><tr><th>What<th>Quantity<th>Amount</tr>{lines}</table><p>In all: <strong>{}</strong></p>\
-             <form method=post>{asks}{code}{buttons}</form>{back}",
-            escaped(note),
-            money(session.int("amount_total"), currency)
+            "{}<table><tr><th>What<th>Quantity<th class=amount>Amount</tr>{lines}{off}\
+             <tr class=sum><td colspan=2>To pay now<td class=amount>{}</tr></table>{trial}\
+             <form method=post>{asks}{code}<button class=main name=card value=good>Pay</button>\
+             <button name=card value=declines>Pay with a card that is declined</button>{later}</form>{}",
+            said(note),
+            money(session.int("amount_total"), currency),
+            link(session.maybe_text("cancel_url"), "Back")
         ),
     )
 }
@@ -126,67 +145,119 @@ async fn pay(state: Shared, session: web::Path<String>, form: Form) -> HttpRespo
             Some(url) => redirect(&url.replace("{CHECKOUT_SESSION_ID}", &session)),
             None => page("Checkout", "<p>Paid.</p>"),
         },
-        Ok(Outcome::Declined { .. }) => show_session(shown, "Your card was declined. Try another one."),
-        Err(error) => show_session(shown, &error.message),
+        Ok(Outcome::Declined { .. }) => show_session(shown, "Your card was declined. Try another one.", &form),
+        Err(error) => show_session(shown, &error.message, &form),
     }
 }
 
 async fn portal(state: Shared, session: web::Path<String>) -> HttpResponse {
     let inner = state.lock();
-    let Some(session) = inner.world.object(&session).filter(|object| object.text("object") == "billing_portal.session")
-    else {
-        return missing("portal session");
-    };
+    let world = &inner.world;
+    let Some(session) = object(world, "billing_portal.session", &session) else { return missing("portal session") };
     let customer = session.text("customer");
-    let of_customer = inner.world.objects("subscription").filter(|object| object.text("customer") == customer);
-    let rows: String = of_customer
-        .map(|subscription| {
-            let id = escaped(subscription.text("id"));
-            let (act, says) =
-                if subscription.is("cancel_at_period_end") { ("resume", "Keep it") } else { ("cancel", "Cancel at the period's end") };
-            let is_over = matches!(subscription.text("status"), "canceled" | "incomplete_expired");
-            let button = if is_over {
-                String::new()
-            } else {
-                format!("<form method=post><input type=hidden name=subscription value=\"{id}\"><button name=act value={act}>{says}</button></form>")
-            };
-            format!("<tr><td>{id}<td>{}<td>{button}</tr>", escaped(subscription.text("status")))
-        })
-        .collect();
-    let back = session
-        .maybe_text("return_url")
-        .map(|url| format!("<p><a href=\"{}\">Back</a></p>", escaped(url)))
-        .unwrap_or_default();
-    page("Your subscriptions", &format!("<table><tr><th>Subscription<th>Status<th></tr>{rows}</table>{back}"))
+    let of_customer =
+        |kind: &'static str| world.objects(kind).filter(move |object: &&Value| object.text("customer") == customer);
+    let rows: String = of_customer("subscription").map(|subscription| in_portal(world, subscription)).collect();
+    let subscriptions = if rows.is_empty() {
+        "<p class=note>None.</p>".to_owned()
+    } else {
+        format!("<table><tr><th>What<th>Status<th></tr>{rows}</table>")
+    };
+    let bill = |invoice: &Value| {
+        let (id, currency) = (escaped(invoice.text("id")), invoice.text("currency"));
+        let (at, status) = (day(invoice.int("created")), escaped(invoice.text("status")));
+        let total = money(invoice.int("total"), currency);
+        format!("<tr><td><a href=\"/i/{id}\">{at}</a><td>{status}<td class=amount>{total}</tr>")
+    };
+    let bills: String = of_customer("invoice").rev().map(bill).collect();
+    page(
+        "Your subscriptions",
+        &format!(
+            "{subscriptions}<h2>Card</h2><form method=post><button name=act value=card>Use a card that works</button>\
+             <button name=act value=bad_card>Use one that is declined</button></form>\
+             <h2>Invoices</h2><table>{bills}</table>{}",
+            link(session.maybe_text("return_url"), "Back")
+        ),
+    )
+}
+
+fn in_portal(world: &World, subscription: &Value) -> String {
+    let id = escaped(subscription.text("id"));
+    let item = |item: &Value| {
+        let price = &item["price"];
+        let product = world.object(price.text("product")).map_or("", |product| product.text("name"));
+        let quantity = match item.int("quantity") {
+            0 | 1 => String::new(),
+            quantity => format!("{quantity} × "),
+        };
+        let amount = money(price.int("unit_amount"), price.text("currency"));
+        format!("{quantity}{}, {amount}{}", escaped(product), interval(price))
+    };
+    let what: Vec<String> = subscription.rows("items").iter().map(item).collect();
+    let end = day(subscription["items"]["data"][0].int("current_period_end"));
+    let is_ending = subscription.is("cancel_at_period_end");
+    let status = match subscription.text("status") {
+        over @ ("canceled" | "incomplete_expired") => over.replace('_', " "),
+        status if is_ending => format!("{}, ends on {end}", status.replace('_', " ")),
+        status => format!("{}, renews on {end}", status.replace('_', " ")),
+    };
+    let is_over = matches!(subscription.text("status"), "canceled" | "incomplete_expired");
+    let (act, says) = if is_ending { ("resume", "Keep it") } else { ("cancel", "Cancel at the period's end") };
+    let button = if is_over {
+        String::new()
+    } else {
+        format!(
+            "<form method=post><input type=hidden name=subscription value=\"{id}\">\
+             <button name=act value={act}>{says}</button></form>"
+        )
+    };
+    format!("<tr><td>{}<br><span class=note>{id}</span><td>{}<td>{button}</tr>", what.join("<br>"), escaped(&status))
 }
 
 async fn act_in_portal(state: Shared, session: web::Path<String>, form: Form) -> HttpResponse {
-    let cancels = form.get("act").is_some_and(|act| act == "cancel");
-    let subscription = form.get("subscription").map(String::as_str).unwrap_or_default();
+    let field = |key: &str| form.get(key).map(String::as_str).unwrap_or_default();
     let mut inner = state.lock();
-    let owner = inner.world.object(&session).map(|session| session.text("customer").to_owned());
-    let belongs =
-        inner.world.object(subscription).is_some_and(|object| Some(object.text("customer")) == owner.as_deref());
-    if !belongs {
-        return missing("subscription of this customer");
-    }
-    let request = crate::world::Request {
-        method: "POST".to_owned(),
-        path: format!("subscriptions/{subscription}"),
-        parameters: format!("cancel_at_period_end={cancels}").into_bytes(),
-        idempotency_key: None,
-        version: None,
+    let Some(portal) = object(&inner.world, "billing_portal.session", &session) else {
+        return missing("portal session");
     };
-    inner.world.handle(&request);
+    let customer = portal.text("customer").to_owned();
+    let card = match field("act") {
+        "card" => Some(Card::Good),
+        "bad_card" => Some(Card::Declines),
+        _ => None,
+    };
+    let done = match card {
+        Some(card) => inner.world.change_card(&customer, card).map_err(|error| error.message),
+        None => {
+            let subscription = field("subscription");
+            let owned = object(&inner.world, "subscription", subscription)
+                .is_some_and(|object| object.text("customer") == customer);
+            if !owned {
+                return missing("subscription of this customer");
+            }
+            let path = format!("subscriptions/{subscription}");
+            ask(&mut inner.world, path, format!("cancel_at_period_end={}", field("act") == "cancel")).map(|_| ())
+        }
+    };
     state.bell.notify_one();
-    redirect(&format!("/p/session/{session}"))
+    let back = format!("/p/session/{session}");
+    match done {
+        Ok(()) => redirect(&back),
+        Err(message) => page("Your subscriptions", &format!("{}{}", said(&message), link(Some(&back), "Back"))),
+    }
 }
 
-async fn authentication() -> HttpResponse {
+async fn authentication(state: Shared, intent: web::Path<String>) -> HttpResponse {
+    let inner = state.lock();
+    let Some(intent) = object(&inner.world, "payment_intent", &intent) else { return missing("payment") };
+    let amount = money(intent.int("amount"), intent.text("currency"));
     page(
         "Your bank asks",
-        "<p>Is this payment yours?</p><form method=post><button name=succeeds value=true>Yes</button>\
-         <button name=succeeds value=false>No</button></form>",
+        &format!(
+            "<p>Is this payment of <strong>{amount}</strong> yours?</p>\
+             <form method=post><button class=main name=succeeds value=true>Yes</button>\
+             <button name=succeeds value=false>No</button></form>"
+        ),
     )
 }
 
@@ -196,30 +267,65 @@ async fn authenticate(state: Shared, intent: web::Path<String>, form: Form) -> H
     state.bell.notify_one();
     match done {
         Ok(()) => page("Your bank asks", "<p>Thank you. You may close this page.</p>"),
-        Err(error) => page("Your bank asks", &format!("<p>{}</p>", escaped(&error.message))),
+        Err(error) => page("Your bank asks", &said(&error.message)),
     }
 }
 
 async fn invoice(state: Shared, invoice: web::Path<String>) -> HttpResponse {
     let inner = state.lock();
-    let Some(invoice) = inner.world.object(&invoice).filter(|object| object.text("object") == "invoice") else {
-        return missing("invoice");
-    };
+    match object(&inner.world, "invoice", &invoice) {
+        Some(invoice) => show_invoice(invoice, ""),
+        None => missing("invoice"),
+    }
+}
+
+fn show_invoice(invoice: &Value, note: &str) -> HttpResponse {
     let currency = invoice.text("currency");
+    let amount = |key: &str| money(invoice.int(key), currency);
     let line = |line: &Value| {
-        format!("<tr><td>{}<td>{}</tr>", escaped(line.text("description")), money(line.int("amount"), currency))
+        let (description, amount) = (escaped(line.text("description")), money(line.int("amount"), currency));
+        format!("<tr><td>{description}<td class=amount>{amount}</tr>")
     };
     let lines: String = invoice.rows("lines").iter().map(line).collect();
+    let pays = if invoice.text("status") == "open" {
+        "<form method=post><button class=main name=card value=good>Pay</button>\
+         <button name=card value=declines>Pay with a card that is declined</button></form>"
+    } else {
+        ""
+    };
     page(
         &format!("Invoice {}", escaped(invoice.text("number"))),
         &format!(
-            "<table>{lines}</table><p>Total {}, paid {}: {}.</p><p><a href=\"/i/{}/pdf\">PDF</a></p>",
-            money(invoice.int("total"), currency),
-            money(invoice.int("amount_paid"), currency),
+            "{}<p>Of {}, {}.</p><table>{lines}<tr class=sum><td>Total<td class=amount>{}</tr>\
+             <tr><td>Paid<td class=amount>{}</tr><tr><td>Left to pay<td class=amount>{}</tr></table>{pays}\
+             <p><a href=\"/i/{}/pdf\">PDF</a></p>",
+            said(note),
+            day(invoice.int("created")),
             escaped(invoice.text("status")),
+            amount("total"),
+            amount("amount_paid"),
+            amount("amount_remaining"),
             escaped(invoice.text("id"))
         ),
     )
+}
+
+/// By a card that the customer keeps.
+async fn pay_invoice(state: Shared, id: web::Path<String>, form: Form) -> HttpResponse {
+    let mut inner = state.lock();
+    let Some(invoice) = object(&inner.world, "invoice", &id) else { return missing("invoice") };
+    let customer = invoice.text("customer").to_owned();
+    let is_declined = form.get("card").is_some_and(|card| card == "declines");
+    let card = if is_declined { "pm_card_chargeCustomerFail" } else { "pm_card_visa" };
+    let attached = ask(&mut inner.world, format!("payment_methods/{card}/attach"), format!("customer={customer}"));
+    let paid = attached.and_then(|method| {
+        ask(&mut inner.world, format!("invoices/{id}/pay"), format!("payment_method={}", method.text("id")))
+    });
+    state.bell.notify_one();
+    match (paid, object(&inner.world, "invoice", &id)) {
+        (Err(message), Some(invoice)) => show_invoice(invoice, &message),
+        _ => redirect(&format!("/i/{id}")),
+    }
 }
 
 /// The smallest document that says what it is.
@@ -231,7 +337,7 @@ async fn invoice_pdf(state: Shared, invoice: web::Path<String>) -> HttpResponse 
     let says = format!(
         "Invoice {} over {} ({})",
         invoice.text("number"),
-        money(invoice.int("total"), invoice.text("currency")),
+        crate::money::shown(invoice.int("total"), invoice.text("currency")),
         invoice.text("status")
     );
     let text = format!("BT /F1 14 Tf 72 720 Td ({}) Tj ET", says.replace(['(', ')', '\\'], " "));
@@ -253,52 +359,4 @@ async fn invoice_pdf(state: Shared, invoice: web::Path<String>) -> HttpResponse 
     let count = objects.len() + 1;
     document.push_str(&format!("xref\n0 {count}\n0000000000 65535 f \n{entries}trailer << /Size {count} /Root 1 0 R >>\nstartxref\n{table}\n%%EOF\n"));
     HttpResponse::Ok().content_type("application/pdf").body(document)
-}
-
-async fn overview(state: Shared) -> HttpResponse {
-    let inner = state.lock();
-    let world = &inner.world;
-    let table = |kind: &'static str, columns: &[&str]| {
-        let head: String = columns.iter().map(|column| format!("<th>{column}")).collect();
-        let rows: String = world
-            .objects(kind)
-            .rev()
-            .take(20)
-            .map(|object| {
-                let cell = |column: &&str| match &object[*column] {
-                    Value::String(text) if *column == "url" => format!("<td><a href=\"{0}\">pay</a>", escaped(text)),
-                    Value::String(text) => format!("<td>{}", escaped(text)),
-                    Value::Null => "<td>".to_owned(),
-                    other => format!("<td>{}", escaped(&other.to_string())),
-                };
-                format!("<tr>{}</tr>", columns.iter().map(cell).collect::<String>())
-            })
-            .collect();
-        format!("<h2>{kind}</h2><table><tr>{head}</tr>{rows}</table>")
-    };
-    let content = format!(
-        "<p>It is <strong>{}</strong> here.</p>\
-         <form method=post action=/advance><button name=months value=1>Advance 1 month</button><button name=days value=1>Advance 1 day</button>\
-         <button name=hours value=1>Advance 1 hour</button></form>{}{}{}{}",
-        time::rfc3339(world.now()),
-        table("checkout.session", &["id", "mode", "status", "payment_status", "client_reference_id", "url"]),
-        table("subscription", &["id", "customer", "status", "cancel_at_period_end", "latest_invoice"]),
-        table("customer", &["id", "email", "currency", "balance"]),
-        table("invoice", &["id", "customer", "billing_reason", "status", "total", "currency"]),
-    );
-    page("Simulated Stripe", &content)
-}
-
-async fn advance(state: Shared, form: Form) -> HttpResponse {
-    let part =
-        |key: &str| form.get(key).and_then(|value| value.parse::<i64>().ok()).unwrap_or_default().clamp(0, 1_200);
-    let mut inner = state.lock();
-    let now = inner.world.now();
-    let target = time::add_months(now, part("months")).unwrap_or(now)
-        + part("days") * time::DAY_S
-        + part("hours") * time::HOUR_S;
-    inner.clock = inner.clock.moved_to(target);
-    inner.world.advance_to(target);
-    state.bell.notify_one();
-    redirect("/")
 }

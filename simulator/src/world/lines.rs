@@ -169,8 +169,7 @@ fn spoken_price(price: &Value) -> String {
         0 | 1 => recurring.text("interval").to_owned(),
         count => format!("every {count} {}s", recurring.text("interval")),
     };
-    let minor = price.int("unit_amount");
-    let amount = format!("{}.{:02} {}", minor / 100, minor % 100, price.text("currency").to_uppercase());
+    let amount = crate::money::shown(price.int("unit_amount"), price.text("currency"));
     format!("{amount} / {every}")
 }
 

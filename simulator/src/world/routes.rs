@@ -100,6 +100,9 @@ impl World {
                 self.list(params, "credit_note", "/v1/credit_notes", &["customer", "invoice"], |_| true)
             }
             ("GET", ["credit_notes", id]) => self.retrieve("credit_note", id),
+            ("GET", ["disputes"]) => {
+                self.list(params, "dispute", "/v1/disputes", &["charge", "payment_intent"], |_| true)
+            }
             ("GET", ["disputes", id]) => self.retrieve("dispute", id),
 
             ("GET", ["payment_intents"]) => self.list_intents(params),

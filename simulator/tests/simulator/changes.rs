@@ -329,3 +329,56 @@ fn a_trial_can_be_made_longer_and_ended() {
         (Some("active"), Some(2_999))
     );
 }
+
+#[test]
+fn what_was_discounted_is_credited_and_charged_with_its_discount() {
+    let mut world = world();
+    post(&mut world, "coupons", "id=half&percent_off=50&duration=forever");
+    let customer = customer_with(&mut world, "pm_card_visa");
+    let form = format!("customer={customer}&items[0][price]=price_basic&discounts[0][coupon]=half");
+    let made = post(&mut world, "subscriptions", &form);
+    let item = &made["items"]["data"][0];
+    let end = item["current_period_end"].as_i64().expect("an end");
+    world.advance_to(START + (end - START) / 2);
+    let form = format!(
+        "items[0][id]={}&items[0][price]=price_pro&proration_behavior=always_invoice&expand[]=latest_invoice",
+        id(item)
+    );
+    let changed = post(&mut world, &format!("subscriptions/{}", id(&made)), &form);
+    let amounts = amounts(&changed["latest_invoice"]);
+    assert!((amounts[0] + 250).abs() <= 1 && (amounts[1] - 750).abs() <= 1, "{amounts:?}");
+}
+
+#[test]
+fn a_schedule_may_end_its_subscription() {
+    let mut world = world();
+    let (subscription, _, end) = halfway(&mut world, 1);
+    post(&mut world, "subscription_schedules", &format!("from_subscription={subscription}&end_behavior=cancel"));
+    let from = recorded(&world);
+    world.advance_to(end + 7_200);
+    let seen = kinds(&world, from);
+    assert!(seen.contains(&"customer.subscription.deleted") && !seen.contains(&"invoice.created"), "{seen:?}");
+    assert_eq!(get(&mut world, &format!("subscriptions/{subscription}"))["ended_at"], end);
+}
+
+#[test]
+fn a_phase_that_begins_within_a_period_is_prorated_if_it_says_so() {
+    for (behavior, items) in [("create_prorations", 2), ("none", 0)] {
+        let mut world = world();
+        let (subscription, _, end) = halfway(&mut world, 1);
+        let schedule = post(&mut world, "subscription_schedules", &format!("from_subscription={subscription}"));
+        let turn = world.now() + 86_400;
+        let form = format!(
+            "phases[0][items][0][price]=price_basic&phases[0][items][0][quantity]=1&phases[0][start_date]={START}\
+             &phases[0][end_date]={turn}&phases[1][items][0][price]=price_pro&phases[1][items][0][quantity]=1\
+             &phases[1][end_date]={end}&phases[1][proration_behavior]={behavior}"
+        );
+        post(&mut world, &format!("subscription_schedules/{}", id(&schedule)), &form);
+        let from = recorded(&world);
+        world.advance_to(turn);
+        let seen = kinds(&world, from);
+        assert_eq!(seen.iter().filter(|kind| **kind == "invoiceitem.created").count(), items, "{behavior}: {seen:?}");
+        let changed = get(&mut world, &format!("subscriptions/{subscription}"));
+        assert_eq!(changed["items"]["data"][0]["price"]["id"], "price_pro", "{behavior}");
+    }
+}

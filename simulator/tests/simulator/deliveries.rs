@@ -161,3 +161,37 @@ async fn deliveries_are_spoilt_on_request() {
     assert!(ids(&receiver.events()).contains(&lost[0]));
     simulator.stop().await;
 }
+
+/// Deliveries of so many customers' creation, spoilt in one way; answers what was made and what came.
+async fn spoilt(fault: Value, count: usize) -> (Vec<String>, Vec<String>) {
+    let receiver = Receiver::start();
+    let simulator = simulator(vec![Endpoint::new(&receiver.url, SECRET)]);
+    control(&simulator, "deliveries/retries", json!({"delays_ms": [1, 1]})).await;
+    control(&simulator, "deliveries/faults", fault).await;
+    let made = make_customers(&simulator, count);
+    control(&simulator, "deliveries/settle", json!({})).await;
+    let came = ids(&receiver.events());
+    simulator.stop().await;
+    (made, came)
+}
+
+#[tokio::test]
+async fn each_way_of_spoiling_is_seen_by_itself() {
+    let times = |came: &[String], id: &String| came.iter().filter(|other| *other == id).count();
+    let sorted = |ids: &[String]| {
+        let mut sorted = ids.to_vec();
+        sorted.sort();
+        sorted
+    };
+    let (made, came) = spoilt(json!({"duplicate": 1.0}), 3).await;
+    assert!(made.iter().all(|id| times(&came, id) == 2), "twice each: {came:?}");
+    let (made, came) = spoilt(json!({"unheard": 1.0}), 2).await;
+    assert!(made.iter().all(|id| times(&came, id) == 3), "with each try: {came:?}");
+    let (_, came) = spoilt(json!({"cut": 1.0}), 2).await;
+    assert!(came.is_empty(), "half a body is none: {came:?}");
+    for fault in [json!({"shuffle": true}), json!({"delay_ms": 200})] {
+        let (made, came) = spoilt(fault.clone(), 40).await;
+        assert_eq!(sorted(&made), sorted(&came), "{fault}: once each");
+        assert_ne!(made, came, "{fault}: in another order");
+    }
+}

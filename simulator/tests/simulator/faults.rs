@@ -55,6 +55,29 @@ async fn what_takes_effect_before_it_fails_is_found_by_its_key() {
 }
 
 #[tokio::test]
+async fn a_fault_hits_what_it_is_for_and_as_often_as_it_says() {
+    let simulator = simulator(Vec::new());
+    let fault = json!({"kind": "rate_limited", "method": "POST", "path": "customers", "count": 2});
+    control(&simulator, "faults", fault).await;
+    let ask = async |method: &str, path: &str| {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
+        let request = Client::new().request(method, format!("{}/v1/{path}", simulator.base_url()));
+        let request = request.header("Authorization", "Bearer sk_test_1");
+        request.header("Content-Type", "application/x-www-form-urlencoded").body("").send().await.expect("an answer")
+    };
+    assert_eq!(ask("GET", "customers").await.status(), 200);
+    assert_eq!(ask("POST", "products?name=x").await.status(), 200);
+    for _ in 0..2 {
+        let limited = ask("POST", "customers").await;
+        assert_eq!(limited.status(), 429);
+        assert_eq!(limited.headers().get("Retry-After").and_then(|value| value.to_str().ok()), Some("1"));
+        assert_eq!(body(limited).await.expect("a body")["error"]["code"], "rate_limit");
+    }
+    assert_eq!(ask("POST", "customers").await.status(), 200);
+    simulator.stop().await;
+}
+
+#[tokio::test]
 async fn a_slow_request_holds_its_key() {
     let simulator = simulator(Vec::new());
     control(&simulator, "faults", json!({"kind": "slow", "path": "customers", "delay_ms": 3000})).await;

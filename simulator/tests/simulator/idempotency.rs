@@ -25,6 +25,9 @@ fn a_key_has_one_answer() {
     assert_eq!((other.status, other.body["error"]["type"].as_str()), (400, Some("idempotency_error")));
     let elsewhere = keyed(&mut world, "k1", "products", "name=x");
     assert_eq!(elsewhere.body["error"]["type"], "idempotency_error");
+    keyed(&mut world, "k2", "customers", "name=x");
+    let elsewhere = keyed(&mut world, "k2", "products", "name=x");
+    assert_eq!(elsewhere.body["error"]["type"], "idempotency_error", "the same parameters of another call");
 
     advance_days(&mut world, 2);
     let later = keyed(&mut world, "k1", "customers", "email=a@example.com&metadata[a]=1&metadata[b]=2");
@@ -98,6 +101,35 @@ fn lists_page_both_ways() {
     assert_eq!((ids, &before["has_more"]), (seen[5..10].to_vec(), &true.into()));
     assert_eq!(refusal(&mut world, "GET", "customers", "limit=0").0, 400);
     assert_eq!(refusal(&mut world, "GET", "customers", "starting_after=cus_none").0, 400);
+}
+
+#[test]
+fn lists_are_ten_long_unless_asked_and_narrowed_by_time() {
+    let mut world = world();
+    for _ in 0..6 {
+        post(&mut world, "customers", "");
+    }
+    let first = world.now();
+    advance_days(&mut world, 1);
+    for _ in 0..6 {
+        post(&mut world, "customers", "");
+    }
+    let second = world.now();
+    let mut count = |form: &str| {
+        let page = ask(&mut world, "GET", "customers", form).body;
+        page["data"].as_array().expect("data").len()
+    };
+    assert_eq!(count(""), 10);
+    for (form, expected) in [
+        (format!("created[gte]={second}"), 6),
+        (format!("created[gt]={second}"), 0),
+        (format!("created[lt]={second}"), 6),
+        (format!("created[lte]={second}"), 12),
+        (format!("created={first}"), 6),
+        (format!("created[gte]={first}&created[lte]={first}"), 6),
+    ] {
+        assert_eq!(count(&format!("limit=100&{form}")), expected, "{form}");
+    }
 }
 
 #[test]

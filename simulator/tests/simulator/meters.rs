@@ -117,3 +117,35 @@ fn values_below_zero_take_back_and_an_invoice_has_none_of_them() {
         assert_eq!((line["quantity"].as_i64(), line["amount"].as_i64()), (Some(billed), Some(2 * billed)), "{line}");
     }
 }
+
+/// What a customer has used in the days around the start.
+fn used(world: &mut World, meter: &str, customer: &str) -> f64 {
+    let day = START / 86_400 * 86_400;
+    let form = format!("customer={customer}&start_time={}&end_time={}", day - 86_400, day + 2 * 86_400);
+    let summaries = ask(world, "GET", &format!("billing/meters/{meter}/event_summaries"), &form).body;
+    summaries["data"][0]["aggregated_value"].as_f64().expect("a value")
+}
+
+#[test]
+fn each_formula_counts_as_it_says() {
+    for (formula, expected) in [("sum", 12.0), ("count", 3.0), ("last", 4.0)] {
+        let mut world = world();
+        let form = format!("display_name=Calls&event_name=calls&default_aggregation[formula]={formula}");
+        let meter = id(&post(&mut world, "billing/meters", &form));
+        let customer = customer_with(&mut world, "pm_card_visa");
+        for (value, identifier, at) in [(5, "a", START - 300), (4, "b", START - 60), (3, "c", START - 200)] {
+            post(&mut world, "billing/meter_events", &report(&customer, value, identifier, at));
+        }
+        assert_eq!(used(&mut world, &meter, &customer), expected, "{formula}");
+    }
+}
+
+#[test]
+fn usage_is_taken_back_by_its_identifier() {
+    let mut world = world();
+    let (meter, customer, _, _) = metered(&mut world);
+    post(&mut world, "billing/meter_events", &report(&customer, 5, "a", START));
+    post(&mut world, "billing/meter_events", &report(&customer, 4, "b", START));
+    post(&mut world, "billing/meter_event_adjustments", "event_name=calls&type=cancel&cancel[identifier]=a");
+    assert_eq!(used(&mut world, &meter, &customer), 4.0);
+}

@@ -9,13 +9,14 @@ use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
 use crate::app::error::AppError;
+use crate::app::read_path::reads::Read;
 use crate::app::service::Service;
 use crate::app::write_path::work::{Answer, Key, Work};
 use crate::domain::catalog::PriceKey;
 use crate::domain::command::{Command, Outcome};
 use crate::domain::ids::{AccountId, Ownership};
 use crate::domain::reconciliation::Reconciled;
-use crate::domain::stripe_object::{Price, StripeObject};
+use crate::domain::stripe_object::{Price, StripeObject, subscription_goes_on};
 use crate::store::append::{InboxRow, InboxStatus};
 use crate::store::inbox;
 use crate::store::load;
@@ -167,6 +168,7 @@ impl Service {
                     self.links.remember(facts.customer.iter().map(|id| (id.clone(), account.clone())));
                     // For a duplicate, too: the first delivery may have got no further than the log.
                     self.keep_email(facts, &account).await?;
+                    self.report_second_subscription(facts, &account, &answer).await;
                     return Ok(answer);
                 }
             }
@@ -204,6 +206,29 @@ impl Service {
                     "no plan of the catalog names a subscription's price; name it, and plan and credits follow"
                 );
             }
+        }
+    }
+
+    /// An account is sold one subscription at a time. Where it has two all the same, its customer pays twice, and somebody
+    /// must be told.
+    async fn report_second_subscription(&self, facts: &Facts, account: &AccountId, answer: &Answer) {
+        let goes_on = |object: &StripeObject| matches!(object, StripeObject::Subscription(told) if subscription_goes_on(&told.status));
+        let is_news = matches!(answer.result, Ok(Outcome::Observed { applied: true })) && !answer.replayed;
+        if !is_news || !facts.observations.iter().any(|observation| goes_on(&observation.object)) {
+            return;
+        }
+        let read = Read { min_position: answer.position, ..Read::default() };
+        // What was told is on record, whether or not the account can be read just now.
+        let Ok(now) = self.account(account, read).await else { return };
+        let live = now.credits().access.iter().filter(|access| subscription_goes_on(&access.status));
+        let live: Vec<&str> = live.map(|access| access.subscription.as_str()).collect();
+        if live.len() > 1 {
+            self.metrics.second_subscriptions.inc();
+            tracing::warn!(
+                account = %now.id,
+                stripe_subscription_ids = live.join(","),
+                "an account has more than one subscription; if it was bought twice, cancel one and give its payment back"
+            );
         }
     }
 

@@ -37,6 +37,7 @@ struct Session {
     url: Option<String>,
     expires_at: Option<i64>,
     customer: Option<String>,
+    mode: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -46,12 +47,17 @@ struct PortalSession {
 }
 
 impl Service {
-    /// Opens a Checkout session.
+    /// Opens a Checkout session; one that begins a subscription takes the place of earlier ones.
     ///
     /// <https://docs.stripe.com/api/checkout/sessions/create>
     pub async fn open_checkout(&self, errand: &Errand, request: CheckoutRequest) -> Result<StripeOutcome, AppError> {
         let answer = self.write_once(errand, "checkout_session.create", async || self.checkout(errand, request).await);
         let session: Session = answer.await.map_err(|error| self.about_price(error))?.parse()?;
+        if session.mode == "subscription"
+            && let Some(customer) = &session.customer
+        {
+            self.supersede_earlier_sessions(errand, customer, &session.id).await?;
+        }
         Ok(StripeOutcome::CheckoutSession {
             session_id: session.id,
             stripe_customer_id: session.customer.unwrap_or_default(),

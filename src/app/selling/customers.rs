@@ -54,10 +54,12 @@ impl Service {
         }
         let client = self.connection().await?;
         let email = profiles::get_profile(&**client, account).await?.email;
+        let mut deleted = load::links_to(&**client, account).await?;
+        deleted.retain(|link| link.starts_with("cus_"));
         drop(client);
         let customer = match self.search_customer(account).await? {
             Some(customer) => customer,
-            None => self.create_customer(account, email).await?,
+            None => self.create_customer(account, email, &deleted).await?,
         };
         let details = AccountDetails { stripe_customer_id: Some(customer.clone()), ..AccountDetails::default() };
         self.put_account(account.clone(), details).await?;
@@ -77,9 +79,17 @@ impl Service {
         }
     }
 
-    async fn create_customer(&self, account: &AccountId, email: Option<String>) -> Result<String, AppError> {
-        let cause = [account.as_str().as_bytes(), email.as_deref().unwrap_or_default().as_bytes()];
-        // Of the account, not of the caller's key: two sessions that are opened at once share it.
+    /// In place of those that were deleted.
+    async fn create_customer(
+        &self,
+        account: &AccountId,
+        email: Option<String>,
+        deleted: &[String],
+    ) -> Result<String, AppError> {
+        let mut cause = vec![account.as_str().as_bytes(), email.as_deref().unwrap_or_default().as_bytes()];
+        cause.extend(deleted.iter().map(String::as_bytes));
+        // Of the account, not of the caller's key: two sessions that are opened at once share it. But not of a customer that
+        // is gone, or Stripe would answer with that one for a day.
         let key = IdempotencyKey::derived("customer.create", &cause);
         let mut request = CreateCustomer::new().metadata(self.metadata_of(account));
         if let Some(email) = email {

@@ -4,6 +4,7 @@ pub mod answers;
 pub mod changes;
 pub mod checkout;
 pub mod customers;
+pub mod earlier_sessions;
 pub mod errand;
 pub mod invoice_previews;
 pub mod payment_routes;

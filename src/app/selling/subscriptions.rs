@@ -7,7 +7,7 @@ use crate::app::service::Service;
 use crate::domain::billing::Kind;
 use crate::domain::billing_rejection::BillingRejection;
 use crate::domain::ids::AccountId;
-use crate::domain::stripe_object::{Subscription, SubscriptionSchedule};
+use crate::domain::stripe_object::{Subscription, SubscriptionSchedule, subscription_goes_on};
 use crate::domain::tracked::Tracked;
 use crate::store::error::StoreError;
 use crate::store::read;
@@ -36,12 +36,11 @@ impl Subscriptions {
         }
     }
 
-    /// The one that goes on: that which decides entitlements, else the newest. One whose first payment is still awaited
-    /// does not go on yet.
+    /// The one that goes on: that which decides entitlements, else the newest.
     pub fn live(&self) -> Option<&Subscription> {
-        let goes_on = |subscription: &&Subscription| !subscription.has_ended() && subscription.status != "incomplete";
         let decides = |subscription: &Subscription| self.deciding.as_deref() == Some(subscription.id.as_str());
-        self.all.iter().filter(goes_on).max_by_key(|subscription| (decides(subscription), subscription.created))
+        let live = self.all.iter().filter(|subscription| subscription_goes_on(&subscription.status));
+        live.max_by_key(|subscription| (decides(subscription), subscription.created))
     }
 }
 

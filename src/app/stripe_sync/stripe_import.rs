@@ -5,8 +5,9 @@ use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
+use super::object_kind::ObjectKind;
 use super::reconcile::{Comparison, Known, Seen};
-use super::stripe_reader::{EVENTS_KEPT_S, ObjectKind, StripeReader};
+use super::stripe_reader::{EVENTS_KEPT_S, Scope, StripeReader};
 use crate::app::error::AppError;
 use crate::app::inbound::ingest::Received;
 use crate::app::service::Service;
@@ -63,7 +64,7 @@ pub struct BackfillReport {
 }
 
 impl Service {
-    /// Brings in all customers, subscriptions and invoices. An import that was cut goes on where it was; one that is
+    /// Brings in all objects of each [`ObjectKind`]. An import that was cut goes on where it was; one that is
     /// repeated changes what has changed at Stripe, else nothing. `progress` hears how many objects there were.
     ///
     /// # Errors
@@ -97,7 +98,7 @@ impl Service {
 
     async fn is_import_finished(&self) -> Result<bool, AppError> {
         let client = self.connection().await?;
-        let last = stripe_sync::import_cursor(&**client, ObjectKind::Invoice.as_str()).await?;
+        let last = stripe_sync::import_cursor(&**client, ObjectKind::LAST.as_str()).await?;
         Ok(last.is_some_and(|cursor| cursor.is_finished))
     }
 
@@ -108,7 +109,7 @@ impl Service {
         mut cursor: ImportCursor,
         report: &mut ImportReport,
     ) -> Result<PageRead, AppError> {
-        let page = reader.page(kind, None, cursor.starting_after.as_deref()).await;
+        let page = reader.page(kind, Scope::All, cursor.starting_after.as_deref()).await;
         let (objects, has_more) = match page {
             // The object that the cursor stands at is gone; what was brought in already agrees.
             Err(error) if error.is_missing() && cursor.starting_after.is_some() => {
@@ -117,7 +118,14 @@ impl Service {
             }
             page => page?,
         };
-        let seen = objects.iter().map(|object| self.seen(kind, object)).collect::<Result<Vec<_>, _>>()?;
+        let mut unreadable = Vec::new();
+        let mut seen = Vec::with_capacity(objects.len());
+        for object in &objects {
+            match self.seen(kind, object) {
+                Ok(read) => seen.push(read),
+                Err(error) => unreadable.push((object.id.clone(), Err(error))),
+            }
+        }
         let known = self.known_to_ledger(kind, &seen).await?;
         let known = &known;
         let taking = stream::iter(seen).map(|seen| async move {
@@ -125,7 +133,7 @@ impl Service {
             (seen.id, changed)
         });
         let taken: Vec<(String, Result<bool, AppError>)> = taking.buffer_unordered(AT_ONCE).collect().await;
-        for (id, taken) in taken {
+        for (id, taken) in taken.into_iter().chain(unreadable) {
             match taken {
                 Ok(changed) => cursor.changed += i64::from(changed),
                 // The service or its store fails, not the object.

@@ -1,4 +1,4 @@
-//! Reading what a whole Stripe account holds: its customers, subscriptions and invoices, and the StripeEvents it still lists.
+//! Reading what a whole Stripe account holds: its objects, kind by kind, and the StripeEvents it still lists.
 
 use std::time::Duration;
 
@@ -7,14 +7,19 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use stripe_billing::invoice::{ListInvoice, RetrieveInvoice};
 use stripe_billing::subscription::{ListSubscription, ListSubscriptionStatus, RetrieveSubscription};
+use stripe_checkout::checkout_session::{ListCheckoutSession, RetrieveCheckoutSession};
 use stripe_client_core::StripeRequest;
+use stripe_core::charge::{ListCharge, RetrieveCharge};
 use stripe_core::customer::{ListCustomer, RetrieveCustomer};
+use stripe_core::dispute::{ListDispute, RetrieveDispute};
 use stripe_core::event::{ListEvent, RetrieveEvent};
+use stripe_core::payment_intent::{ListPaymentIntent, RetrievePaymentIntent};
+use stripe_core::refund::{ListRefund, RetrieveRefund};
 use stripe_types::RangeQueryTs;
 use tokio::sync::Mutex;
 use tokio::time::{Interval, MissedTickBehavior};
 
-use crate::domain::billing::Kind;
+use super::object_kind::ObjectKind;
 use crate::domain::reconciliation::Told;
 use crate::stripe::client::{StripeCallError, StripeClient};
 use crate::stripe::listing::{List, PAGE};
@@ -27,65 +32,22 @@ pub const DEFAULT_REQUESTS_PER_SECOND: u32 = 15;
 /// How far back Stripe lists events (<https://docs.stripe.com/api/events>).
 pub const EVENTS_KEPT_S: i64 = 30 * 86_400;
 
-/// The kinds of objects that are compared and brought in, in the order in which that is best done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ObjectKind {
-    Customer,
-    Subscription,
-    Invoice,
+/// Whose objects are listed.
+#[derive(Debug, Clone, Copy)]
+pub enum Scope<'a> {
+    All,
+    Customer(&'a str),
+    /// Refunds and disputes name no customer.
+    Charge(&'a str),
 }
 
-impl ObjectKind {
-    pub const ALL: [Self; 3] = [Self::Customer, Self::Subscription, Self::Invoice];
-
-    pub fn as_str(self) -> &'static str {
-        self.kind().as_str()
+impl<'a> Scope<'a> {
+    fn customer(self) -> Option<&'a str> {
+        if let Self::Customer(customer) = self { Some(customer) } else { None }
     }
 
-    pub fn kind(self) -> Kind {
-        match self {
-            Self::Customer => Kind::Customer,
-            Self::Subscription => Kind::Subscription,
-            Self::Invoice => Kind::Invoice,
-        }
-    }
-
-    /// The type of StripeEvent that would show such an object as it is.
-    pub fn event_type(self) -> &'static str {
-        match self {
-            Self::Customer => "customer.updated",
-            Self::Subscription => "customer.subscription.updated",
-            Self::Invoice => "invoice.updated",
-        }
-    }
-
-    /// The types of StripeEvents that tell of such objects.
-    fn event_types(self) -> &'static [&'static str] {
-        match self {
-            Self::Customer => &["customer.created", "customer.updated", "customer.deleted"],
-            Self::Subscription => &[
-                "customer.subscription.created",
-                "customer.subscription.updated",
-                "customer.subscription.deleted",
-                "customer.subscription.paused",
-                "customer.subscription.resumed",
-                "customer.subscription.pending_update_applied",
-                "customer.subscription.pending_update_expired",
-            ],
-            Self::Invoice => &[
-                "invoice.created",
-                "invoice.updated",
-                "invoice.finalized",
-                "invoice.paid",
-                "invoice.payment_succeeded",
-                "invoice.payment_failed",
-                "invoice.payment_action_required",
-                "invoice.marked_uncollectible",
-                "invoice.voided",
-                "invoice.deleted",
-                "invoice_payment.paid",
-            ],
-        }
+    fn charge(self) -> Option<&'a str> {
+        if let Self::Charge(charge) = self { Some(charge) } else { None }
     }
 }
 
@@ -184,41 +146,45 @@ impl StripeReader {
         }
     }
 
-    /// A page of all objects of a kind, or of one customer's, the newest first.
+    /// A page of a kind's objects, the newest first.
     pub async fn page(
         &self,
         kind: ObjectKind,
-        customer: Option<&str>,
+        scope: Scope<'_>,
         after: Option<&str>,
     ) -> Result<(Vec<Object>, bool), StripeCallError> {
+        macro_rules! listed {
+            ($request:expr $(, $by:ident)?) => {{
+                let mut request = $request.limit(PAGE);
+                if let Some(after) = after {
+                    request = request.starting_after(after);
+                }
+                $(if let Some($by) = scope.$by() {
+                    request = request.$by($by);
+                })?
+                request
+            }};
+        }
         let list: List<Box<RawValue>> = match kind {
-            ObjectKind::Customer => {
-                let mut request = ListCustomer::new().limit(PAGE);
-                if let Some(after) = after {
-                    request = request.starting_after(after);
-                }
-                self.get("customer.list", &request).await?
-            }
+            ObjectKind::Customer => self.get("customer.list", &listed!(ListCustomer::new())).await?,
             ObjectKind::Subscription => {
-                let mut request = ListSubscription::new().limit(PAGE).status(ListSubscriptionStatus::All);
-                if let Some(after) = after {
-                    request = request.starting_after(after);
-                }
-                if let Some(customer) = customer {
-                    request = request.customer(customer);
-                }
-                self.get("subscription.list", &request).await?
+                let request = ListSubscription::new().status(ListSubscriptionStatus::All);
+                self.get("subscription.list", &listed!(request, customer)).await?
             }
             ObjectKind::Invoice => {
-                let mut request = ListInvoice::new().limit(PAGE).expand(vec!["data.payments".to_owned()]);
-                if let Some(after) = after {
-                    request = request.starting_after(after);
-                }
-                if let Some(customer) = customer {
-                    request = request.customer(customer);
-                }
-                self.get("invoice.list", &request).await?
+                let request = ListInvoice::new().expand(vec!["data.payments".to_owned()]);
+                self.get("invoice.list", &listed!(request, customer)).await?
             }
+            ObjectKind::CheckoutSession => {
+                let request = ListCheckoutSession::new().expand(vec!["data.payment_intent".to_owned()]);
+                self.get("checkout_session.list", &listed!(request, customer)).await?
+            }
+            ObjectKind::PaymentIntent => {
+                self.get("payment_intent.list", &listed!(ListPaymentIntent::new(), customer)).await?
+            }
+            ObjectKind::Charge => self.get("charge.list", &listed!(ListCharge::new(), customer)).await?,
+            ObjectKind::Refund => self.get("refund.list", &listed!(ListRefund::new(), charge)).await?,
+            ObjectKind::Dispute => self.get("dispute.list", &listed!(ListDispute::new(), charge)).await?,
         };
         let has_more = list.has_more && !list.data.is_empty();
         let objects = list.data.into_iter().map(Object::of).collect::<Result<_, _>>()?;
@@ -234,6 +200,14 @@ impl StripeReader {
                 let request = RetrieveInvoice::new(id).expand(vec!["payments".to_owned()]);
                 self.get("invoice.retrieve", &request).await
             }
+            ObjectKind::CheckoutSession => {
+                let request = RetrieveCheckoutSession::new(id).expand(vec!["payment_intent".to_owned()]);
+                self.get("checkout_session.retrieve", &request).await
+            }
+            ObjectKind::PaymentIntent => self.get("payment_intent.retrieve", &RetrievePaymentIntent::new(id)).await,
+            ObjectKind::Charge => self.get("charge.retrieve", &RetrieveCharge::new(id)).await,
+            ObjectKind::Refund => self.get("refund.retrieve", &RetrieveRefund::new(id)).await,
+            ObjectKind::Dispute => self.get("dispute.retrieve", &RetrieveDispute::new(id)).await,
         };
         match answer {
             Err(error) if error.is_missing() => Ok(None),

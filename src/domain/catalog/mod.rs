@@ -65,6 +65,10 @@ pub struct Plan {
     pub credits: CreditAllowance,
     #[serde(default)]
     pub rollover: Rollover,
+    /// For how many hours after a period's end its unused credits may still be spent if nothing rolls over: Stripe has a
+    /// renewal paid about an hour after the period began. They end with the next period's credits.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub renewal_hours: u32,
     #[serde(default)]
     pub trial: TrialPolicy,
     /// For how many days paid features go on after a failed payment.
@@ -352,6 +356,10 @@ fn yes() -> bool {
     true
 }
 
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
 fn one() -> u32 {
     1
 }
@@ -370,6 +378,7 @@ static BUILT_IN_FREE_PLAN: LazyLock<Plan> = LazyLock::new(|| Plan {
     prices: Vec::new(),
     credits: CreditAllowance::None,
     rollover: Rollover::None,
+    renewal_hours: 0,
     trial: TrialPolicy::default(),
     grace_days: 0,
     dunning: Dunning { restricted_features: None, suspend_after_days: None },
@@ -408,6 +417,18 @@ impl Catalog {
             features: Vec::new(),
             credit_display_scale: 0,
         }
+    }
+
+    /// The catalog with one plan in place of the one of its id, or added.
+    ///
+    /// # Errors
+    /// All problems that it would have, as far as can be told those of this plan.
+    pub fn with_plan(mut self, plan: Plan) -> Result<Catalog, CatalogErrors> {
+        self.plans.retain(|known| known.id != plan.id);
+        self.plans.push(plan);
+        self.validate()?;
+        self.sort();
+        Ok(self)
     }
 
     pub fn plan(&self, id: &str) -> Option<&Plan> {

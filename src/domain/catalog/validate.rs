@@ -12,6 +12,8 @@ const MAX_CREDITS: i64 = 1_000_000_000_000;
 /// Stripe's longest trial.
 const MAX_TRIAL_DAYS: i64 = 730;
 pub(super) const MAX_GRACE_DAYS: i64 = 365;
+/// Beyond, credits would roll over in all but name.
+const MAX_RENEWAL_HOURS: i64 = 72;
 const MAX_EXPIRY_DAYS: i64 = 36_500;
 const MAX_DISPLAY_SCALE: i64 = 9;
 pub(super) const MAX_ID_CHARS: usize = 64;
@@ -134,6 +136,11 @@ impl Rules<'_> {
                 &path(&at, "rollover"),
                 "there are no credits to roll over (state a number of credits, or leave rollover out)",
             );
+        }
+        let renewal_hours = path(&at, "renewal_hours");
+        self.within(&renewal_hours, plan.renewal_hours.into(), 0, MAX_RENEWAL_HOURS);
+        if plan.renewal_hours > 0 && (plan.rollover != Rollover::None || !grants_credits) {
+            self.problem(&renewal_hours, "only for credits that do not roll over (leave renewal_hours out)");
         }
         self.overage(&path(&at, "overage"), plan.overage);
         if plan.plan_change != PlanChange::default()

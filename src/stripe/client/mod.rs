@@ -163,8 +163,7 @@ impl StripeClient {
     /// # Errors
     /// See [`ClientError`].
     pub fn new(settings: ClientSettings, metrics: CallMetrics) -> Result<Self, ClientError> {
-        // Only the first one of a process counts; they are all the same.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        crate::crypto::install_provider();
         let http = Client::builder()
             .user_agent(concat!("subledger/", env!("CARGO_PKG_VERSION")))
             .redirect(Policy::none())

@@ -43,6 +43,8 @@ pub struct Setup {
     pub outbound: OutboundSettings,
     /// Where Stripe's API is; `None`: Stripe is not called.
     pub stripe_api: Option<String>,
+    /// Where customers may be sent back to.
+    pub redirects: Redirects,
     /// 0: as often as one likes.
     pub payment_routes_per_minute: u32,
     /// A migrated database elsewhere; `None`: a new one on the tests' server.
@@ -65,6 +67,7 @@ impl Default for Setup {
                 ..OutboundSettings::default()
             },
             stripe_api: None,
+            redirects: Redirects::new(&["https://app.example.com".to_owned()], None, None, None).expect("origins"),
             payment_routes_per_minute: 0,
             database_url: None,
         }
@@ -112,8 +115,7 @@ impl TestApp {
 
     pub async fn with(setup: Setup) -> Self {
         super::logs::capture();
-        // Only the first succeeds.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        subledger::crypto::install_provider();
         let (place, database, url) = match &setup.database_url {
             Some(url) => (None, None, url.clone()),
             None => {
@@ -145,7 +147,7 @@ impl TestApp {
                     first_delay: std::time::Duration::from_millis(1),
                     ..ClientSettings::default()
                 },
-                redirects: Redirects::new(&["https://app.example.com".to_owned()], None, None, None).expect("origins"),
+                redirects: setup.redirects.clone(),
                 payment_routes_per_minute: setup.payment_routes_per_minute,
             },
             outbound: setup.outbound.clone(),
@@ -207,6 +209,14 @@ impl TestApp {
         let service = Arc::clone(&self.service);
         let applied = HOUSE.spawn(async move { service.apply_catalog(catalog).await });
         applied.await.expect("no panic").expect("the catalog is recorded");
+    }
+
+    /// Does with a catalog file what a service does when it starts with it.
+    pub async fn apply_catalog_at_start(&self, toml: &str) {
+        let catalog = Catalog::from_toml(toml).expect("a catalog");
+        let service = Arc::clone(&self.service);
+        let applied = HOUSE.spawn(async move { service.apply_catalog_at_start(catalog).await });
+        applied.await.expect("no panic").expect("the catalog is in force");
     }
 
     /// Begins a request, with the bootstrap key.

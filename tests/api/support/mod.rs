@@ -9,6 +9,8 @@ pub mod house;
 pub mod invariants;
 pub mod logs;
 pub mod receiver;
+#[path = "../../support/shuffle.rs"]
+pub mod shuffle;
 pub mod simulated;
 pub mod stripe;
 pub mod stripe_account;

@@ -11,7 +11,7 @@ use super::stripe::{PRO, PRO_YEARLY, STARTER};
 use super::{Setup, TestApp};
 
 pub const TEAM: &str = "price_1jWMUKQhTzLmW4rNV2H3t3ol";
-const PACK: &str = "price_1nBDI0QhTzLmW4rNV9seGQGw";
+pub const PACK: &str = "price_1nBDI0QhTzLmW4rNV9seGQGw";
 
 /// Both, on one clock.
 pub struct Simulated {

@@ -104,9 +104,10 @@ impl Stripe {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        if let Some(url) = database_url {
-            command.env("DATABASE_URL", url);
-        }
+        match database_url {
+            Some(url) => command.env("DATABASE_URL", url),
+            None => command.env_remove("DATABASE_URL").env("SUBLEDGER_DATA_DIR", "/nowhere/subledger"),
+        };
         command
     }
 

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::app::error::AppError;
 use crate::app::service::Service;
-use crate::app::stripe_sync::stripe_reader::{EVENTS_KEPT_S, ObjectKind, StripeReader};
+use crate::app::stripe_sync::object_kind::ObjectKind;
+use crate::app::stripe_sync::stripe_reader::{EVENTS_KEPT_S, StripeReader};
 use crate::app::write_path::work::Key;
 use crate::domain::reconciliation::{Cause, Told};
 use crate::store::{load, stripe_sync};

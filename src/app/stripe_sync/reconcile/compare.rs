@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 
 use crate::app::error::AppError;
 use crate::app::service::Service;
-use crate::app::stripe_sync::stripe_reader::{Object, ObjectKind};
-use crate::domain::billing::InvoiceRecord;
+use crate::app::stripe_sync::object_kind::ObjectKind;
+use crate::app::stripe_sync::stripe_reader::Object;
+use crate::domain::billing::{CheckoutRecord, InvoiceRecord};
 use crate::domain::ids::AccountId;
+use crate::domain::payment::Payment;
 use crate::domain::reconciliation::{Cause, Difference, Reconciled, differences, latest_moment};
 use crate::domain::stripe_object::{Customer, StripeObject, Subscription};
 use crate::domain::tracked::{Snapshot, Tracked};
@@ -26,6 +28,8 @@ pub struct Seen {
     pub facts: Facts,
     /// Unix second since which it is in this state, at the earliest.
     moment: i64,
+    /// Nothing has come of it, so the ledger need not know it.
+    is_idle: bool,
 }
 
 /// What the ledger knows of an object.
@@ -66,48 +70,97 @@ impl Known {
         }
     }
 
-    fn read(kind: ObjectKind, row: &KnownObject) -> Result<Option<Self>, StoreError> {
-        type Read = (StripeObject, i64, u32, Option<String>);
-        fn tracked<T: Snapshot + DeserializeOwned>(
-            state: &str,
-            object: impl FnOnce(T) -> StripeObject,
-        ) -> Result<Option<Read>, StoreError> {
-            let tracked: Tracked<T> = serde_json::from_str(state)?;
-            let (observed_at, digest) = (tracked.observed_at, tracked.digest());
-            Ok(Some((object(*tracked.current), observed_at, digest, None)))
+    /// Reads an object out of its row.
+    fn read(kind: ObjectKind, id: &str, row: &KnownObject) -> Result<Option<Self>, StoreError> {
+        fn read<T: DeserializeOwned>(row: &KnownObject) -> Result<T, StoreError> {
+            Ok(serde_json::from_str(&row.state)?)
         }
+        type Read = (StripeObject, i64, u32);
+        fn of<T: Snapshot>(tracked: Tracked<T>, object: impl FnOnce(T) -> StripeObject) -> Read {
+            let (observed_at, digest) = (tracked.observed_at, tracked.digest());
+            (object(*tracked.current), observed_at, digest)
+        }
+        let mut payment_intent = None;
         let read = match kind {
-            ObjectKind::Customer => tracked::<Customer>(&row.state, StripeObject::Customer)?,
-            ObjectKind::Subscription => tracked::<Subscription>(&row.state, StripeObject::Subscription)?,
+            ObjectKind::Customer => Some(of(read::<Tracked<Customer>>(row)?, StripeObject::Customer)),
+            ObjectKind::Subscription => Some(of(read::<Tracked<Subscription>>(row)?, StripeObject::Subscription)),
             ObjectKind::Invoice => {
-                let record: InvoiceRecord = serde_json::from_str(&row.state)?;
-                let payment_intent = record.payment_intent;
-                record.invoice.map(|tracked| {
-                    let (observed_at, digest) = (tracked.observed_at, tracked.digest());
-                    (StripeObject::Invoice(*tracked.current), observed_at, digest, payment_intent)
-                })
+                let record: InvoiceRecord = read(row)?;
+                payment_intent = record.payment_intent;
+                record.invoice.map(|invoice| of(invoice, StripeObject::Invoice))
+            }
+            ObjectKind::CheckoutSession => {
+                Some(of(read::<CheckoutRecord>(row)?.session, StripeObject::CheckoutSession))
+            }
+            ObjectKind::PaymentIntent => {
+                read::<Payment>(row)?.intent.map(|intent| of(intent, StripeObject::PaymentIntent))
+            }
+            ObjectKind::Charge => {
+                read::<Payment>(row)?.charges.remove(id).map(|charge| of(charge, StripeObject::Charge))
+            }
+            ObjectKind::Refund => {
+                read::<Payment>(row)?.refunds.remove(id).map(|refund| of(refund, StripeObject::Refund))
+            }
+            ObjectKind::Dispute => {
+                read::<Payment>(row)?.disputes.remove(id).map(|dispute| of(dispute, StripeObject::Dispute))
             }
         };
         let account = row.account_id.clone();
-        Ok(read.map(|(object, observed_at, digest, payment_intent)| Self {
-            account,
-            object,
-            payment_intent,
-            observed_at,
-            digest,
-        }))
+        Ok(read.map(|(object, observed_at, digest)| Self { account, object, payment_intent, observed_at, digest }))
+    }
+
+    /// The ids of a kind's objects that a row holds.
+    fn ids_in(kind: ObjectKind, row: &KnownObject) -> Result<Vec<String>, StoreError> {
+        let payment = || serde_json::from_str::<Payment>(&row.state);
+        Ok(match kind {
+            ObjectKind::Customer | ObjectKind::Subscription | ObjectKind::Invoice | ObjectKind::CheckoutSession => {
+                vec![row.object_id.clone()]
+            }
+            ObjectKind::PaymentIntent => payment()?.intent.into_iter().map(|intent| intent.current.id).collect(),
+            ObjectKind::Charge => payment()?.charges.into_keys().collect(),
+            ObjectKind::Refund => payment()?.refunds.into_keys().collect(),
+            ObjectKind::Dispute => payment()?.disputes.into_keys().collect(),
+        })
     }
 }
 
 impl Seen {
+    /// Id of the row that the ledger keeps it in.
+    fn row(&self) -> Option<&str> {
+        Some(match &self.facts.observations.first()?.object {
+            StripeObject::Charge(charge) => charge.payment_intent.as_deref().unwrap_or(&charge.id),
+            StripeObject::Refund(refund) => refund.payment_intent.as_deref().or(refund.charge.as_deref())?,
+            StripeObject::Dispute(dispute) => dispute.payment_intent.as_deref().or(dispute.charge.as_deref())?,
+            _ => &self.id,
+        })
+    }
+
+    /// Whose it is: the account that one of its references leads to, else the one that it names, else the stream that
+    /// bears its first reference, else the system's own.
+    fn owner(&self, owners: &HashMap<String, AccountId>) -> Option<AccountId> {
+        let Facts { references, claim, .. } = &self.facts;
+        let linked = references.iter().filter_map(|reference| owners.get(reference)).max_by_key(|id| id.standing());
+        let first = references.first().map_or(translate::SYSTEM_ACCOUNT, String::as_str);
+        let own = || AccountId::new(first).ok();
+        linked.or(claim.as_ref()).cloned().or_else(own)
+    }
+
+    /// Where the ledger would have it.
+    fn place(&self, owners: &HashMap<String, AccountId>) -> Option<(AccountId, String)> {
+        Some((self.owner(owners)?, self.row()?.to_owned()))
+    }
+
     /// Compares, the payment of an invoice too.
     pub fn compare(&self, known: Option<&Known>) -> Comparison {
-        let Some(known) = known else { return Comparison::Unknown };
+        let Some(known) = known else {
+            return if self.is_idle { Comparison::Agree } else { Comparison::Unknown };
+        };
         let mut observed = self.facts.observations.iter().map(|observation| &observation.object);
         let Some(object) = observed.next() else { return Comparison::Agree };
         let mut differing = differences(&known.object, object);
         for other in observed {
             if let StripeObject::InvoicePayment(link) = other
+                && self.kind == ObjectKind::Invoice
                 && known.payment_intent.is_none()
             {
                 differing.push(Difference {
@@ -147,9 +200,10 @@ impl Service {
     pub fn seen(&self, kind: ObjectKind, object: &Object) -> Result<Seen, AppError> {
         let unreadable =
             |error: String| AppError::Stripe(StripeCallError::Unreadable(format!("{}: {error}", object.id)));
+        let body: Value = serde_json::from_str(object.body.get()).map_err(|error| unreadable(error.to_string()))?;
         let event = StripeEvent {
             id: format!("reconciled:{}", object.id),
-            event_type: kind.event_type().to_owned(),
+            event_type: kind.event_type(&body).to_owned(),
             created: 0,
             livemode: self.stripe.livemode,
             api_version: None,
@@ -158,36 +212,43 @@ impl Service {
         let facts = translate::translate_answer(&event, object.body.get().as_bytes(), None, settings);
         let facts = facts.map_err(|error| unreadable(error.to_string()))?;
         let facts = facts.ok_or_else(|| unreadable("no use is made of it".to_owned()))?;
-        let body: Value = serde_json::from_str(object.body.get()).map_err(|error| unreadable(error.to_string()))?;
         let moment = latest_moment(&body, self.clock.now().timestamp());
-        Ok(Seen { kind, id: object.id.clone(), facts, moment })
+        Ok(Seen { kind, id: object.id.clone(), facts, moment, is_idle: kind.is_idle(&body) })
     }
 
     /// What the ledger knows of objects, by their ids.
     pub async fn known_to_ledger(&self, kind: ObjectKind, seen: &[Seen]) -> Result<HashMap<String, Known>, AppError> {
-        let references: Vec<String> = seen.iter().flat_map(|seen| seen.facts.references.first().cloned()).collect();
+        let references: Vec<String> = seen.iter().flat_map(|seen| seen.facts.references.clone()).collect();
         let owners = self.links.owners(&references).await?;
-        let place = |seen: &Seen| {
-            let reference = seen.facts.references.first()?;
-            let owner = owners.get(reference).cloned().or_else(|| AccountId::new(reference).ok())?;
-            Some((owner, seen.id.clone()))
-        };
-        let places: Vec<(AccountId, String)> = seen.iter().filter_map(place).collect();
+        let places: Vec<(AccountId, String)> = seen.iter().filter_map(|seen| seen.place(&owners)).collect();
         let accounts: Vec<&str> = places.iter().map(|(account, _)| account.as_str()).collect();
         let ids: Vec<&str> = places.iter().map(|(_, id)| id.as_str()).collect();
         let client = self.connection().await?;
-        let rows = stripe_sync::known_objects(&**client, kind.as_str(), &accounts, &ids).await?;
+        let rows = stripe_sync::known_objects(&**client, kind.row_kind().as_str(), &accounts, &ids).await?;
+        let rows: HashMap<&str, &KnownObject> = rows.iter().map(|row| (row.object_id.as_str(), row)).collect();
         let mut known = HashMap::new();
-        for row in rows {
-            if let Some(object) = Known::read(kind, &row)? {
-                known.insert(row.object_id, object);
+        for seen in seen {
+            let Some(row) = seen.row().and_then(|row| rows.get(row)) else { continue };
+            if let Some(object) = Known::read(kind, &seen.id, row)? {
+                known.insert(seen.id.clone(), object);
             }
         }
         Ok(known)
     }
 
-    /// What the ledger knows, read from a row.
-    pub fn known_of(kind: ObjectKind, row: &KnownObject) -> Result<Option<Known>, AppError> {
-        Ok(Known::read(kind, row)?)
+    /// Whose an object is, as far as that is known.
+    pub async fn owner_of(&self, seen: &Seen) -> Result<Option<AccountId>, AppError> {
+        Ok(seen.owner(&self.links.owners(&seen.facts.references).await?))
+    }
+
+    /// What the ledger knows of the objects of a kind, read from a row, with the id of each.
+    pub fn known_of(kind: ObjectKind, row: &KnownObject) -> Result<Vec<(String, Known)>, AppError> {
+        let mut known = Vec::new();
+        for id in Known::ids_in(kind, row)? {
+            if let Some(object) = Known::read(kind, &id, row)? {
+                known.push((id, object));
+            }
+        }
+        Ok(known)
     }
 }
