@@ -129,7 +129,7 @@ async fn administer(app: &TestApp) {
         app.call(Method::POST, job).send().await.expect(202);
         app.get(job).await.expect(200);
     }
-    let support = json!({"name": "Support", "rank": 500, "features": {"export": true}});
+    let support = json!({"name": "Support", "rank": 500, "features": {"export": {}}});
     app.call(Method::PUT, "/v1/plans/support").json(support).send().await.expect(200);
     app.call(Method::DELETE, "/v1/admin/accounts/user_1/personal-data").send().await.expect(200);
     let made = app.post("/v1/admin/keys", json!({"scope": "spend", "name": "render farm"})).await.expect(201);

@@ -107,6 +107,7 @@ impl fmt::Display for Report {
             self.rounds, self.seconds
         )?;
         writeln!(f, "alternating in one run. What counts is the ratio: absolute rates depend on the machine.\n")?;
+        writeln!(f, "Where the time goes, and what was tried where a target is missed, is in docs/performance.md.\n")?;
         writeln!(f, "Machine: {}.", self.machine)?;
         let settings: Vec<String> = self.settings.iter().map(|(name, value)| format!("{name} {value}")).collect();
         writeln!(f, "Postgres: {}.\n", settings.join(", "))?;
