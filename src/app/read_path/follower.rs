@@ -54,20 +54,21 @@ impl Follower {
     pub async fn run(mut self) {
         let mut ticks = tokio::time::interval(POLL_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut is_failing = false;
+        // The first of a row may be a connection that was cut, by whatever reason, and has no consequence.
+        let mut failures: u32 = 0;
         loop {
             ticks.tick().await;
             let too_long = || StoreError::Unavailable(format!("no answer within {} s", POLL_TIMEOUT.as_secs()));
             let polled = tokio::time::timeout(POLL_TIMEOUT, self.poll()).await.unwrap_or_else(|_| Err(too_long()));
             match &polled {
-                Ok(()) if is_failing => tracing::info!("the log is followed again"),
-                Err(error) if !is_failing => {
+                Ok(()) if failures > 1 => tracing::info!("the log is followed again"),
+                Err(error) if failures == 1 => {
                     tracing::warn!(%error, "the log cannot be followed; checks are answered from the database");
                 }
                 _ => {}
             }
-            is_failing = polled.is_err();
-            if is_failing {
+            failures = if polled.is_err() { failures.saturating_add(1) } else { 0 };
+            if failures > 0 {
                 self.connection = None;
                 tokio::time::sleep(RETRY_AFTER).await;
             }
