@@ -44,7 +44,13 @@ async fn subscriptions_move_mrr_and_invoices_are_earned_by_day() {
         let all = ["paid", "returned", "outstanding", "recognised"].map(|name| packs[name].as_i64().expect("a number"));
         assert_eq!((all, packs["months"].as_array().map(Vec::len)), ([1_000, 0, 1_000, 0], Some(12)));
         assert_eq!(packs["months"][11], json!({"month": "2026-01", "paid": 1_000, "returned": 0, "recognised": 0}));
-        assert_eq!(usd["deferred"].as_array().expect("months").len(), 13);
+        let deferred = usd["deferred"].as_array().expect("months");
+        assert_eq!(deferred.len(), 13);
+        for row in deferred {
+            let month = row["month"].as_str().expect("a month");
+            let gauge = format!("subledger_deferred_revenue_by_month{{currency=\"usd\",month=\"{month}\"}}");
+            assert_eq!(Some(app.metric(&gauge).await), row["amount"].as_f64(), "{month}");
+        }
         let credits = &told["credits"]["months"][11];
         assert_eq!((&credits["sold"], &credits["granted"], &credits["spent"]), (&json!(500), &json!(1_000), &json!(5)));
         assert_eq!(told["credits"]["outstanding"], 1_495);

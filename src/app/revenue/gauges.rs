@@ -16,6 +16,7 @@ pub struct RevenueGauges {
     active_subscriptions: GaugeVec,
     trialing_subscriptions: GaugeVec,
     deferred_revenue: GaugeVec,
+    deferred_by_month: GaugeVec,
     outstanding_packs: GaugeVec,
     outstanding_credits: Gauge,
     credits_moved: GaugeVec,
@@ -62,6 +63,11 @@ impl RevenueGauges {
                 "Paid for in invoices and still to be earned, in minor units",
                 &["currency"],
             )?,
+            deferred_by_month: by(
+                "subledger_deferred_revenue_by_month",
+                "The month (UTC) in which subledger_deferred_revenue will be earned, in minor units",
+                &["currency", "month"],
+            )?,
             outstanding_packs: by(
                 "subledger_outstanding_packs",
                 "Unspent credits of packs, at what they were bought for, in minor units",
@@ -82,9 +88,9 @@ impl RevenueGauges {
     pub fn show(&self, report: &Report) {
         let by_book =
             [&self.mrr, &self.arr, &self.past_due_mrr, &self.active_subscriptions, &self.trialing_subscriptions];
-        let others =
-            [&self.mrr_moved, &self.trials, &self.deferred_revenue, &self.outstanding_packs, &self.credits_moved];
-        by_book.into_iter().chain(others).for_each(GaugeVec::reset);
+        let of_months = [&self.mrr_moved, &self.trials, &self.deferred_by_month, &self.credits_moved];
+        let others = [&self.deferred_revenue, &self.outstanding_packs];
+        by_book.into_iter().chain(of_months).chain(others).for_each(GaugeVec::reset);
         for report in report.books.iter().filter(|report| report.book.plan != PlanOf::All) {
             let plan = report.book.plan.to_string();
             let labels = [report.book.currency.as_str(), plan.as_str()];
@@ -95,6 +101,12 @@ impl RevenueGauges {
             self.trialing_subscriptions.with_label_values(&labels).set(report.now.trialing_subscriptions as f64);
         }
         self.show_month(report);
+        for BookReport { book, months, .. } in report.books.iter().filter(|report| report.book.plan == PlanOf::All) {
+            for (month, figures) in months.iter().filter(|(_, figures)| figures.deferred != 0) {
+                let labels = [book.currency.as_str(), &month.to_string()];
+                self.deferred_by_month.with_label_values(&labels).set(figures.deferred as f64);
+            }
+        }
         for (currency, money) in &report.money {
             self.deferred_revenue.with_label_values(&[currency]).set(money.deferred as f64);
         }
@@ -105,6 +117,7 @@ impl RevenueGauges {
         self.outstanding_credits.set(outstanding as f64);
         self.as_of.set(report.as_of.timestamp() as f64);
     }
+
     /// What moved in the month of the report.
     #[allow(clippy::cast_precision_loss)]
     fn show_month(&self, report: &Report) {
