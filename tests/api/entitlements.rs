@@ -149,6 +149,25 @@ async fn a_feature_that_the_catalog_does_not_know_is_a_404() {
 }
 
 #[tokio::test]
+async fn names_in_the_path_of_a_check_are_read_like_those_of_other_routes() {
+    let app = TestApp::start().await;
+    let account = "/v1/accounts/%C3%A9t%C3%A9";
+    app.call(Method::PUT, account).json(json!({})).send().await.expect(201);
+    let plain = app.get(&format!("{account}/entitlements/generation")).await.expect(200);
+    assert_eq!(plain["receipt"].as_str().and_then(|receipt| receipt.rsplit('.').next()), Some("%C3%A9t%C3%A9"));
+    let encoded = app.get(&format!("{account}/entitlements/gener%61tion")).await.expect(200);
+    assert_eq!(encoded["feature"], "generation");
+    app.get("/v1/accounts/%FF/entitlements/generation").await.problem(400, "invalid_parameter");
+    app.get("/v1/accounts/a%20b/entitlements/generation").await.problem(400, "invalid_parameter");
+    for nothing in ["/v1/accounts//entitlements/generation", "/v1/accounts/user_1/entitlements/a/b"] {
+        app.get(nothing).await.problem(404, "no_such_route");
+    }
+    let post = app.post(&format!("{account}/entitlements/generation"), json!({})).await;
+    assert_eq!(post.header("allow"), Some("GET"));
+    post.problem(405, "method_not_allowed");
+}
+
+#[tokio::test]
 async fn all_features_of_the_catalog_are_listed() {
     let app = TestApp::start().await;
     app.put_account("user_1", json!({})).await.expect(201);
