@@ -60,14 +60,16 @@ impl JsonObject<'_> {
 
     /// RFC 3339, with as many digits as it takes: none, three, six or nine.
     pub fn time(&mut self, name: &'static str, at: DateTime<Utc>) {
-        let (Ok(year), nanos) = (u32::try_from(at.year()), at.nanosecond()) else { return self.value(name, &at) };
+        // Asked for a part, a DateTime works out its offset each time.
+        let utc = at.naive_utc();
+        let (Ok(year), nanos) = (u32::try_from(utc.year()), utc.nanosecond()) else { return self.value(name, &at) };
         if year > 9_999 || nanos > 999_999_999 {
             return self.value(name, &at);
         }
         self.written(name, |text| {
             digits(text, year, 4);
             for (mark, number) in
-                [(b'-', at.month()), (b'-', at.day()), (b'T', at.hour()), (b':', at.minute()), (b':', at.second())]
+                [(b'-', utc.month()), (b'-', utc.day()), (b'T', utc.hour()), (b':', utc.minute()), (b':', utc.second())]
             {
                 text.push(mark);
                 digits(text, number, 2);
@@ -126,10 +128,11 @@ impl JsonObject<'_> {
 }
 
 fn digits(text: &mut Vec<u8>, number: u32, count: u32) {
-    for place in (0..count).rev() {
-        let digit = number / 10u32.pow(place) % 10;
-        text.push(b'0' + digit as u8);
-    }
+    const ZEROS: &[u8] = b"000000000";
+    let mut buffer = itoa::Buffer::new();
+    let number = buffer.format(number).as_bytes();
+    text.extend_from_slice(&ZEROS[..(count as usize).saturating_sub(number.len()).min(ZEROS.len())]);
+    text.extend_from_slice(number);
 }
 
 #[cfg(test)]
