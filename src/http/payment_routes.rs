@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::debits;
 use super::problem::ApiError;
-use super::request::{MAX_JSON_BYTES, account_id, idempotency_key, parse_json, read_body};
+use super::request::{MAX_JSON_BYTES, account_id, idempotency_key, parse_json, parse_json_or_default, read_body};
 use super::server::State;
 use super::stripe_views::view;
 use crate::app::error::AppError;
@@ -63,7 +63,7 @@ impl Call {
 
     /// The same, of a body that may be left out.
     pub fn json_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, ApiError> {
-        if self.body.is_empty() { Ok(T::default()) } else { self.json() }
+        parse_json_or_default(&self.body)
     }
 
     /// Runs what is asked for; see [`run`].

@@ -78,6 +78,11 @@ pub fn parse_strictly<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> 
     }
 }
 
+/// Reads a JSON body that may be left out.
+pub fn parse_json_or_default<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiError> {
+    if body.is_empty() { Ok(T::default()) } else { parse_json(body) }
+}
+
 /// A row of a batch.
 pub fn parse_row<T: DeserializeOwned>(row: &Value) -> Result<T, ApiError> {
     if !row.is_object() {
@@ -105,7 +110,7 @@ pub async fn keyed_json_or_default<T: DeserializeOwned + Default>(
 ) -> Result<(Key, T), ApiError> {
     let body = read_body(payload, MAX_JSON_BYTES).await?;
     let key = idempotency_key(request, &body)?;
-    Ok((key, if body.is_empty() { T::default() } else { parse_json(&body)? }))
+    Ok((key, parse_json_or_default(&body)?))
 }
 
 /// The key of a request that must have one. It stands for the route, the path and the body.

@@ -49,9 +49,6 @@ macro_rules! routes {
     };
 }
 
-/// Where an account's routes are.
-const ACCOUNTS: &str = "/v1/accounts";
-
 /// Query parameters of routes.
 const NOW: &[&str] = &["min_position"];
 const READ: &[&str] = &["min_position", "consistency", "as_of"];
@@ -181,7 +178,7 @@ impl RouteTable {
             if path == entitlements::CHECK_PATH {
                 // The router matches patterns with regular expressions, which takes longer than deciding.
                 let is_check = fn_guard(|asked| entitlements::is_check(asked.head()));
-                let check = web::scope(ACCOUNTS).guard(is_check).default_service(web::to(entitlements::get));
+                let check = web::scope("").guard(is_check).default_service(web::to(entitlements::get));
                 app.service(check.wrap(guarded()));
             }
             app.service(resource.default_service(other_methods).wrap(guarded()));
