@@ -22,6 +22,9 @@ set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 set jit = off
+-- Nor is anything planned anew: for a few rows a plan of their own looks cheaper each time, and making it costs more than
+-- they do.
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     refused smallint[];

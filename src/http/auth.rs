@@ -31,16 +31,13 @@ impl Auth {
     /// Lets a request through if its key's scope covers `need`. On a loopback address, as long as no key exists at all,
     /// requests without one are let through too.
     pub async fn permit(&self, service: &Service, headers: &HeaderMap, need: Scope) -> Result<(), ApiError> {
-        let Some(header) = headers.get(AUTHORIZATION) else {
-            if self.loopback && self.admin.is_none() && !self.any_key_exists(service).await? {
+        let Some(digest) = key_digest(headers)? else {
+            if self.admits_keyless() && !self.any_key_exists(service).await? {
                 return Ok(());
             }
             return Err(ApiError::Unauthorized);
         };
-        let text = header.to_str().map_err(|_| ApiError::Unauthorized)?;
-        let key = text.strip_prefix("Bearer ").or(text.strip_prefix("bearer ")).ok_or(ApiError::Unauthorized)?;
-        let digest: [u8; 32] = Sha256::digest(key.trim().as_bytes()).into();
-        if self.admin.is_some_and(|admin| bool::from(admin.ct_eq(&digest))) {
+        if self.is_admin(&digest) {
             return Ok(());
         }
         match self.scope(service, digest).await? {
@@ -50,10 +47,29 @@ impl Auth {
         }
     }
 
+    /// Whether it is let through by what is remembered of keys. If not, [`permit`](Self::permit) may know better.
+    pub fn permits_at_once(&self, headers: &HeaderMap, need: Scope) -> bool {
+        match key_digest(headers) {
+            Err(_) => false,
+            Ok(None) => self.admits_keyless() && self.any_key.fresh(&()) == Some(false),
+            Ok(Some(digest)) => {
+                self.is_admin(&digest) || self.scopes.fresh(&digest).flatten().is_some_and(|have| have.covers(need))
+            }
+        }
+    }
+
     /// Drops what is remembered of keys: this replica sees a new or revoked one at once.
     pub fn forget(&self) {
         self.scopes.forget();
         self.any_key.forget();
+    }
+
+    fn admits_keyless(&self) -> bool {
+        self.loopback && self.admin.is_none()
+    }
+
+    fn is_admin(&self, digest: &[u8; 32]) -> bool {
+        self.admin.is_some_and(|admin| bool::from(admin.ct_eq(digest)))
     }
 
     async fn scope(&self, service: &Service, digest: [u8; 32]) -> Result<Option<Scope>, ApiError> {
@@ -65,4 +81,12 @@ impl Auth {
         let ask = async || keys::any(&**service.connection().await?).await;
         Ok(self.any_key.get((), ask).await?)
     }
+}
+
+/// Digest of the key that a request presents, if it presents any.
+fn key_digest(headers: &HeaderMap) -> Result<Option<[u8; 32]>, ApiError> {
+    let Some(header) = headers.get(AUTHORIZATION) else { return Ok(None) };
+    let text = header.to_str().map_err(|_| ApiError::Unauthorized)?;
+    let key = text.strip_prefix("Bearer ").or(text.strip_prefix("bearer ")).ok_or(ApiError::Unauthorized)?;
+    Ok(Some(Sha256::digest(key.trim().as_bytes()).into()))
 }

@@ -2,12 +2,10 @@
 
 use std::borrow::Cow;
 
-use actix_web::dev::RequestHead;
-use actix_web::http::Method;
+use actix_web::http::Uri;
 use actix_web::http::header::ContentType;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 use futures_util::future::join_all;
-use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -18,7 +16,9 @@ use super::request::{MAX_JSON_BYTES, account_id, number, parse_json, parse_row, 
 use super::server::State;
 use crate::app::read_path::reads::{AccountNow, Consistency, Read};
 use crate::app::read_path::receipt::Check;
+use crate::app::service::Service;
 use crate::domain::command::MAX_AMOUNT;
+use crate::domain::ids::AccountId;
 use crate::domain::rejection::Rejection;
 use crate::domain::standing::{Entitlement, check};
 
@@ -113,40 +113,51 @@ fn answer_known<'a>(account: &'a AccountNow, feature: &'a str, quantity: i64) ->
     Ok(answer(account, feature, quantity))
 }
 
-/// Whether a request is for [`CHECK_PATH`].
-pub fn is_check(head: &RequestHead) -> bool {
-    head.method == Method::GET && names_in_path(head.uri.path()).is_some()
-}
-
-/// The account and the feature that the path of a check names, as they stand there; `None` if it is no such path.
-fn names_in_path(path: &str) -> Option<(&str, &str)> {
-    let (account, rest) = path.strip_prefix("/v1/accounts/")?.split_once('/')?;
-    let feature = rest.strip_prefix("entitlements/")?;
-    (!account.is_empty() && !feature.is_empty() && !feature.contains('/')).then_some((account, feature))
-}
-
-fn decoded(name: &str) -> Result<Cow<'_, str>, ApiError> {
-    if !name.contains('%') {
-        return Ok(Cow::Borrowed(name));
-    }
-    percent_decode_str(name).decode_utf8().map_err(|error| ApiError::InvalidParameter {
-        field: "path".to_owned(),
-        problem: format!("must be UTF-8 when decoded: {error}"),
-    })
-}
-
 /// One feature.
 pub async fn get(
-    request: HttpRequest,
+    path: web::Path<(String, String)>,
     query: web::Query<CheckQuery>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
-    let (account, feature) = names_in_path(request.path()).ok_or(ApiError::NoSuchRoute)?;
-    let (account, feature) = (decoded(account)?, decoded(feature)?);
+    let (account, feature) = path.into_inner();
     let quantity = query.quantity()?;
     let account = query.account(&state, &account).await?;
     let answer = answer_known(&account, &feature, quantity)?.to_json();
     Ok(HttpResponse::Ok().content_type(ContentType::json()).body(answer))
+}
+
+/// A check by its names alone: account, feature, quantity.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    account: &'a str,
+    feature: &'a str,
+    quantity: i64,
+}
+
+impl<'a> Question<'a> {
+    /// What an address asks, if it is a check's and says nothing that has to be looked at twice.
+    pub fn of(uri: &'a Uri) -> Option<Self> {
+        let (account, rest) = uri.path().strip_prefix("/v1/accounts/")?.split_once('/')?;
+        let feature = rest.strip_prefix("entitlements/")?;
+        let quantity = match uri.query() {
+            None => 1,
+            Some(query) => quantity_alone(query)?,
+        };
+        let is_plain = !feature.contains('/') && !uri.path().contains('%');
+        is_plain.then_some(Self { account, feature, quantity })
+    }
+
+    /// The answer of [`get`], if it can be given out of memory.
+    pub fn answer_at_once(&self, service: &Service) -> Option<Vec<u8>> {
+        let account = service.account_in_memory(&AccountId::new(self.account).ok()?)?;
+        answer_known(&account, self.feature, self.quantity).ok().map(|answer| answer.to_json())
+    }
+}
+
+/// The quantity, if a query says nothing else.
+fn quantity_alone(query: &str) -> Option<i64> {
+    let digits = query.strip_prefix("quantity=").filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    digits.parse().ok().filter(|quantity| (1..=MAX_AMOUNT).contains(quantity))
 }
 
 /// Every feature of the catalog.

@@ -69,6 +69,12 @@ impl<K: Hash + Eq + Copy, T: Copy> Lookup<K, T> {
         asked
     }
 
+    /// The answer for a key, if it is remembered and nobody has to ask again yet.
+    pub fn fresh(&self, key: &K) -> Option<T> {
+        let kept = self.kept();
+        kept.get(key).filter(|known| known.asked_at.elapsed() < ASKED_AGAIN_AFTER).map(|known| known.answer)
+    }
+
     async fn ask(&self, key: K, ask: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
         let asked_at = Instant::now();
         let asked = ask().await;

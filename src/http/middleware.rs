@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::dev::{RequestHead, Response, ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, ResponseError, web};
@@ -46,21 +46,33 @@ fn new_id() -> HeaderValue {
 ///
 /// The route's pattern is given, not asked of the router, which would match all of its patterns once more.
 pub async fn at_route(
-    route: &'static str,
     local: Rc<Local>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     // Kept as the header will carry it: copies share it.
-    let id = incoming_id(&request).unwrap_or_else(new_id);
-    let mut response = REQUEST_ID.scope(id.clone(), answer(route, &local, request, next)).await?;
+    let id = incoming_id(request.headers()).unwrap_or_else(new_id);
+    let mut response = REQUEST_ID.scope(id.clone(), answer(&local, request, next)).await?;
     response.headers_mut().insert(REQUEST_ID_HEADER, id);
     Ok(response)
 }
 
+/// Gives an answer from outside the app its request's id, and counts it.
+pub fn see_off(
+    local: &Local,
+    metrics: &Metrics,
+    request: &RequestHead,
+    response: &mut Response<BoxBody>,
+    started: Instant,
+) {
+    let id = incoming_id(request.headers()).unwrap_or_else(new_id);
+    let count = || local.count(Some(metrics), &request.method, response.status(), started);
+    REQUEST_ID.sync_scope(id.clone(), count);
+    response.headers_mut().insert(REQUEST_ID_HEADER, id);
+}
+
 /// Answers a request: if its key may, counted and timed under the route's pattern, and also when the handler panics.
 async fn answer(
-    route: &'static str,
     local: &Local,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -68,6 +80,7 @@ async fn answer(
     let started = Instant::now();
     let method = request.method().clone();
     let state = request.app_data::<web::Data<State>>().cloned();
+    let metrics = state.as_ref().map(|state| &state.service.metrics);
     let known = local.known.iter().find(|known| known.method == method);
     let permitted = match (&state, known.and_then(|known| known.scope)) {
         (Some(state), Some(scope)) => state.auth.permit(&state.service, request.headers(), scope).await,
@@ -83,17 +96,17 @@ async fn answer(
         }
     };
     let Ok(response) = answering else {
-        tracing::error!(request_id = request_id(), route, "a handler panicked");
+        tracing::error!(request_id = request_id(), route = local.route, "a handler panicked");
         let mut response = ApiError::Internal.error_response();
         if let Ok(id) = REQUEST_ID.try_with(Clone::clone) {
             response.headers_mut().insert(REQUEST_ID_HEADER, id);
         }
-        count(state.as_ref(), route, local, &method, response.status(), started);
+        local.count(metrics, &method, response.status(), started);
         // The panic took the request with it, so there is nothing to put the response together with.
         return Err(InternalError::from_response("a handler panicked", response).into());
     };
     let response = response?;
-    count(state.as_ref(), route, local, &method, response.status(), started);
+    local.count(metrics, &method, response.status(), started);
     Ok(response)
 }
 
@@ -111,28 +124,6 @@ fn refuse_unknown(query: &str, known: Option<&'static [&'static str]>) -> Result
     Err(ApiError::InvalidParameter { field: name.chars().take(MAX_NAME).collect(), problem })
 }
 
-/// Counts an answer, and logs a line for it. A line for each success would cost more than the success itself; metrics
-/// count those.
-fn count(
-    state: Option<&web::Data<State>>,
-    route: &'static str,
-    local: &Local,
-    method: &Method,
-    status: StatusCode,
-    started: Instant,
-) {
-    let seconds = started.elapsed().as_secs_f64();
-    if let Some(state) = state {
-        local.observe(&state.service.metrics, route, method, status, seconds);
-    }
-    let (method, status_code) = (method.as_str(), status.as_u16());
-    if status.is_client_error() {
-        tracing::info!(request_id = request_id(), method, route, status = status_code, "refused");
-    } else {
-        tracing::debug!(request_id = request_id(), method, route, status = status_code, seconds, "answered");
-    }
-}
-
 /// What is known of a route for one method.
 #[derive(Debug)]
 pub struct Known {
@@ -145,6 +136,8 @@ pub struct Known {
 /// What a route has in each thread that serves it.
 #[derive(Debug)]
 pub struct Local {
+    /// Its pattern.
+    route: &'static str,
     known: Vec<Known>,
     /// Looking a series up by its labels costs more than counting, and a route has few.
     series: RefCell<Vec<Series>>,
@@ -159,13 +152,28 @@ struct Series {
 }
 
 impl Local {
-    pub fn new(known: Vec<Known>) -> Rc<Self> {
-        Rc::new(Self { known, series: RefCell::default() })
+    pub fn new(route: &'static str, known: Vec<Known>) -> Rc<Self> {
+        Rc::new(Self { route, known, series: RefCell::default() })
     }
 
-    fn observe(&self, metrics: &Metrics, route: &str, method: &Method, status: StatusCode, seconds: f64) {
-        let requests = || metrics.http_requests.with_label_values(&[route, method.as_str(), status.as_str()]);
-        let timed = || metrics.http_seconds.with_label_values(&[route, method.as_str()]);
+    /// Counts an answer, and logs a line for it. A line for each success would cost more than the success itself; metrics
+    /// count those.
+    fn count(&self, metrics: Option<&Metrics>, method: &Method, status: StatusCode, started: Instant) {
+        let seconds = started.elapsed().as_secs_f64();
+        if let Some(metrics) = metrics {
+            self.observe(metrics, method, status, seconds);
+        }
+        let (route, method, status_code) = (self.route, method.as_str(), status.as_u16());
+        if status.is_client_error() {
+            tracing::info!(request_id = request_id(), method, route, status = status_code, "refused");
+        } else {
+            tracing::debug!(request_id = request_id(), method, route, status = status_code, seconds, "answered");
+        }
+    }
+
+    fn observe(&self, metrics: &Metrics, method: &Method, status: StatusCode, seconds: f64) {
+        let requests = || metrics.http_requests.with_label_values(&[self.route, method.as_str(), status.as_str()]);
+        let timed = || metrics.http_seconds.with_label_values(&[self.route, method.as_str()]);
         // Anybody can make methods up.
         if !self.known.iter().any(|known| known.method == *method) {
             requests().inc();
@@ -184,8 +192,8 @@ impl Local {
 }
 
 /// A caller's own id is taken over if it cannot spoil a log line.
-fn incoming_id(request: &ServiceRequest) -> Option<HeaderValue> {
-    let id = request.headers().get(REQUEST_ID_HEADER)?;
+fn incoming_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let id = headers.get(REQUEST_ID_HEADER)?;
     let plain = id.as_bytes().iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.' | b':'));
     (plain && (1..=128).contains(&id.len())).then(|| id.clone())
 }

@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod admin;
 pub mod auth;
 pub mod billing;
+pub mod check_first;
 pub mod checkout;
 pub mod credits;
 pub mod debits;

@@ -67,7 +67,7 @@ impl RouteTable {
     pub fn new() -> Self {
         use Scope::{Admin, Bill, Read, Spend};
         Self(routes![
-            // Tried in this order, so the routes that are called before every unit of work come first.
+            // Tried in this order, so the routes that are called before every unit of work come first; the check before all.
             GET "/v1/accounts/{account}/entitlements/{feature}" Some(Read) => entitlements::get [CHECK],
             POST "/v1/accounts/{account}/credits/debits" Some(Spend) => debits::debit,
             POST "/webhooks/stripe" None => webhooks::receive,
@@ -153,6 +153,11 @@ impl RouteTable {
         &self.0
     }
 
+    /// The first: the one that is asked before every unit of work.
+    pub fn check(&self) -> &RouteSpec {
+        &self.0[0]
+    }
+
     /// Registers every route.
     pub fn configure(&self, app: &mut web::ServiceConfig) {
         let mut done: Vec<&str> = Vec::new();
@@ -170,22 +175,13 @@ impl RouteTable {
             allowed.sort_unstable();
             let allowed = allowed.join(", ");
             let other_methods = web::to(move || method_not_allowed(allowed.clone()));
-            let local = Local::new(known);
-            let guarded = || {
-                let local = Rc::clone(&local);
-                from_fn(move |request, next| at_route(path, Rc::clone(&local), request, next))
-            };
-            if path == entitlements::CHECK_PATH {
-                // The router matches patterns with regular expressions, which takes longer than deciding.
-                let is_check = fn_guard(|asked| entitlements::is_check(asked.head()));
-                let check = web::scope("").guard(is_check).default_service(web::to(entitlements::get));
-                app.service(check.wrap(guarded()));
-            }
-            app.service(resource.default_service(other_methods).wrap(guarded()));
+            let local = Local::new(path, known);
+            let guarded = from_fn(move |request, next| at_route(Rc::clone(&local), request, next));
+            app.service(resource.default_service(other_methods).wrap(guarded));
         }
         let unmatched = web::to(|| async { ApiError::NoSuchRoute.error_response() });
-        let local = Local::new(Vec::new());
-        let counted = from_fn(move |request, next| at_route("unmatched", Rc::clone(&local), request, next));
+        let local = Local::new("unmatched", Vec::new());
+        let counted = from_fn(move |request, next| at_route(Rc::clone(&local), request, next));
         app.service(web::resource("/{path:.*}").default_service(unmatched).wrap(counted));
     }
 }

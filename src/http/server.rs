@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use actix_service::IntoServiceFactory;
 use actix_web::{App, HttpServer, web};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::auth::Auth;
+use super::check_first::CheckFirst;
 use super::problem::ApiError;
 use super::routes::RouteTable;
 use crate::app::error::AppError;
@@ -56,9 +58,10 @@ pub async fn run(
     let state = web::Data::new(state);
     let routes = web::Data::new(RouteTable::new());
     let in_app = state.clone();
+    let check = routes.check().clone();
     let server = HttpServer::new(move || {
         let routes = routes.clone();
-        App::new()
+        let app = App::new()
             .app_data(in_app.clone())
             .app_data(web::QueryConfig::default().error_handler(|error, _| {
                 ApiError::InvalidParameter { field: "query".to_owned(), problem: error.to_string() }.into()
@@ -66,7 +69,8 @@ pub async fn run(
             .app_data(web::PathConfig::default().error_handler(|error, _| {
                 ApiError::InvalidParameter { field: "path".to_owned(), problem: error.to_string() }.into()
             }))
-            .configure(|app| routes.configure(app))
+            .configure(|app| routes.configure(app));
+        CheckFirst { app: app.into_factory(), state: in_app.clone(), route: check.clone() }
     })
     .workers(workers)
     .keep_alive(KEEP_ALIVE)

@@ -167,6 +167,56 @@ async fn names_in_the_path_of_a_check_are_read_like_those_of_other_routes() {
     post.problem(405, "method_not_allowed");
 }
 
+/// The second is answered out of memory, without the app.
+#[tokio::test]
+async fn the_same_check_has_the_same_answer_from_memory_as_from_the_app() {
+    let app = TestApp::start().await;
+    app.put_account("user_1", json!({"stripe_customer_id": "cus_1"})).await.expect(201);
+    app.deliver_all(&sign_up("cus_1", PRO, START)).await;
+    let path = "/v1/accounts/user_1/entitlements";
+    app.get(&format!("{path}/generation")).await.expect(200);
+    let ask = async |what: &str| {
+        let asked = app.get(&format!("{path}/{what}")).await;
+        let mut answer = (asked.status, asked.body, asked.headers);
+        answer.1["as_of"]["age_ms"].take();
+        answer.2.remove("date");
+        answer
+    };
+    for (plain, full) in [
+        ("generation", "generation?consistency=bounded"),
+        ("generation?quantity=500", "generation?quantity=500&min_position=0"),
+        ("generation?quantity=501", "generation?consistency=bounded&quantity=501"),
+        ("generation?quantity=0", "generation?quantity=0&min_position=0"),
+        ("generation?quantity=%31", "generation?quantity=1&min_position=0"),
+        ("generation?quantity=99999999999999999999", "generation?quantity=99999999999999999999&min_position=0"),
+        ("export", "export?min_position=0"),
+        ("nothing", "nothing?min_position=0"),
+    ] {
+        let (plain, full) = (ask(plain).await, ask(full).await);
+        assert!(plain.2.contains_key("x-request-id"));
+        assert_eq!(plain, full);
+    }
+    let metrics = app.get("/metrics").await.text;
+    let counted = "route=\"/v1/accounts/{account}/entitlements/{feature}\",status=\"200\"} 11";
+    assert!(metrics.contains(counted), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_check_from_memory_is_for_holders_of_a_key_alone() {
+    let app = TestApp::start().await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    let path = "/v1/accounts/user_1/entitlements/generation";
+    let made = app.post("/v1/admin/keys", json!({"scope": "read"})).await.expect(201);
+    let (id, key) = (made["key_id"].as_str().expect("an id"), made["key"].as_str().expect("a key"));
+    for _ in 0..3 {
+        app.call(Method::GET, path).key(key).send().await.expect(200);
+    }
+    app.call(Method::GET, path).without_key().send().await.problem(401, "unauthorized");
+    app.call(Method::GET, path).key("wrong").send().await.problem(401, "unauthorized");
+    app.call(Method::DELETE, &format!("/v1/admin/keys/{id}")).send().await.expect(204);
+    app.call(Method::GET, path).key(key).send().await.problem(401, "unauthorized");
+}
+
 #[tokio::test]
 async fn all_features_of_the_catalog_are_listed() {
     let app = TestApp::start().await;

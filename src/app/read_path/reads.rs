@@ -153,6 +153,11 @@ impl Service {
         self.read_through(name, min_position).await
     }
 
+    /// An account by its own id, if it is in memory and that is fresh enough.
+    pub fn account_in_memory(&self, id: &AccountId) -> Option<AccountNow> {
+        self.remembered(id, 0).ok()
+    }
+
     /// An account out of memory.
     ///
     /// A stream in memory that bears a Stripe id is where that id leads: had it been linked elsewhere, it would have been
