@@ -256,3 +256,18 @@ fn entry(event: &Event, at: DateTime<Utc>, place: &str) -> Option<Entry> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::event::EVENT_VERSION;
+
+    #[test]
+    fn an_expiry_from_before_causes_were_kept_says_by_when() {
+        let stored = r#"{"lots":[{"lot":"00000000-0000-0000-0000-000000000002","amount":3}]}"#;
+        let event = Event::read("credits_expired", EVENT_VERSION, stored).expect("readable");
+        let at = DateTime::from_timestamp(1_768_478_400, 0).expect("a time");
+        let causes: Vec<String> = entries(&event, at, "7").into_iter().map(|entry| entry.cause).collect();
+        assert_eq!(causes, ["expired_by:2026-01-15T12:00:00Z"]);
+    }
+}

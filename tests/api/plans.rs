@@ -27,6 +27,7 @@ async fn how_credits_are_to_be_shown_is_told_beside_them() {
         app.put_account("user_1", json!({})).await.expect(201);
         for scale in [0, 2] {
             if scale > 0 {
+                app.clock.advance(Duration::hours(1));
                 app.apply_catalog(&format!("credit_display_scale = {scale}\n{SELLER}")).await;
             }
             for path in ["/v1/plans", "/v1/credit-packs", "/v1/accounts/user_1/credits"] {
@@ -35,8 +36,10 @@ async fn how_credits_are_to_be_shown_is_told_beside_them() {
         }
         // As it was then, like all else that is asked of the past.
         app.clock.advance(Duration::days(1));
-        let path = format!("/v1/accounts/user_1/credits?as_of={}", rfc3339(START + 60));
-        assert_eq!(app.get(&path).await.expect(200)["credit_display_scale"], 2);
+        for (at, scale) in [(START + 60, 0), (START + 7_200, 2)] {
+            let path = format!("/v1/accounts/user_1/credits?as_of={}", rfc3339(at));
+            assert_eq!(app.get(&path).await.expect(200)["credit_display_scale"], scale, "{path}");
+        }
     })
     .await;
 }

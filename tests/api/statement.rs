@@ -121,3 +121,26 @@ async fn a_repayment_names_the_lot_that_paid_and_the_lot_is_in_the_statement() {
     })
     .await;
 }
+
+/// What a dispute took comes back to the lot that it was taken from, however late.
+#[tokio::test]
+async fn what_returns_to_a_lot_that_has_expired_expires_at_once_and_both_are_told() {
+    let app = TestApp::start().await;
+    app.deliver_all(&sign_up("cus_1", PRO, START)).await;
+    app.debit("cus_1", "key-1", json!({"amount": 100})).await.expect(201);
+    app.clock.set(day(5));
+    let open = dispute("pi_1", "du_1", "needs_response", 2_900, day(5));
+    app.deliver_all(&[event("charge.dispute.created", day(5), open.clone())]).await;
+    assert_eq!(app.available("cus_1").await, 0);
+    app.clock.set(day(60));
+    app.deliver_all(&[event("charge.dispute.closed", day(60), with(open, json!({"status": "won"})))]).await;
+    assert_eq!(app.available("cus_1").await, 0);
+    let payment = "payment:pi_1".to_owned();
+    let entries = causes(&app, "cus_1").await;
+    let expected = all([
+        ("clawback", payment.clone()),
+        ("reinstatement", payment),
+        ("expiry", format!("expired_at:{}", rfc3339(day(31)))),
+    ]);
+    assert_eq!(entries[2..], expected);
+}
