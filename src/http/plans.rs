@@ -6,11 +6,17 @@ use serde_json::{Map, Value, json};
 use super::problem::ApiError;
 use super::request::{MAX_JSON_BYTES, parse_json, parse_strictly, read_body};
 use super::server::State;
+use crate::app::catalog::ActiveCatalog;
 
 /// All plans, by rank.
 pub async fn list(state: web::Data<State>) -> HttpResponse {
     let catalog = state.service.catalog.current();
-    HttpResponse::Ok().json(json!({"data": catalog.catalog.plans, "catalog": catalog.digest}))
+    for_sale(&catalog, json!(catalog.catalog.plans))
+}
+
+fn for_sale(ActiveCatalog { catalog, digest }: &ActiveCatalog, data: Value) -> HttpResponse {
+    let scale = catalog.credit_display_scale;
+    HttpResponse::Ok().json(json!({"data": data, "credit_display_scale": scale, "catalog": digest}))
 }
 
 pub async fn get(path: web::Path<String>, state: web::Data<State>) -> Result<HttpResponse, ApiError> {
@@ -40,5 +46,5 @@ pub async fn put(
 /// All credit packs.
 pub async fn list_credit_packs(state: web::Data<State>) -> HttpResponse {
     let catalog = state.service.catalog.current();
-    HttpResponse::Ok().json(json!({"data": catalog.catalog.credit_packs, "catalog": catalog.digest}))
+    for_sale(&catalog, json!(catalog.catalog.credit_packs))
 }

@@ -32,6 +32,7 @@ mod refunds;
 mod revenue;
 mod scripts;
 mod selling;
+mod statement;
 mod stripe_import;
 mod subscription_changes;
 mod support;
