@@ -243,6 +243,37 @@ async fn a_capture_beyond_its_hold_is_asked_for_like_a_debit() {
     assert_eq!(credits(&app).await, (2, 0));
 }
 
+/// Units that cost nothing are held, and limited, as others are.
+#[tokio::test]
+async fn units_that_cost_nothing_are_beyond_a_hold_as_others_are() {
+    for (cost, beyond, code) in [
+        ("", false, "capture_exceeds_hold"),
+        ("", true, "limit_exceeded"),
+        ("credit_cost = [{ up_to = 5, each = 1 }, { each = 0 }]", false, "capture_exceeds_hold"),
+        ("credit_cost = [{ up_to = 5, each = 1 }, { each = 0 }]", true, "limit_exceeded"),
+    ] {
+        let calls = format!("{cost}\ncapture_beyond_hold = {beyond}\n");
+        let limited = "features = { generation = { limit = 10, per = \"day\" } }";
+        let catalog = SELLER.replacen("credit_cost = 1\n", &calls, 1);
+        let catalog = catalog.replacen("features = { generation = true }", limited, 1);
+        let app = TestApp::with(Setup { catalog, ..Setup::default() }).await;
+        app.put_account("user_1", json!({})).await.expect(201);
+        let held = hold(&app, json!({"feature": "generation", "quantity": 5})).await;
+        let status = if beyond { 403 } else { 422 };
+        let refused = act(&app, &held, "capture", json!({"quantity": 11})).await.problem(status, code);
+        if !beyond {
+            let detail = refused["detail"].as_str().expect("a detail");
+            assert!(detail.starts_with("the hold has set 5 units aside, 11 were used"), "{detail}");
+        }
+        let before = credits(&app).await;
+        let most = if beyond { 10 } else { 5 };
+        act(&app, &held, "capture", json!({"quantity": most})).await.expect(200);
+        assert_eq!(credits(&app).await, (before.0, 0));
+        let usage = app.get("/v1/accounts/user_1/usage").await.expect(200);
+        assert_eq!(usage["features"][0]["used"], most, "{usage}");
+    }
+}
+
 #[tokio::test]
 async fn requests_that_make_no_sense_are_refused() {
     let app = start().await;
