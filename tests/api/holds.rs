@@ -356,6 +356,32 @@ async fn a_capture_counts_towards_the_features_limits_and_a_hold_that_they_do_no
     place(1).await.problem(403, "account_suspended");
 }
 
+/// Both were given the free month, and it is one.
+#[tokio::test]
+async fn a_hold_of_a_stream_that_is_linked_is_paid_out_of_the_accounts_own_month_or_owed() {
+    on_both(async |app: TestApp| {
+        app.put_account("user_1", json!({})).await.expect(201);
+        app.debit("user_1", "key-1", json!({"amount": 1})).await.expect(201);
+        let customer = json!({"id": "cus_9", "object": "customer", "created": START, "metadata": {}});
+        app.deliver_all(&[event("customer.created", START, customer)]).await;
+        let place = json!({"amount": FREE_CREDITS});
+        let held = app.post("/v1/accounts/cus_9/credits/holds", place).await.expect(201);
+        app.put_account("user_1", json!({"stripe_customer_id": "cus_9"})).await.expect(200);
+        let linked = app.get("/v1/accounts/user_1/credits").await.expect(200);
+        assert_eq!((&linked["available"], &linked["held"]), (&json!(-1), &json!(9)), "{linked}");
+        let shown = app.get(&format!("/v1/holds/{}", held["id"].as_str().expect("an id"))).await.expect(200);
+        assert_eq!((&shown["account"], &shown["amount"]), (&json!("user_1"), &json!(FREE_CREDITS)), "{shown}");
+        assert_eq!(shown["lots"], json!([{"id": linked["lots"][0]["id"], "amount": 9}]));
+        app.debit("user_1", "key-2", json!({"amount": 1})).await.problem(402, "insufficient_credits");
+        act(&app, &held, "capture", json!({})).await.expect(200);
+        let spent = app.get("/v1/accounts/user_1/credits").await.expect(200);
+        assert_eq!((&spent["available"], &spent["held"], &spent["debt"]), (&json!(-1), &json!(0), &json!(1)));
+        let lines = statement(&app).await;
+        assert_eq!(lines.iter().map(|(_, amount)| amount).sum::<i64>(), -1, "{lines:?}");
+    })
+    .await;
+}
+
 /// Else small captures would pass every limit uncounted.
 #[tokio::test]
 async fn a_capture_by_amount_counts_a_unit_that_was_used_in_part() {
