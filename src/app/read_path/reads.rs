@@ -244,10 +244,33 @@ impl Service {
         AccountNow { id, credits, version, partition_id, position, read_at, at: now, catalog }
     }
 
-    /// The past of an account, by its own id or by a Stripe id linked to it.
+    /// The past of an account, by its own id or by a Stripe id linked to it. A time is told of what the name led to then; a
+    /// position is one of the account's partition that it leads to now.
     pub async fn past(&self, name: &AccountId, moment: Moment) -> Result<Past, AppError> {
+        if matches!(moment, Moment::Time(_))
+            && name.standing() != Ownership::Account
+            && let Some(past) = self.stream_at(name, moment).await?
+        {
+            return Ok(past);
+        }
         let id = self.resolve(name).await?;
         self.account_at(&id, moment).await
+    }
+
+    /// What a stream of this very name was at a time, or the account that had taken it over by then; `None` if there never
+    /// was such a stream.
+    async fn stream_at(&self, name: &AccountId, moment: Moment) -> Result<Option<Past>, AppError> {
+        let mut id = name.clone();
+        loop {
+            let past = match self.account_at(&id, moment).await {
+                Err(AppError::AccountNotFound(_)) if id == *name => return Ok(None),
+                past => past?,
+            };
+            match &past.account.credits.merged_into {
+                Some(into) => id = into.clone(),
+                None => return Ok(Some(past)),
+            }
+        }
     }
 
     /// Whether the database answers.
