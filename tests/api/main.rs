@@ -24,6 +24,7 @@ mod overrides;
 mod plan_changes;
 mod plans;
 mod problems;
+mod reading;
 mod receipts;
 mod reconcile;
 mod reconcile_payments;

@@ -272,6 +272,21 @@ async fn a_catalog_applied_through_one_replica_comes_into_force_on_all() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_put_through_one_replica_is_shown_by_another_that_is_given_its_position() {
+    let (ground, a, b) = two(Memory::default()).await;
+    for n in 0..20 {
+        let plan = json!({"name": format!("Plan {n}"), "rank": 1_000 + n, "features": {"export": {}}}).to_string();
+        let path = format!("/v1/plans/plan_{n}");
+        let put = a.caller.ask(reqwest::Method::PUT, &path, &[], Some(plan)).await.expect("an answer");
+        assert_eq!(put.status, 200, "{put:?}");
+        let position = whole(&put.json(), "/position");
+        let shown = b.caller.get(&format!("{path}?min_position={position}")).await;
+        assert_eq!(shown.status, 200, "{shown:?}");
+    }
+    end(ground, [a, b]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_linked_through_one_replica_is_the_accounts_on_all() {
     let (ground, a, b) = two(Memory::default()).await;
     let mut body = sale("1", "", 500);

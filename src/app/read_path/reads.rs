@@ -195,6 +195,26 @@ impl Service {
         }
     }
 
+    /// Waits, not for long, until a partition has reached a position that a write gave.
+    pub async fn wait_for_position(&self, partition_id: i16, wanted: i64) -> Result<(), AppError> {
+        if wanted == 0 {
+            return Ok(());
+        }
+        let deadline = Instant::now() + POSITION_WAIT;
+        loop {
+            let client = self.connection().await?;
+            let reached = log::position(&**client, partition_id).await?;
+            drop(client);
+            if reached >= wanted {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(AppError::PositionNotReached { wanted, reached });
+            }
+            tokio::time::sleep(POSITION_POLL).await;
+        }
+    }
+
     /// A stream, or the account that took it over.
     async fn read_owner(&self, stream: AccountId) -> Result<(AccountId, Reading), AppError> {
         let mut owner = stream;
