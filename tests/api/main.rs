@@ -19,6 +19,7 @@ mod events;
 mod health;
 mod history;
 mod holds;
+mod invoice_lines;
 mod notifications;
 mod overrides;
 mod plan_changes;
