@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use super::page::PageQuery;
 use super::problem::ApiError;
-use super::reading;
 use super::request::{MAX_JSON_BYTES, account_id, parse_json, read_body, reason, time};
 use super::server::State;
 use crate::domain::catalog::Per;
@@ -96,7 +95,7 @@ pub async fn list(
     query: web::Query<PageQuery>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
-    let min_position = reading::min_position(query.min_position.as_deref())?;
+    let min_position = query.min_position()?;
     let account = state.service.account_now(&account_id(&path)?, min_position).await?;
     let now = state.service.clock.now();
     let holding = account.credits().overrides.iter().filter(|(_, known)| known.holds_at(now));

@@ -3,15 +3,16 @@
 use actix_web::{HttpResponse, web};
 use serde_json::{Map, Value, json};
 
+use super::page::PageQuery;
 use super::problem::ApiError;
 use super::request::{MAX_JSON_BYTES, parse_json, parse_strictly, read_body};
 use super::server::State;
 use crate::app::catalog::ActiveCatalog;
 
 /// All plans, by rank.
-pub async fn list(state: web::Data<State>) -> HttpResponse {
-    let catalog = state.service.catalog.current();
-    for_sale(&catalog, json!(catalog.catalog.plans))
+pub async fn list(query: web::Query<PageQuery>, state: web::Data<State>) -> Result<HttpResponse, ApiError> {
+    let catalog = state.service.catalog_now(query.min_position()?).await?;
+    Ok(for_sale(&catalog, json!(catalog.catalog.plans)))
 }
 
 fn for_sale(ActiveCatalog { catalog, digest }: &ActiveCatalog, data: Value) -> HttpResponse {
@@ -19,8 +20,12 @@ fn for_sale(ActiveCatalog { catalog, digest }: &ActiveCatalog, data: Value) -> H
     HttpResponse::Ok().json(json!({"data": data, "credit_display_scale": scale, "catalog": digest}))
 }
 
-pub async fn get(path: web::Path<String>, state: web::Data<State>) -> Result<HttpResponse, ApiError> {
-    let catalog = state.service.catalog.current();
+pub async fn get(
+    path: web::Path<String>,
+    query: web::Query<PageQuery>,
+    state: web::Data<State>,
+) -> Result<HttpResponse, ApiError> {
+    let catalog = state.service.catalog_now(query.min_position()?).await?;
     let not_found = || ApiError::NotFound { what: "plan", id: path.to_string() };
     let plan = catalog.catalog.plan(&path).ok_or_else(not_found)?;
     Ok(HttpResponse::Ok().json(plan))
@@ -44,7 +49,10 @@ pub async fn put(
 }
 
 /// All credit packs.
-pub async fn list_credit_packs(state: web::Data<State>) -> HttpResponse {
-    let catalog = state.service.catalog.current();
-    for_sale(&catalog, json!(catalog.catalog.credit_packs))
+pub async fn list_credit_packs(
+    query: web::Query<PageQuery>,
+    state: web::Data<State>,
+) -> Result<HttpResponse, ApiError> {
+    let catalog = state.service.catalog_now(query.min_position()?).await?;
+    Ok(for_sale(&catalog, json!(catalog.catalog.credit_packs)))
 }

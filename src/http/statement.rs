@@ -9,7 +9,6 @@ use uuid::Uuid;
 
 use super::page::{Cursor, Page, PageQuery};
 use super::problem::ApiError;
-use super::reading;
 use super::request::account_id;
 use super::server::State;
 use super::views::DrawView;
@@ -73,7 +72,7 @@ pub async fn list(
     query: web::Query<PageQuery>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
-    let min_position = reading::min_position(query.min_position.as_deref())?;
+    let min_position = query.min_position()?;
     let account = state.service.account_now(&account_id(&path)?, min_position).await?;
     let limit = query.limit()?;
     let client = state.service.connection().await?;

@@ -25,6 +25,7 @@ mod overrides;
 mod plan_changes;
 mod plans;
 mod problems;
+mod reading;
 mod receipts;
 mod reconcile;
 mod reconcile_payments;

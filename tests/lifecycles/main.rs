@@ -8,6 +8,7 @@ mod crowd;
 mod dunning;
 mod fold;
 mod hostile;
+mod linked_holds;
 mod linking;
 mod mixed_shapes;
 mod oracle;
