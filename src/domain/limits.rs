@@ -3,12 +3,12 @@
 use chrono::{DateTime, Datelike, Months, NaiveTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::billing_cycle::month_around;
 use super::catalog::{Per, WindowLimit};
 use super::credit::Credits;
 use super::draft::Context;
 use super::overrides::ruling;
 use super::rejection::Rejection;
-use super::settle::month_around;
 use super::standing::Standing;
 use super::usage::Counted;
 

@@ -3,6 +3,7 @@
 pub mod account;
 pub mod allowance;
 pub mod billing;
+pub mod billing_cycle;
 pub mod billing_rejection;
 pub mod catalog;
 pub mod catalog_sync;

@@ -3,14 +3,14 @@
 //! Every rule here is a function of the *set* of known facts, and marks what it has done in the account, so that
 //! settling after each fact gives the same end as settling once after all of them, in any order.
 
-use chrono::{DateTime, Months, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::account::{Account, Changes};
 use super::allowance::{
-    Terms, allowances_of, changed_subscriptions, ended_at, is_armed, months_begun, refunded_subscriptions,
-    unarmed_subscriptions,
+    Terms, allowances_of, changed_subscriptions, ended_at, is_armed, refunded_subscriptions, unarmed_subscriptions,
 };
 use super::billing::{CheckoutRecord, InvoiceRecord};
+use super::billing_cycle::month_around;
 use super::catalog::{Catalog, CreditAllowance, DEFAULT_PACK_PRIORITY, PriceKey, Rollover};
 use super::claims::settle_claims;
 use super::credit::{Allowance, Credits, Draw, Lot, LotSource};
@@ -128,11 +128,15 @@ fn arm_allowances(draft: &mut Draft<'_>) -> Vec<AllowanceArmed> {
     };
     let wanted = |subscription: &str| [&changed, &unarmed, &refunded].iter().any(|known| known.contains(subscription));
     let all = allowances_of(billing, credits, wanted);
-    // Since it was armed, a later period may have cut it short, or some of its price may have gone back.
+    // Since it was armed, a later period may have cut it short, some of its price may have gone back, or its period may have
+    // become known.
     let has_changed = |AllowanceArmed { allowance, .. }: &AllowanceArmed| {
         let known = credits.allowances.iter().find(|known| known.cause == allowance.cause);
-        known
-            .is_some_and(|known| known.refills_until != allowance.refills_until || known.refunded != allowance.refunded)
+        known.is_some_and(|known| {
+            known.refills_until != allowance.refills_until
+                || known.refunded != allowance.refunded
+                || known.learns_period(allowance).is_some()
+        })
     };
     let due: Vec<AllowanceArmed> = all.iter().filter(|armed| !is_armed(armed) || has_changed(armed)).cloned().collect();
     let is_changed = |armed: &AllowanceArmed| {
@@ -253,14 +257,15 @@ fn due_windows(allowance: &Allowance, context: Context<'_>) -> Vec<(Option<Lot>,
         let over = context.now - allowance.period_end >= LATEST_NEWS;
         return if over { vec![(None, progress(allowance.windows, true))] } else { Vec::new() };
     };
-    if terms.credits < 0 && terms.has_refills() && context.now < allowance.period_end {
-        // It grants nothing, but lowers the windows of others.
+    // What others are due in the months to come depends on it.
+    let is_remembered = terms.counts_for_others(allowance) && context.now < allowance.period_end;
+    if (terms.credits < 0 && is_remembered) || terms.waits_for_period(allowance, context.now) {
         return Vec::new();
     }
     let mut due = Vec::new();
     for window in allowance.windows.. {
         let Some((start, end)) = terms.window(allowance, window) else {
-            due.push((None, progress(window, true)));
+            due.extend((!is_remembered).then(|| (None, progress(window, true))));
             break;
         };
         if window > 0 && start > context.now {
@@ -278,7 +283,7 @@ fn due_windows(allowance: &Allowance, context: Context<'_>) -> Vec<(Option<Lot>,
             keeps_earlier: terms.keeps_earlier(allowance, window),
             ..Lot::new(LotSource::Plan, &window_cause(allowance, window), credits, start)
         });
-        due.push((lot, progress(window + 1, is_last)));
+        due.push((lot, progress(window + 1, is_last && !is_remembered)));
         if is_last {
             break;
         }
@@ -325,16 +330,6 @@ fn grant_free_plan(draft: &mut Draft<'_>, context: Context<'_>) {
     let cause = format!("free_plan:{}/{}", draft.account.id, start.timestamp());
     let lot = Lot { expires_at: Some(end), ..Lot::new(LotSource::FreePlan, &cause, credits, start) };
     grant(draft, context, lot, None);
-}
-
-/// The month, counted from `anchor`, that holds `now`.
-pub(super) fn month_around(anchor: DateTime<Utc>, now: DateTime<Utc>) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
-    if now < anchor {
-        return None;
-    }
-    let month = months_begun(anchor, now)?;
-    let start = anchor.checked_add_months(Months::new(month))?;
-    Some((start, anchor.checked_add_months(Months::new(month + 1))?))
 }
 
 /// Has credits make good what is owed, as they came to be spendable one after the other: what expired since was there first.

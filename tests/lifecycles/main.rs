@@ -10,6 +10,7 @@ mod fold;
 mod hostile;
 mod linking;
 mod mixed_shapes;
+mod months;
 mod oracle;
 mod orders;
 mod plan_changes;

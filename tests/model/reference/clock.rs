@@ -76,9 +76,10 @@ impl Ledger {
     pub(super) fn refill(&mut self, now: i64) {
         for at in 0..self.allowances.len() {
             loop {
-                let Allowance { start, end, windows, is_monthly, .. } = self.allowances[at];
+                let Allowance { anchor, first_month, start, end, windows, is_monthly, .. } = self.allowances[at];
+                let month = |n: u32| months_after(anchor, first_month + n);
                 let (begins, ends) = match is_monthly {
-                    true => (months_after(start, windows), months_after(start, windows + 1).min(end)),
+                    true => (month(windows), month(windows + 1).min(end)),
                     false => (start, end),
                 };
                 let is_over = windows > 0 && (!is_monthly || begins >= end);
@@ -96,7 +97,8 @@ impl Ledger {
                 self.add(Lot {
                     ends: match allowance.rollover {
                         Rollover::None => Some(ends),
-                        Rollover::Cap(_) => Some(months_after(ends, 1)),
+                        // What is kept is good for the month that follows, too.
+                        Rollover::Cap(_) => Some(month(windows + 2)),
                         Rollover::All => None,
                     },
                     subscription: Some(allowance.subscription),

@@ -134,6 +134,9 @@ pub struct Allowance {
     pub cause: String,
     pub subscription: String,
     pub purchase: usize,
+    /// The day that the subscription is billed on, and how many months after it the period began.
+    pub anchor: i64,
+    pub first_month: u32,
     pub start: i64,
     pub end: i64,
     pub credits: i64,
@@ -245,7 +248,8 @@ impl Ledger {
         let lots = self.lots.iter().filter(|lot| lot.remaining > 0);
         let of_lots = lots.flat_map(|lot| [Some(lot.begins), lot.ends]).flatten();
         let open = self.holds.iter().filter(|hold| hold.state == HoldState::Open);
-        let windows = self.allowances.iter().map(|allowance| months_after(allowance.start, allowance.windows));
+        let month = |allowance: &Allowance| months_after(allowance.anchor, allowance.first_month + allowance.windows);
+        let windows = self.allowances.iter().map(month);
         let all = of_lots.chain(open.map(|hold| hold.ends)).chain(windows).chain(self.free_until);
         all.filter(|at| *at > now).min()
     }
