@@ -103,7 +103,7 @@ impl Account {
                         lot.remaining -= draw.amount;
                         lot.repaid += draw.amount;
                     }
-                    self.credits.debt -= draw.amount;
+                    self.credits.owe_less(draw.amount);
                 }
                 self.close_empty_lots(changes);
             }
@@ -111,7 +111,7 @@ impl Account {
             Event::CreditsReinstated(reinstated) => self.reinstate(reinstated, changes),
             Event::CreditsDebited(debited) => {
                 self.spend(&debited.lots, changes);
-                self.credits.debt += debited.debt;
+                self.credits.owe(debited.debt, debited.debt_since);
                 self.credits.overage += debited.overage;
                 if let (Some(feature), Some(quantity), Some(counted)) =
                     (&debited.feature, debited.quantity, debited.counted)
@@ -134,7 +134,7 @@ impl Account {
             Event::HoldCaptured(captured) => {
                 self.end_hold(captured.hold, HoldStatus::Captured, captured.amount, changes);
                 self.spend(&captured.cover.lots, changes);
-                self.credits.debt += captured.cover.debt;
+                self.credits.owe(captured.cover.debt, captured.debt_since);
                 self.credits.overage += captured.cover.overage;
                 if let (Some(feature), Some(quantity), Some(counted)) =
                     (&captured.feature, captured.quantity, captured.counted)
@@ -204,6 +204,7 @@ impl Account {
         ours.free_since = ours.free_since.max(theirs.free_since);
         ours.free_until = ours.free_until.max(theirs.free_until);
         ours.debt += theirs.debt;
+        ours.debt_since = ours.debt_since.into_iter().chain(theirs.debt_since).min();
         ours.overage += theirs.overage;
         for hold in theirs.holds {
             changes.hold(&hold, HoldStatus::Open, 0);
@@ -348,7 +349,7 @@ impl Account {
     }
 
     fn claw_back(&mut self, event: &CreditsClawedBack, changes: &mut Changes) {
-        self.credits.debt += event.debt;
+        self.credits.owe(event.debt, event.debt_since);
         self.change_lot(event.lot, changes, |lot| {
             lot.claimed_back += event.claimed;
             lot.clawed_back += event.clawed_back + event.from_expired;
@@ -368,7 +369,7 @@ impl Account {
         });
         self.reopen_lot(event.lot, changes);
         let forgiven = event.debt.min(self.credits.debt);
-        self.credits.debt -= forgiven;
+        self.credits.owe_less(forgiven);
         self.return_repaid(event.debt - forgiven, changes);
         self.close_empty_lots(changes);
     }

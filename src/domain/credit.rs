@@ -278,6 +278,8 @@ pub struct Credits {
     /// Credits owed: spent beyond the lots, or taken back by a refund although they were gone. New lots make it good.
     #[serde(skip_serializing_if = "is_zero")]
     pub debt: i64,
+    /// Since when, without a break. `None` if it owes nothing, or owed already before this was kept.
+    pub debt_since: Option<DateTime<Utc>>,
     /// Credits spent beyond the lots that are to be billed, over all time.
     #[serde(skip_serializing_if = "is_zero")]
     pub overage: i64,

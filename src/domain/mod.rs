@@ -11,6 +11,7 @@ pub mod charge;
 pub mod claims;
 pub mod command;
 pub mod credit;
+pub mod debt;
 pub mod draft;
 pub mod dunning;
 pub mod event;

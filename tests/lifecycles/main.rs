@@ -5,6 +5,7 @@ mod support;
 
 mod corpus;
 mod crowd;
+mod debts;
 mod dunning;
 mod fold;
 mod hostile;

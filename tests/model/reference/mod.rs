@@ -192,6 +192,8 @@ pub struct Ledger {
     /// When, of what, how many units.
     uses: Vec<(i64, &'static str, i64)>,
     debt: i64,
+    /// While something is owed.
+    owes_since: i64,
     overage: i64,
     allowances: Vec<Allowance>,
     plan: Option<&'static Plan>,
@@ -215,6 +217,7 @@ impl Ledger {
             holds: Vec::new(),
             uses: Vec::new(),
             debt: 0,
+            owes_since: now,
             overage: 0,
             allowances: Vec::new(),
             plan: None,
@@ -364,11 +367,18 @@ impl Ledger {
         }
     }
 
-    fn spend(&mut self, cover: &Cover) {
+    fn owe(&mut self, amount: i64, now: i64) {
+        if self.debt == 0 {
+            self.owes_since = now;
+        }
+        self.debt += amount;
+    }
+
+    fn spend(&mut self, cover: &Cover, now: i64) {
         for (lot, amount) in &cover.lots {
             self.lots[*lot].remaining -= amount;
         }
-        self.debt += cover.debt;
+        self.owe(cover.debt, now);
         self.overage += cover.overage;
     }
 
@@ -380,7 +390,7 @@ impl Ledger {
             self.admit(now, feature, quantity)?;
         }
         let cover = self.cover(amount, feature, now)?;
-        self.spend(&cover);
+        self.spend(&cover, now);
         self.uses.extend(feature.map(|feature| (now, feature, quantity)));
         Ok(self.available(now))
     }
@@ -448,7 +458,7 @@ impl Ledger {
             cover.overage += more.overage;
         }
         self.end_hold(at, HoldState::Captured);
-        self.spend(&cover);
+        self.spend(&cover, now);
         self.uses.extend(hold.feature.zip(units).map(|(feature, units)| (now, feature, units)));
         self.take_in_returned(at, now);
         Ok(self.available(now))
