@@ -52,19 +52,20 @@ pub fn settle_clock(draft: &mut Draft<'_>, context: Context<'_>) {
     if !is_clock_due(&draft.account.credits, context) {
         return;
     }
-    // All that has begun comes first, so that a debt is made good in the order of time.
+    expire_holds_unless_owed(draft, context.now);
     grant_missed_free_months(draft, context);
     grant_allowances(draft, context, None);
     grant_free_plan(draft, context);
-    settle_begun(draft, context);
+    settle_begun(draft, context.now);
 }
 
 /// Records what the passing of time has made due of an account that nobody asks about: refills and expiry, of holds too. The
 /// free plan's month waits for a spender, but for one that passed while something was owed.
 pub fn settle_idle(draft: &mut Draft<'_>, context: Context<'_>) {
+    expire_holds_unless_owed(draft, context.now);
     grant_missed_free_months(draft, context);
     grant_allowances(draft, context, None);
-    settle_begun(draft, context);
+    settle_begun(draft, context.now);
 }
 
 /// What the clock had made due makes a debt good before what is new does.
@@ -74,10 +75,17 @@ pub fn settle_debtor(draft: &mut Draft<'_>, context: Context<'_>) {
     }
 }
 
-fn settle_begun(draft: &mut Draft<'_>, context: Context<'_>) {
-    repay_debt_until(draft, context.now);
-    expire_holds(draft, context.now);
-    expire_lots(draft, context.now);
+/// A debt takes what a hold gives back in its turn, among all that came to be spendable: so that has to be there first.
+fn expire_holds_unless_owed(draft: &mut Draft<'_>, now: DateTime<Utc>) {
+    if draft.account.credits.debt <= 0 {
+        expire_holds(draft, now);
+    }
+}
+
+fn settle_begun(draft: &mut Draft<'_>, now: DateTime<Utc>) {
+    repay_debt_until(draft, now);
+    expire_holds(draft, now);
+    expire_lots(draft, now);
 }
 
 /// Whether [`settle_idle`] would record anything.
