@@ -51,6 +51,9 @@ pub fn render(value: &Value, version: &ApiVersion) -> Value {
             let kept = fields.iter().filter(|(key, _)| !key.starts_with('_'));
             let mut shown: Map<String, Value> =
                 kept.map(|(key, inner)| (key.clone(), render(inner, version))).collect();
+            if let Some(lines) = shown.get_mut("lines").filter(|_| value.text("object") == "invoice") {
+                show_first(lines);
+            }
             if version.is_before(CLOVER) {
                 before_clover(value, &mut shown, version);
             }
@@ -63,9 +66,20 @@ pub fn render(value: &Value, version: &ApiVersion) -> Value {
     }
 }
 
+/// Of the lines of an invoice, Stripe shows ten with it.
+fn show_first(lines: &mut Value) {
+    if let Some(rows) = lines["data"].as_array_mut().filter(|rows| rows.len() > 10) {
+        rows.truncate(10);
+        lines["has_more"] = json!(true);
+    }
+}
+
 /// What an object's fields were, in the shape of the version.
 pub fn render_previous(previous: &Value, object: &Value, version: &ApiVersion) -> Value {
     let mut shown = render(previous, version);
+    if shown["lines"]["data"].is_array() {
+        show_first(&mut shown["lines"]);
+    }
     if !version.is_before_basil() {
         return shown;
     }

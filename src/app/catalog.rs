@@ -16,6 +16,7 @@ use crate::domain::ids::AccountId;
 use crate::store::catalog::lock_catalog;
 use crate::store::error::StoreError;
 use crate::store::log;
+use crate::store::partition::partition_of;
 use crate::stripe::translate::SYSTEM_ACCOUNT;
 
 /// A catalog with its version.
@@ -90,6 +91,11 @@ impl CatalogHolder {
         Arc::clone(&self.in_force.read().unwrap_or_else(PoisonError::into_inner).catalog)
     }
 
+    /// Where the catalog in force stands in the system's partition.
+    fn position(&self) -> i64 {
+        self.in_force.read().unwrap_or_else(PoisonError::into_inner).position
+    }
+
     /// Puts a catalog in force that stands at a position, unless a later one is: whoever applied one and whoever reads of
     /// another's in the log may come here in any order.
     pub fn replace(&self, catalog: ActiveCatalog, position: i64) {
@@ -111,6 +117,19 @@ pub struct Applied {
 }
 
 impl Service {
+    /// The catalog in force, with all that stands up to a position of the catalog's partition: one that was put through another
+    /// replica may not have been heard of yet.
+    pub async fn catalog_now(&self, min_position: i64) -> Result<Arc<ActiveCatalog>, AppError> {
+        if self.catalog.position() < min_position {
+            self.wait_for_position(partition_of(SYSTEM_ACCOUNT, self.partitions), min_position).await?;
+            let client = self.connection().await?;
+            if let Some(recorded) = recorded_catalog(&**client).await? {
+                self.catalog.replace(ActiveCatalog::new(recorded.catalog), recorded.position);
+            }
+        }
+        Ok(self.catalog.current())
+    }
+
     /// Puts a whole catalog in force, and on record unless it is already.
     pub async fn apply_catalog(&self, catalog: Catalog) -> Result<bool, AppError> {
         Ok(self.change_catalog(|_| Ok((catalog, Origin::Whole))).await?.is_new)

@@ -37,7 +37,7 @@ pub enum AppError {
     Stopping,
     #[error("the command could not be written: {0}")]
     Poisoned(String),
-    #[error("position {wanted} has not been reached within the time allowed; the account is at {reached}")]
+    #[error("position {wanted} has not been reached within the time allowed; its partition is at {reached}")]
     PositionNotReached { wanted: i64, reached: i64 },
     #[error("nothing on record has the receipt {0}")]
     ReceiptNotFound(String),

@@ -1,5 +1,7 @@
 //! One account: its state, and how events change it.
 
+mod absorb;
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
@@ -8,7 +10,7 @@ use uuid::Uuid;
 use super::billing::{Billing, Kind, Touched};
 use super::credit::{Access, AccessItem, Credits, Draw, Lot, LotSource};
 use super::event::{
-    AccountAbsorbed, AllowanceProgress, CreditsClawedBack, CreditsGranted, CreditsReinstated, Event, HoldPlaced,
+    AllowanceProgress, CreditsClawedBack, CreditsGranted, CreditsReinstated, Event, HoldPlaced,
     SubscriptionCreditsEnded, UsageRecorded,
 };
 use super::hold::{Hold, HoldRecord, HoldStatus};
@@ -193,92 +195,6 @@ impl Account {
     fn opened_at_latest(&mut self, at: DateTime<Utc>) {
         let opened = self.credits.opened_at.map_or(at, |known| known.min(at));
         self.credits.opened_at = Some(opened);
-    }
-
-    fn absorb(&mut self, absorbed: &AccountAbsorbed, changes: &mut Changes) {
-        let theirs = absorbed.credits.clone();
-        if let Some(opened) = theirs.opened_at {
-            self.opened_at_latest(opened);
-        }
-        let ours = &mut self.credits;
-        ours.free_since = ours.free_since.max(theirs.free_since);
-        ours.free_until = ours.free_until.max(theirs.free_until);
-        ours.debt += theirs.debt;
-        ours.debt_since = ours.debt_since.into_iter().chain(theirs.debt_since).min();
-        ours.overage += theirs.overage;
-        for hold in theirs.holds {
-            changes.hold(&hold, HoldStatus::Open, 0);
-            ours.holds.push(hold);
-        }
-        for theirs in theirs.allowances {
-            match ours.allowances.iter_mut().find(|known| known.cause == theirs.cause) {
-                Some(known) => known.windows = known.windows.max(theirs.windows),
-                None => ours.allowances.push(theirs),
-            }
-        }
-        ours.allowances.sort_by(|a, b| a.cause.cmp(&b.cause));
-        let learnt = theirs.lookup_keys.into_iter().chain(ours.lookup_keys.clone());
-        learnt.for_each(|(price, key)| ours.learn_lookup_key(&price, &key));
-        theirs.caps.into_iter().for_each(|cap| ours.take_in_cap(cap));
-        for (feature, theirs) in theirs.overrides {
-            ours.overrides.entry(feature).or_insert(theirs);
-        }
-        ours.suspension = ours.suspension.take().or(theirs.suspension);
-        ours.low_balance = ours.low_balance.or(theirs.low_balance);
-        let mut billing = absorbed.billing.clone();
-        let closed = std::mem::take(&mut billing.closed_lots);
-        self.absorb_usage(&theirs.usage, std::mem::take(&mut billing.usage_days), changes);
-        for lot in theirs.lots.into_iter().chain(closed.into_values()) {
-            self.absorb_lot(lot, changes);
-        }
-        if let Some(ours) = &mut self.billing {
-            ours.absorb(billing, &mut changes.touched);
-            self.refresh_access_of_all();
-        }
-    }
-
-    /// Takes a lot over, open or closed. The same cause may have granted it here too: it is still one lot.
-    fn absorb_lot(&mut self, mut lot: Lot, changes: &mut Changes) {
-        if lot.source == LotSource::FreePlan && self.absorb_free_month(&lot, changes) {
-            return;
-        }
-        if let Some(at) = self.credits.lots.iter().position(|known| known.id == lot.id) {
-            lot.merge(&self.credits.lots.remove(at));
-        }
-        if let Some(billing) = &mut self.billing
-            && let Some(known) = billing.closed_lots.remove(&lot.id.to_string())
-        {
-            lot.merge(&known);
-            changes.closed_lots.remove(&lot.id);
-            changes.touched.insert((Kind::ClosedLot, lot.id.to_string()));
-        }
-        self.credits.learn_cap(&lot);
-        self.credits.insert_lot(lot);
-        self.close_empty_lots(changes);
-    }
-
-    /// The free plan's month is one account's, whatever the streams that were given it: what both spent of it counts.
-    fn absorb_free_month(&mut self, theirs: &Lot, changes: &mut Changes) -> bool {
-        let overlaps = |ours: &&Lot| {
-            let begins_before = |a: &Lot, b: &Lot| b.expires_at.is_none_or(|end| a.effective_at < end);
-            ours.source == LotSource::FreePlan && begins_before(ours, theirs) && begins_before(theirs, ours)
-        };
-        let closed = self.billing.iter().flat_map(|billing| billing.closed_lots.values());
-        let Some(ours) = self.credits.lots.iter().chain(closed).find(overlaps).map(|lot| lot.id) else {
-            return false;
-        };
-        self.change_lot(ours, changes, |ours| ours.remaining -= theirs.spent().clamp(0, ours.remaining));
-        self.close_empty_lots(changes);
-        true
-    }
-
-    fn clear_into(&mut self, into: &AccountId, changes: &mut Changes) {
-        if let Some(billing) = self.billing.take() {
-            Billing::default().absorb(*billing, &mut changes.touched);
-        }
-        self.billing = Some(Box::default());
-        changes.holds.extend(self.credits.holds.iter().map(|hold| (hold.id, None)));
-        self.credits = Credits { merged_into: Some(into.clone()), ..Credits::default() };
     }
 
     fn advance(&mut self, progress: &AllowanceProgress) {

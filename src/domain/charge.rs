@@ -6,6 +6,7 @@ use super::catalog::{CostTier, Feature, FeatureKind, Overage};
 use super::command::MAX_AMOUNT;
 use super::credit::{Credits, Draw, is_zero};
 use super::draft::{Context, Draft};
+use super::ids::LotId;
 use super::overrides::ruling;
 use super::rejection::Rejection;
 use super::standing::{Reason, Standing, why_missing};
@@ -127,6 +128,27 @@ impl Cover {
     /// Credits by which it lowers what may be spent.
     pub fn taken(&self) -> i64 {
         self.lots.iter().fold(self.debt, |sum, draw| sum.saturating_add(draw.amount))
+    }
+
+    /// Takes what came out of one lot out of another. Answers whether there was any.
+    pub fn replace_lot(&mut self, from: LotId, into: LotId) -> bool {
+        let Some(at) = self.lots.iter().position(|draw| draw.lot == from) else { return false };
+        let amount = self.lots.remove(at).amount;
+        match self.lots.iter_mut().find(|draw| draw.lot == into) {
+            Some(known) => known.amount += amount,
+            None => self.lots.insert(at, Draw { lot: into, amount }),
+        }
+        true
+    }
+
+    /// Has up to `most` of what came out of a lot be owed. Answers how much that is.
+    pub fn owe(&mut self, lot: LotId, most: i64) -> i64 {
+        let Some(draw) = self.lots.iter_mut().find(|draw| draw.lot == lot) else { return 0 };
+        let owed = most.clamp(0, draw.amount);
+        draw.amount -= owed;
+        self.debt += owed;
+        self.lots.retain(|draw| draw.amount > 0);
+        owed
     }
 }
 

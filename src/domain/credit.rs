@@ -134,12 +134,14 @@ impl Lot {
     /// Takes in what another stream did to the same lot: both granted it, and each may have spent of it.
     pub fn merge(&mut self, other: &Self) {
         let left = (self.granted - self.spent() - other.spent()).max(0);
+        self.held += other.held;
+        // What is held was neither taken back nor expired.
+        let free = (left - self.held).max(0);
         self.claimed_back = self.claimed_back.max(other.claimed_back);
         self.owed = self.owed.max(other.owed);
         self.repaid += other.repaid;
-        self.clawed_back = self.clawed_back.max(other.clawed_back).min(left);
-        self.expired = self.expired.max(other.expired).min(left - self.clawed_back);
-        self.held += other.held;
+        self.clawed_back = self.clawed_back.max(other.clawed_back).min(free);
+        self.expired = self.expired.max(other.expired).min(free - self.clawed_back);
         self.remaining = left - self.clawed_back - self.expired;
         self.expires_at = self.expires_at.into_iter().chain(other.expires_at).min();
     }

@@ -88,9 +88,13 @@ pub struct CreditsGranted {
 }
 
 /// Credits expired unused.
+#[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CreditsExpired {
     pub lots: Vec<Draw>,
+    /// What ended all of these lots: `expired_at:` and their date, or `rollover_cap:` and their subscription. `None` in
+    /// events from before it was kept.
+    pub cause: Option<String>,
 }
 
 /// Credits that came to be spendable made good what was owed.

@@ -94,6 +94,21 @@ impl Used {
             }
         }
     }
+
+    /// The refusal that is due, unless captures may go beyond their holds: more credits were used than are held, or, by the
+    /// caller's count, more units, though they may cost nothing.
+    fn beyond(self, hold: &Hold, amount: i64) -> Option<Rejection> {
+        let held_units = hold.quantity.unwrap_or(0);
+        match self {
+            _ if amount > hold.amount => {
+                Some(Rejection::CaptureExceedsHold { held: hold.amount, required: amount, in_units: false })
+            }
+            Used::Quantity(quantity) if quantity > held_units => {
+                Some(Rejection::CaptureExceedsHold { held: held_units, required: quantity, in_units: true })
+            }
+            Used::All | Used::Amount(_) | Used::Quantity(_) => None,
+        }
+    }
 }
 
 impl Hold {
@@ -138,7 +153,8 @@ pub fn place(
 /// Spends what a hold has set aside: all of it, a part, or more where the feature lets a capture exceed its hold.
 pub fn capture(draft: &mut Draft<'_>, hold: Hold, used: Used, context: Context<'_>) -> Result<Outcome, Rejection> {
     let (amount, quantity) = used.price(&hold, context)?;
-    let cover = capture_cover(draft, &hold, amount, quantity, context)?;
+    let beyond = used.beyond(&hold, amount);
+    let cover = capture_cover(draft, &hold, amount, quantity, beyond, context)?;
     let released = hold.cover.taken() - cover.taken();
     let feature = hold.feature.clone();
     let counted = feature.as_ref().map(|_| counted_now(&draft.account.credits, context));
@@ -178,6 +194,7 @@ fn capture_cover(
     hold: &Hold,
     amount: i64,
     quantity: Option<i64>,
+    beyond: Option<Rejection>,
     context: Context<'_>,
 ) -> Result<Cover, Rejection> {
     let mut left = amount.min(hold.amount);
@@ -191,14 +208,14 @@ fn capture_cover(
     cover.debt = take(hold.cover.debt);
     cover.overage = take(hold.cover.overage);
     cover.unlimited = hold.cover.unlimited;
-    let beyond = amount - hold.amount;
-    if beyond > 0 {
+    if let Some(exceeds) = beyond {
         let feature = hold.feature.as_ref().and_then(|feature| context.catalog.feature(feature));
         if !feature.is_some_and(|feature| feature.capture_beyond_hold) {
-            return Err(Rejection::CaptureExceedsHold { held: hold.amount, required: amount });
+            return Err(exceeds);
         }
         admit_beyond(draft, hold, quantity, context)?;
-        let more = draft.account.credits.cover(beyond, hold.feature.as_deref(), context)?;
+        let more_credits = (amount - hold.amount).max(0);
+        let more = draft.account.credits.cover(more_credits, hold.feature.as_deref(), context)?;
         for draw in more.lots {
             match cover.lots.iter_mut().find(|known| known.lot == draw.lot) {
                 Some(known) => known.amount += draw.amount,

@@ -56,6 +56,33 @@ pub struct OverrideTerms {
     pub values: Option<Vec<String>>,
 }
 
+/// A limit as callers word it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "limit must be a whole number or \"unlimited\"")]
+pub enum Limit {
+    Number(i64),
+    Word(Unlimited),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unlimited {
+    Unlimited,
+}
+
+/// An override as callers see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OverrideView {
+    pub feature: String,
+    pub allowed: bool,
+    /// `None`: the plan's limits hold.
+    pub limit: Option<Limit>,
+    pub per: Option<Per>,
+    pub values: Option<Vec<String>>,
+    pub expires_at: Option<DateTime<Utc>>,
+    pub reason: Option<String>,
+}
+
 /// Why an override's terms do not fit the feature: which field, and the cure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unfit {
@@ -92,6 +119,27 @@ pub fn ruling<'a>(credits: &'a Credits, standing: &Standing<'a>, feature: &str, 
 impl Override {
     pub fn holds_at(&self, now: DateTime<Utc>) -> bool {
         self.expires_at.is_none_or(|end| now < end)
+    }
+
+    /// How callers see it.
+    pub fn view(&self, feature: &str) -> OverrideView {
+        let unlimited = Limit::Word(Unlimited::Unlimited);
+        let (limit, per, values) = match &self.effect {
+            OverrideEffect::Denied | OverrideEffect::Allowed => (None, None, None),
+            OverrideEffect::Limit(limit) => (Some(limit.map_or(unlimited, Limit::Number)), None, None),
+            OverrideEffect::Window(Some(WindowLimit { limit, per })) => (Some(Limit::Number(*limit)), Some(*per), None),
+            OverrideEffect::Window(None) => (Some(unlimited), None, None),
+            OverrideEffect::Values(values) => (None, None, Some(values.clone())),
+        };
+        OverrideView {
+            feature: feature.to_owned(),
+            allowed: self.effect != OverrideEffect::Denied,
+            limit,
+            per,
+            values,
+            expires_at: self.expires_at,
+            reason: self.reason.clone(),
+        }
     }
 
     fn grant<'a>(&self, planned: Option<&'a FeatureGrant>) -> Option<Cow<'a, FeatureGrant>> {

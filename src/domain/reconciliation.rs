@@ -63,7 +63,15 @@ pub struct Difference {
 /// of: links that Stripe makes anew for each answer, what a price says of itself, and what a charge says of its refunds and
 /// disputes, which are compared themselves; and what only some API versions tell.
 pub fn differences(ledger: &StripeObject, stripe: &StripeObject) -> Vec<Difference> {
-    let (ledger, stripe) = (comparable(ledger), comparable(stripe));
+    let (mut ledger, stripe) = (comparable(ledger), comparable(stripe));
+    // Stripe shows an invoice's first lines; the ledger asked for the others.
+    if stripe["has_more_lines"] == true
+        && let (Some(shown), Some(lines)) = (stripe["lines"].as_array(), ledger["lines"].as_array_mut())
+        && lines.len() > shown.len()
+    {
+        lines.truncate(shown.len());
+        ledger["has_more_lines"] = Value::Bool(true);
+    }
     let (Value::Object(ledger), Value::Object(stripe)) = (&ledger, &stripe) else { return Vec::new() };
     let mut fields: Vec<&String> = ledger.keys().chain(stripe.keys()).collect();
     fields.sort();
@@ -140,6 +148,25 @@ mod tests {
         };
         assert_eq!(differences(&charge("succeeded", 0, false), &charge("succeeded", 400, true)), []);
         assert_eq!(differences(&charge("pending", 0, false), &charge("succeeded", 0, false)).len(), 1);
+    }
+
+    #[test]
+    fn an_invoice_is_compared_by_the_lines_that_stripe_shows() {
+        let invoice = |lines: std::ops::Range<i64>, has_more: bool| -> StripeObject {
+            let line = |amount: i64| json!({"id": "il", "amount": amount, "period_start": 0, "period_end": 0, "proration": false});
+            serde_json::from_value(json!({"object": "invoice", "snapshot": {
+                "id": "in_1", "status": "paid", "currency": "usd", "subtotal": 0, "total": 0, "tax": 0, "amount_due": 0,
+                "amount_paid": 0, "amount_remaining": 0, "pre_payment_credit_notes_amount": 0,
+                "post_payment_credit_notes_amount": 0, "attempt_count": 0, "has_more_lines": has_more,
+                "lines": lines.map(line).collect::<Vec<_>>(),
+            }}))
+            .expect("an invoice")
+        };
+        assert_eq!(differences(&invoice(0..13, false), &invoice(0..10, true)), []);
+        let other_lines = differences(&invoice(0..13, false), &invoice(1..11, true));
+        assert_eq!(other_lines.iter().map(|found| found.field.as_str()).collect::<Vec<_>>(), ["lines"]);
+        assert_eq!(differences(&invoice(0..13, false), &invoice(0..10, false)).len(), 1);
+        assert_eq!(differences(&invoice(0..10, false), &invoice(0..10, true)).len(), 1);
     }
 
     #[test]

@@ -77,9 +77,16 @@ pub enum Rejection {
     #[error("the hold {hold} has expired; place a new one, and longer, or extend it in time")]
     HoldExpired { hold: Uuid },
     #[error(
-        "the hold has set {held} credits aside, {required} were used; hold more, or let the feature's captures go beyond their holds (capture_beyond_hold in the catalog)"
+        "the hold has set {held} {} aside, {required} were used; hold more, or let the feature's captures go beyond their holds (capture_beyond_hold in the catalog)",
+        if *in_units { "units" } else { "credits" }
     )]
-    CaptureExceedsHold { held: i64, required: i64 },
+    CaptureExceedsHold {
+        held: i64,
+        required: i64,
+        /// They are units of the feature, not credits.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        in_units: bool,
+    },
     #[error("the hold {hold} is for an amount, not for a feature; give the amount that was used")]
     HoldWithoutFeature { hold: Uuid },
     #[error("a hold's expires_at must lie in the future, and at most {max_days} days ahead")]

@@ -3,7 +3,9 @@
 //! Every rule here is a function of the *set* of known facts, and marks what it has done in the account, so that
 //! settling after each fact gives the same end as settling once after all of them, in any order.
 
-use chrono::{DateTime, Months, TimeDelta, Utc};
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Months, SecondsFormat, TimeDelta, Utc};
 
 use super::account::{Account, Changes};
 use super::allowance::{
@@ -325,9 +327,15 @@ fn due_windows(allowance: &Allowance, context: Context<'_>) -> Vec<DueWindow> {
 /// With a capped rollover, what is left of a subscription's earlier lots beyond the cap expires as the next one begins,
 /// whichever of them was heard of first.
 fn cap_rollover(draft: &mut Draft<'_>, now: DateTime<Utc>) {
-    let lots = draft.account.credits.beyond_caps(now);
-    if !lots.is_empty() {
-        draft.emit(Event::CreditsExpired(CreditsExpired { lots }));
+    let credits = &draft.account.credits;
+    let mut by_subscription: BTreeMap<String, Vec<Draw>> = BTreeMap::new();
+    for draw in credits.beyond_caps(now) {
+        let subscription = credits.lot(draw.lot).and_then(|lot| lot.subscription.as_deref()).unwrap_or_default();
+        by_subscription.entry(subscription.to_owned()).or_default().push(draw);
+    }
+    for (subscription, lots) in by_subscription {
+        let cause = Some(format!("rollover_cap:{subscription}"));
+        draft.emit(Event::CreditsExpired(CreditsExpired { lots, cause }));
     }
 }
 
@@ -392,10 +400,15 @@ fn missed_free_months(credits: &Credits, context: Context<'_>) -> Vec<FreeMonth>
 
 /// Records what has expired in lots. What is held of them stays until the hold ends.
 pub fn expire_lots(draft: &mut Draft<'_>, now: DateTime<Utc>) {
-    let expired = draft.account.credits.lots.iter().filter(|lot| lot.is_expired_at(now) && lot.spendable() > 0);
-    let lots: Vec<Draw> = expired.map(|lot| Draw { lot: lot.id, amount: lot.spendable() }).collect();
-    if !lots.is_empty() {
-        draft.emit(Event::CreditsExpired(CreditsExpired { lots }));
+    let mut by_date: BTreeMap<DateTime<Utc>, Vec<Draw>> = BTreeMap::new();
+    for lot in draft.account.credits.lots.iter().filter(|lot| lot.spendable() > 0) {
+        if let Some(date) = lot.expires_at.filter(|date| *date <= now) {
+            by_date.entry(date).or_default().push(Draw { lot: lot.id, amount: lot.spendable() });
+        }
+    }
+    for (date, lots) in by_date {
+        let cause = Some(format!("expired_at:{}", date.to_rfc3339_opts(SecondsFormat::AutoSi, true)));
+        draft.emit(Event::CreditsExpired(CreditsExpired { lots, cause }));
     }
     cap_rollover(draft, now);
 }

@@ -177,7 +177,7 @@ pub struct Invoice {
     pub paid_at: Option<i64>,
     pub created: Option<i64>,
     pub lines: Vec<InvoiceLine>,
-    /// Stripe sends at most ten lines in a notification.
+    /// Stripe shows ten lines at most; there are others, which were not asked for.
     pub has_more_lines: bool,
 }
 

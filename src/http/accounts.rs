@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::page::PageQuery;
 use super::problem::ApiError;
-use super::reading;
 use super::request::{MAX_JSON_BYTES, account_id, parse_json, read_body};
 use super::server::State;
 use crate::app::accounts::AccountDetails;
@@ -100,7 +99,7 @@ pub async fn get(
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
     let id = account_id(&path)?;
-    let min_position = reading::min_position(query.min_position.as_deref())?;
+    let min_position = query.min_position()?;
     Ok(HttpResponse::Ok().json(account_view(&state, &id, min_position).await?))
 }
 

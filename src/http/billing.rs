@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::page::{Cursor, Page, PageQuery};
 use super::problem::ApiError;
-use super::reading::{self, as_of};
+use super::reading::as_of;
 use super::request::account_id;
 use super::server::State;
 use super::views::{CreditPurchaseView, InvoiceView, PaymentMethodView, PaymentView, SubscriptionView};
@@ -26,7 +26,7 @@ use crate::store::read::{self, StoredObject};
 const ALL: i64 = 1_000;
 
 pub async fn account(state: &State, path: &str, query: &PageQuery) -> Result<AccountNow, ApiError> {
-    let min_position = reading::min_position(query.min_position.as_deref())?;
+    let min_position = query.min_position()?;
     Ok(state.service.account_now(&account_id(path)?, min_position).await?)
 }
 
@@ -89,6 +89,7 @@ fn subscriptions_then(past: &Past) -> (Vec<Subscription>, Vec<SubscriptionSchedu
 /// A moment of an account's past, if that is what was asked for.
 pub async fn past(state: &State, path: &str, query: &PageQuery) -> Result<Option<Past>, ApiError> {
     let name = account_id(path)?;
+    query.min_position()?;
     match as_of(query.as_of.as_deref(), state.service.clock.now())? {
         None => Ok(None),
         Some(moment) => Ok(Some(state.service.past(&name, moment).await?)),

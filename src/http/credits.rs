@@ -31,6 +31,7 @@ pub async fn get(
         "held": account.credits().held(),
         "debt": account.credits().debt,
         "unlimited": account.standing().is_unlimited(),
+        "credit_display_scale": account.catalog.catalog.credit_display_scale,
         "lots": lots,
         "position": account.position,
         "as_of": AsOf::of(&account),

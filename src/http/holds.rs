@@ -132,8 +132,12 @@ async fn act(name: &str, state: &State, act: HoldAct, key: Key) -> Result<HttpRe
 }
 
 /// One hold, open or ended.
-pub async fn get(path: web::Path<String>, state: web::Data<State>) -> Result<HttpResponse, ApiError> {
-    let (account, record) = state.service.hold(hold_id(&path)?).await?;
+pub async fn get(
+    path: web::Path<String>,
+    query: web::Query<PageQuery>,
+    state: web::Data<State>,
+) -> Result<HttpResponse, ApiError> {
+    let (account, record) = state.service.hold_now(hold_id(&path)?, query.min_position()?).await?;
     let mut view = serde_json::to_value(HoldView::of(&record, state.service.clock.now())).map_err(StoreError::from)?;
     view["account"] = json!(account);
     Ok(HttpResponse::Ok().json(view))

@@ -2,18 +2,17 @@
 
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::page::PageQuery;
 use super::problem::ApiError;
-use super::reading;
 use super::request::{MAX_JSON_BYTES, account_id, parse_json, read_body, reason, time};
 use super::server::State;
-use crate::domain::catalog::{Per, WindowLimit};
+use crate::domain::catalog::Per;
 use crate::domain::command::Command;
 use crate::domain::ids::AccountId;
-use crate::domain::overrides::{Override, OverrideEffect, OverrideTerms};
+use crate::domain::overrides::{Limit, Override, OverrideTerms, OverrideView, Unlimited};
 use crate::domain::rejection::Rejection;
 
 /// Values of one override, and the longest of them, in characters.
@@ -32,19 +31,6 @@ struct PutOverride {
     reason: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(untagged, expecting = "limit must be a whole number or \"unlimited\"")]
-enum Limit {
-    Number(i64),
-    Word(Unlimited),
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Unlimited {
-    Unlimited,
-}
-
 /// Sets an override. Setting the same again changes nothing, so a retry needs no key.
 pub async fn put(
     path: web::Path<(String, String)>,
@@ -58,7 +44,7 @@ pub async fn put(
     let unknown = || Rejection::UnknownFeature { feature: feature.clone() };
     let kind = catalog.catalog.feature(&feature).ok_or_else(unknown)?.kind;
     let set = read(body, kind, state.service.clock.now())?;
-    let view = view(&feature, &set);
+    let view = set.view(&feature);
     let position = execute(&state, &account, Command::SetOverride { feature, set }).await?;
     let mut view = serde_json::to_value(view).map_err(|_| ApiError::Internal)?;
     view["position"] = json!(position);
@@ -96,37 +82,6 @@ fn read(
     Ok(Override { effect, expires_at: body.expires_at, reason: reason(body.reason)? })
 }
 
-#[derive(Debug, Serialize)]
-struct OverrideView {
-    feature: String,
-    allowed: bool,
-    limit: Option<Limit>,
-    per: Option<Per>,
-    values: Option<Vec<String>>,
-    expires_at: Option<DateTime<Utc>>,
-    reason: Option<String>,
-}
-
-fn view(feature: &str, set: &Override) -> OverrideView {
-    let unlimited = Limit::Word(Unlimited::Unlimited);
-    let (limit, per, values) = match &set.effect {
-        OverrideEffect::Denied | OverrideEffect::Allowed => (None, None, None),
-        OverrideEffect::Limit(limit) => (Some(limit.map_or(unlimited, Limit::Number)), None, None),
-        OverrideEffect::Window(Some(WindowLimit { limit, per })) => (Some(Limit::Number(*limit)), Some(*per), None),
-        OverrideEffect::Window(None) => (Some(unlimited), None, None),
-        OverrideEffect::Values(values) => (None, None, Some(values.clone())),
-    };
-    OverrideView {
-        feature: feature.to_owned(),
-        allowed: set.effect != OverrideEffect::Denied,
-        limit,
-        per,
-        values,
-        expires_at: set.expires_at,
-        reason: set.reason.clone(),
-    }
-}
-
 /// Removes an override; doing it twice is doing it once.
 pub async fn remove(path: web::Path<(String, String)>, state: web::Data<State>) -> Result<HttpResponse, ApiError> {
     let (account, feature) = path.into_inner();
@@ -140,11 +95,11 @@ pub async fn list(
     query: web::Query<PageQuery>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
-    let min_position = reading::min_position(query.min_position.as_deref())?;
+    let min_position = query.min_position()?;
     let account = state.service.account_now(&account_id(&path)?, min_position).await?;
     let now = state.service.clock.now();
     let holding = account.credits().overrides.iter().filter(|(_, known)| known.holds_at(now));
-    let rows: Vec<OverrideView> = holding.map(|(feature, known)| view(feature, known)).collect();
+    let rows: Vec<OverrideView> = holding.map(|(feature, known)| known.view(feature)).collect();
     Ok(HttpResponse::Ok().json(json!({"data": rows, "position": account.position})))
 }
 

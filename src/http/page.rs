@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::problem::ApiError;
+use super::reading::{consistency, min_position};
 use super::request::number;
 
 /// What a caller asks of a list.
@@ -11,6 +12,7 @@ pub struct PageQuery {
     pub limit: Option<String>,
     pub cursor: Option<String>,
     pub min_position: Option<String>,
+    pub consistency: Option<String>,
     /// A moment of the past, where a list has one.
     pub as_of: Option<String>,
 }
@@ -52,6 +54,12 @@ impl Cursor {
 }
 
 impl PageQuery {
+    /// Reads with these parameters go to the database, so they are as fresh as anybody may ask.
+    pub fn min_position(&self) -> Result<i64, ApiError> {
+        consistency(self.consistency.as_deref())?;
+        min_position(self.min_position.as_deref())
+    }
+
     pub fn limit(&self) -> Result<i64, ApiError> {
         number(self.limit.as_deref(), "limit", DEFAULT_LIMIT, 1, MAX_LIMIT)
     }

@@ -3,18 +3,29 @@
 use actix_web::{HttpResponse, web};
 use serde_json::{Map, Value, json};
 
+use super::page::PageQuery;
 use super::problem::ApiError;
 use super::request::{MAX_JSON_BYTES, parse_json, parse_strictly, read_body};
 use super::server::State;
+use crate::app::catalog::ActiveCatalog;
 
 /// All plans, by rank.
-pub async fn list(state: web::Data<State>) -> HttpResponse {
-    let catalog = state.service.catalog.current();
-    HttpResponse::Ok().json(json!({"data": catalog.catalog.plans, "catalog": catalog.digest}))
+pub async fn list(query: web::Query<PageQuery>, state: web::Data<State>) -> Result<HttpResponse, ApiError> {
+    let catalog = state.service.catalog_now(query.min_position()?).await?;
+    Ok(for_sale(&catalog, json!(catalog.catalog.plans)))
 }
 
-pub async fn get(path: web::Path<String>, state: web::Data<State>) -> Result<HttpResponse, ApiError> {
-    let catalog = state.service.catalog.current();
+fn for_sale(ActiveCatalog { catalog, digest }: &ActiveCatalog, data: Value) -> HttpResponse {
+    let scale = catalog.credit_display_scale;
+    HttpResponse::Ok().json(json!({"data": data, "credit_display_scale": scale, "catalog": digest}))
+}
+
+pub async fn get(
+    path: web::Path<String>,
+    query: web::Query<PageQuery>,
+    state: web::Data<State>,
+) -> Result<HttpResponse, ApiError> {
+    let catalog = state.service.catalog_now(query.min_position()?).await?;
     let not_found = || ApiError::NotFound { what: "plan", id: path.to_string() };
     let plan = catalog.catalog.plan(&path).ok_or_else(not_found)?;
     Ok(HttpResponse::Ok().json(plan))
@@ -38,7 +49,10 @@ pub async fn put(
 }
 
 /// All credit packs.
-pub async fn list_credit_packs(state: web::Data<State>) -> HttpResponse {
-    let catalog = state.service.catalog.current();
-    HttpResponse::Ok().json(json!({"data": catalog.catalog.credit_packs, "catalog": catalog.digest}))
+pub async fn list_credit_packs(
+    query: web::Query<PageQuery>,
+    state: web::Data<State>,
+) -> Result<HttpResponse, ApiError> {
+    let catalog = state.service.catalog_now(query.min_position()?).await?;
+    Ok(for_sale(&catalog, json!(catalog.catalog.credit_packs)))
 }

@@ -50,15 +50,16 @@ macro_rules! routes {
 }
 
 /// Query parameters of routes.
-const NOW: &[&str] = &["min_position"];
+const NOW: &[&str] = &["min_position", "consistency"];
 const READ: &[&str] = &["min_position", "consistency", "as_of"];
 const CHECK: &[&str] = &["quantity", "min_position", "consistency", "as_of"];
-const PAST: &[&str] = &["as_of", "min_position"];
-const PAGE: &[&str] = &["limit", "cursor", "min_position"];
-const PAGE_OF_PAST: &[&str] = &["limit", "cursor", "as_of", "min_position"];
-const USAGE: &[&str] = &["feature", "from", "to", "min_position"];
+const PAST: &[&str] = &["as_of", "min_position", "consistency"];
+const PAGE: &[&str] = &["limit", "cursor", "min_position", "consistency"];
+const PAGE_OF_PAST: &[&str] = &["limit", "cursor", "as_of", "min_position", "consistency"];
+const USAGE: &[&str] = &["feature", "from", "to", "min_position", "consistency"];
+const OF_CATALOG: &[&str] = &["min_position"];
 const FEED: &[&str] = &["after", "account", "type", "limit", "min_position", "wait_seconds"];
-const UPCOMING: &[&str] = &["subscription"];
+const UPCOMING: &[&str] = &["subscription", "min_position", "consistency"];
 const DELIVERIES: &[&str] = &["status", "account", "limit", "cursor"];
 const REVENUE: &[&str] = &["from", "to", "currency", "plan", "max_age_seconds"];
 const PARKED: &[&str] = &["limit", "cursor"];
@@ -98,11 +99,11 @@ impl RouteTable {
             POST "/v1/accounts/{account}/credits/grants" Some(Bill) => credits::grant,
             POST "/v1/accounts/{account}/credits/holds" Some(Spend) => holds::place,
             GET "/v1/accounts/{account}/credits/holds" Some(Read) => holds::list [PAGE_OF_PAST],
-            GET "/v1/holds/{hold}" Some(Read) => holds::get,
+            GET "/v1/holds/{hold}" Some(Read) => holds::get [NOW],
             POST "/v1/holds/{hold}/capture" Some(Spend) => holds::capture,
             POST "/v1/holds/{hold}/release" Some(Spend) => holds::release,
             POST "/v1/holds/{hold}/extend" Some(Spend) => holds::extend,
-            GET "/v1/receipts/{receipt}" Some(Read) => receipts::get,
+            GET "/v1/receipts/{receipt}" Some(Read) => receipts::get [NOW],
             POST "/v1/accounts/{account}/usage" Some(Spend) => usage::record,
             GET "/v1/accounts/{account}/usage" Some(Read) => usage::statistics [USAGE],
             GET "/v1/accounts/{account}/overrides" Some(Read) => overrides::list [NOW],
@@ -111,10 +112,10 @@ impl RouteTable {
             PUT "/v1/accounts/{account}/suspension" Some(Bill) => overrides::suspend,
             DELETE "/v1/accounts/{account}/suspension" Some(Bill) => overrides::reinstate,
             POST "/v1/debits/batch" Some(Spend) => debits::batch,
-            GET "/v1/plans" Some(Read) => plans::list,
-            GET "/v1/plans/{plan}" Some(Read) => plans::get,
+            GET "/v1/plans" Some(Read) => plans::list [OF_CATALOG],
+            GET "/v1/plans/{plan}" Some(Read) => plans::get [OF_CATALOG],
             PUT "/v1/plans/{plan}" Some(Admin) => plans::put,
-            GET "/v1/credit-packs" Some(Read) => plans::list_credit_packs,
+            GET "/v1/credit-packs" Some(Read) => plans::list_credit_packs [OF_CATALOG],
             GET "/v1/analytics/revenue" Some(Admin) => revenue::get [REVENUE],
             GET "/v1/events" Some(Admin) => events::list [FEED],
             POST "/v1/webhook-endpoints" Some(Admin) => webhook_endpoints::create,

@@ -1,7 +1,7 @@
 //! The statement: every movement of an account's credits, and what they came to.
 
 use actix_web::{HttpResponse, web};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use super::page::{Cursor, Page, PageQuery};
 use super::problem::ApiError;
-use super::reading;
 use super::request::account_id;
 use super::server::State;
 use super::views::DrawView;
+use crate::domain::credit::Draw;
 use crate::domain::event::Event;
 use crate::store::log;
 
@@ -28,7 +28,8 @@ struct Entry {
     at: DateTime<Utc>,
     id: String,
     lots: Vec<DrawView>,
-    cause: Option<String>,
+    /// What it came of, in a form that leads on: `debit:…`, `hold:…`, `invoice:…`.
+    cause: String,
     feature: Option<String>,
     quantity: Option<i64>,
     effective_at: Option<DateTime<Utc>>,
@@ -71,7 +72,7 @@ pub async fn list(
     query: web::Query<PageQuery>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
-    let min_position = reading::min_position(query.min_position.as_deref())?;
+    let min_position = query.min_position()?;
     let account = state.service.account_now(&account_id(&path)?, min_position).await?;
     let limit = query.limit()?;
     let client = state.service.connection().await?;
@@ -91,11 +92,11 @@ pub async fn list(
     };
     let mut data = Vec::with_capacity(stored.len());
     for stored in &stored {
-        let entry = entry(&stored.event()?, stored.at, &stored.position.to_string());
-        data.extend(entry.map(|entry| next(Entry { position: Some(stored.position), ..entry })));
+        let entries = entries(&stored.event()?, stored.at, &stored.position.to_string());
+        data.extend(entries.into_iter().map(|entry| next(Entry { position: Some(stored.position), ..entry })));
     }
     let due = if has_more { Vec::new() } else { account.due_events() };
-    let due = due.iter().enumerate().filter_map(|(n, event)| entry(event, account.at, &format!("pending_{}", n + 1)));
+    let due = due.iter().enumerate().flat_map(|(n, event)| entries(event, account.at, &format!("pending_{}", n + 1)));
     let pending = due.map(next).collect();
     let next_cursor = match stored.last().filter(|_| has_more) {
         None => None,
@@ -130,16 +131,32 @@ impl Place {
     }
 }
 
-/// The entry of an event, without its balance; `place` tells it from others of its kind.
-fn entry(event: &Event, at: DateTime<Utc>, place: &str) -> Option<Entry> {
-    let blank = |kind, amount, id| Entry {
+/// The entries of an event, without their balance; `place` tells them from others of their kind.
+fn entries(event: &Event, at: DateTime<Utc>, place: &str) -> Vec<Entry> {
+    match event {
+        // Each lot that made good what was owed is a cause of its own.
+        Event::DebtRepaid(repaid) => {
+            let by_lot = repaid.lots.iter().enumerate();
+            by_lot.map(|(n, draw)| repayment(draw, at, &part_of(place, n))).collect()
+        }
+        event => entry(event, at, place).into_iter().collect(),
+    }
+}
+
+/// The place of the n-th entry of one event.
+fn part_of(place: &str, n: usize) -> String {
+    if n == 0 { place.to_owned() } else { format!("{place}_{}", n + 1) }
+}
+
+fn blank(kind: &'static str, cause: String, amount: i64, at: DateTime<Utc>, id: String) -> Entry {
+    Entry {
         kind,
         amount,
         balance: 0,
         at,
         id,
         lots: Vec::new(),
-        cause: None,
+        cause,
         feature: None,
         quantity: None,
         effective_at: None,
@@ -149,16 +166,31 @@ fn entry(event: &Event, at: DateTime<Utc>, place: &str) -> Option<Entry> {
         captured: None,
         overage: None,
         position: None,
-    };
+    }
+}
+
+/// It moves nothing between what may be spent and what is owed: the balance is the difference of both.
+fn repayment(draw: &Draw, at: DateTime<Utc>, place: &str) -> Entry {
+    let lots = DrawView::of(std::slice::from_ref(draw));
+    Entry { lots, ..blank("repayment", format!("lot:{}", draw.lot), 0, at, format!("repayment_{place}")) }
+}
+
+fn entry(event: &Event, at: DateTime<Utc>, place: &str) -> Option<Entry> {
+    let blank = |kind, cause, amount, id| blank(kind, cause, amount, at, id);
+    let of_hold = |hold: &Uuid| format!("hold:{hold}");
     let billed = |overage: i64| (overage > 0).then_some(overage);
     Some(match event {
         // Of what a plan change would give, some may have been given already.
         Event::CreditsGranted(granted) => Entry {
-            cause: Some(granted.lot.cause.to_string()),
             effective_at: Some(granted.lot.effective_at),
             expires_at: granted.lot.expires_at,
             reason: granted.reason.clone(),
-            ..blank("grant", granted.lot.granted - granted.lot.clawed_back, granted.lot.id.to_string())
+            ..blank(
+                "grant",
+                granted.lot.cause.to_string(),
+                granted.lot.granted - granted.lot.clawed_back,
+                granted.lot.id.to_string(),
+            )
         },
         Event::CreditsDebited(debited) => {
             let amount = if debited.unlimited { 0 } else { debited.amount - debited.overage };
@@ -167,26 +199,28 @@ fn entry(event: &Event, at: DateTime<Utc>, place: &str) -> Option<Entry> {
                 feature: debited.feature.clone(),
                 quantity: debited.quantity,
                 overage: billed(debited.overage),
-                ..blank("debit", -amount, debited.debit.to_string())
+                ..blank("debit", format!("debit:{}", debited.debit), -amount, debited.debit.to_string())
             }
         }
         Event::CreditsExpired(expired) => {
             let amount: i64 = expired.lots.iter().map(|draw| draw.amount).sum();
-            Entry { lots: DrawView::of(&expired.lots), ..blank("expiry", -amount, format!("expiry_{place}")) }
-        }
-        // It moves nothing between what may be spent and what is owed: the balance is the difference of both.
-        Event::DebtRepaid(repaid) => {
-            Entry { lots: DrawView::of(&repaid.lots), ..blank("repayment", 0, format!("repayment_{place}")) }
+            // Before causes were kept, all that was known is by when.
+            let by_now = || format!("expired_by:{}", at.to_rfc3339_opts(SecondsFormat::AutoSi, true));
+            let cause = expired.cause.clone().unwrap_or_else(by_now);
+            Entry { lots: DrawView::of(&expired.lots), ..blank("expiry", cause, -amount, format!("expiry_{place}")) }
         }
         Event::CreditsClawedBack(clawed) => Entry {
-            cause: Some(clawed.cause.clone()),
             lots: vec![DrawView { id: clawed.lot, amount: clawed.clawed_back }],
-            ..blank("clawback", -(clawed.clawed_back + clawed.debt), format!("clawback_{place}"))
+            ..blank("clawback", clawed.cause.clone(), -(clawed.clawed_back + clawed.debt), format!("clawback_{place}"))
         },
         Event::CreditsReinstated(reinstated) => Entry {
-            cause: Some(reinstated.cause.clone()),
             lots: vec![DrawView { id: reinstated.lot, amount: reinstated.reinstated }],
-            ..blank("reinstatement", reinstated.reinstated + reinstated.debt, format!("reinstatement_{place}"))
+            ..blank(
+                "reinstatement",
+                reinstated.cause.clone(),
+                reinstated.reinstated + reinstated.debt,
+                format!("reinstatement_{place}"),
+            )
         },
         Event::HoldPlaced(placed) => Entry {
             lots: DrawView::of(&placed.hold.cover.lots),
@@ -194,7 +228,7 @@ fn entry(event: &Event, at: DateTime<Utc>, place: &str) -> Option<Entry> {
             quantity: placed.hold.quantity,
             expires_at: Some(placed.hold.expires_at),
             hold: Some(placed.hold.id),
-            ..blank("hold", -placed.hold.cover.taken(), placed.hold.id.to_string())
+            ..blank("hold", of_hold(&placed.hold.id), -placed.hold.cover.taken(), placed.hold.id.to_string())
         },
         Event::HoldCaptured(captured) => Entry {
             lots: DrawView::of(&captured.cover.lots),
@@ -203,20 +237,36 @@ fn entry(event: &Event, at: DateTime<Utc>, place: &str) -> Option<Entry> {
             hold: Some(captured.hold),
             captured: Some(captured.amount),
             overage: billed(captured.cover.overage),
-            ..blank("capture", captured.released, format!("capture_{place}"))
+            ..blank("capture", of_hold(&captured.hold), captured.released, format!("capture_{place}"))
         },
-        Event::HoldReleased(released) => {
-            Entry { hold: Some(released.hold), ..blank("release", released.amount, format!("release_{place}")) }
-        }
-        Event::HoldExpired(expired) => {
-            Entry { hold: Some(expired.hold), ..blank("hold_expiry", expired.amount, format!("hold_expiry_{place}")) }
-        }
+        Event::HoldReleased(released) => Entry {
+            hold: Some(released.hold),
+            ..blank("release", of_hold(&released.hold), released.amount, format!("release_{place}"))
+        },
+        Event::HoldExpired(expired) => Entry {
+            hold: Some(expired.hold),
+            ..blank("hold_expiry", of_hold(&expired.hold), expired.amount, format!("hold_expiry_{place}"))
+        },
         Event::AccountAbsorbed(absorbed) if absorbed.balance_change == 0 => return None,
         Event::AccountAbsorbed(absorbed) => {
-            let amount = absorbed.balance_change;
-            let cause = Some(format!("account:{}", absorbed.from));
-            Entry { cause, ..blank("transfer", amount, format!("transfer_{place}")) }
+            let cause = format!("account:{}", absorbed.from);
+            blank("transfer", cause, absorbed.balance_change, format!("transfer_{place}"))
         }
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::event::EVENT_VERSION;
+
+    #[test]
+    fn an_expiry_from_before_causes_were_kept_says_by_when() {
+        let stored = r#"{"lots":[{"lot":"00000000-0000-0000-0000-000000000002","amount":3}]}"#;
+        let event = Event::read("credits_expired", EVENT_VERSION, stored).expect("readable");
+        let at = DateTime::from_timestamp(1_768_478_400, 0).expect("a time");
+        let causes: Vec<String> = entries(&event, at, "7").into_iter().map(|entry| entry.cause).collect();
+        assert_eq!(causes, ["expired_by:2026-01-15T12:00:00Z"]);
+    }
 }

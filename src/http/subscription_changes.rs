@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::checkout::quantity;
 use super::payment_routes::Call;
 use super::problem::ApiError;
+use super::reading::{consistency, min_position};
 use super::request::{MAX_JSON_BYTES, account_id, parse_json, read_body, stripe_id, time};
 use super::server::State;
 use super::stripe_views::InvoicePreviewView;
@@ -119,6 +120,8 @@ pub async fn preview_change(
 #[serde(deny_unknown_fields)]
 pub struct UpcomingQuery {
     subscription: Option<String>,
+    min_position: Option<String>,
+    consistency: Option<String>,
 }
 
 /// The next invoice of the subscription.
@@ -127,7 +130,13 @@ pub async fn upcoming_invoice(
     query: web::Query<UpcomingQuery>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
-    let account = state.service.resolve(&account_id(&path)?).await?;
+    let name = account_id(&path)?;
+    consistency(query.consistency.as_deref())?;
+    let min_position = min_position(query.min_position.as_deref())?;
+    let account = match min_position {
+        0 => state.service.resolve(&name).await?,
+        _ => state.service.account_now(&name, min_position).await?.id,
+    };
     let preview = state.service.upcoming_invoice(&account, named(&query.subscription)?).await?;
     answer_preview(&state, preview, account.as_str())
 }

@@ -74,6 +74,7 @@ pub struct UsageQuery {
     from: Option<String>,
     to: Option<String>,
     min_position: Option<String>,
+    consistency: Option<String>,
 }
 
 /// The days that are asked for, both included.
@@ -148,6 +149,7 @@ pub async fn statistics(
     query: web::Query<UsageQuery>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
+    reading::consistency(query.consistency.as_deref())?;
     let min_position = reading::min_position(query.min_position.as_deref())?;
     let account = state.service.account_now(&account_id(&path)?, min_position).await?;
     let catalog = state.service.catalog.current();

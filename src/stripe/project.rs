@@ -208,7 +208,7 @@ fn sum_of(amounts: &[Fields<'_>]) -> Result<i64> {
     amounts.iter().try_fold(0i64, |sum, amount| Ok(sum.saturating_add(amount.integer_or_zero("amount")?)))
 }
 
-fn invoice_line(line: &Fields<'_>) -> Result<InvoiceLine> {
+pub fn invoice_line(line: &Fields<'_>) -> Result<InvoiceLine> {
     let parent = line.object("parent")?;
     let details = match &parent {
         Some(parent) => parent.object("subscription_item_details")?.or(parent.object("invoice_item_details")?),

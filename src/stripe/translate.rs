@@ -12,7 +12,7 @@ use super::project;
 use crate::domain::billing::Observation;
 use crate::domain::ids::{AccountId, Ownership};
 use crate::domain::reconciliation::Reconciled;
-use crate::domain::stripe_object::StripeObject;
+use crate::domain::stripe_object::{InvoiceLine, StripeObject};
 use crate::domain::tracked::Change;
 
 /// The stream of facts that belong to no account: catalogs, prices, products.
@@ -112,6 +112,12 @@ pub fn translate(
         facts.claim = AccountId::new(SYSTEM_ACCOUNT).ok();
     }
     Ok(Some(facts))
+}
+
+/// Reads one line of an invoice.
+pub fn invoice_line(body: &[u8]) -> Result<InvoiceLine, TranslateError> {
+    let value: Value<'_> = serde_json::from_slice(body).map_err(|error| TranslateError::NotJson(error.to_string()))?;
+    Ok(project::invoice_line(&Fields::new(&value, "line")?)?)
 }
 
 /// What a StripeEvent tells of the object's state before.

@@ -75,6 +75,69 @@ async fn entitlements_and_subscriptions_are_told_under_the_catalog_of_then() {
     assert!(listed["data"].as_array().expect("features").iter().all(|answer| answer["plan"] == "free"));
 }
 
+/// What a name led to then is what is told of then, whatever it leads to now.
+#[tokio::test]
+async fn a_time_before_a_link_is_told_as_it_was_before_the_link() {
+    on_both(async |app: TestApp| {
+        app.put_account("user_1", json!({})).await.expect(201);
+        app.debit("user_1", "key-1", json!({"amount": 1})).await.expect(201);
+        app.clock.advance(Duration::seconds(10));
+        app.deliver_all(&[
+            event("checkout.session.completed", START + 10, pack_checkout("cus_1", "cs_1", START + 10)),
+            event("customer.subscription.created", START + 10, subscription("cus_1", "sub_1", PRO, START)),
+        ])
+        .await;
+        app.clock.advance(Duration::seconds(10));
+        app.debit("cus_1", "key-2", json!({"amount": 3})).await.expect(201);
+        let held = json!({"amount": 2, "expires_at": rfc3339(day(3))});
+        app.post("/v1/accounts/cus_1/credits/holds", held).await.expect(201);
+        app.clock.advance(Duration::minutes(1));
+        let at = |seconds: i64| rfc3339(START + seconds);
+        let questions = [
+            format!("credits?as_of={}", at(25)),
+            format!("credits?as_of={}", at(15)),
+            format!("credits?as_of={}", at(5)),
+            format!("credits/holds?as_of={}", at(25)),
+            format!("subscription?as_of={}", at(25)),
+            format!("subscriptions?as_of={}", at(25)),
+            format!("entitlements/export?as_of={}", at(25)),
+        ];
+        let ask = async || {
+            let mut answers = Vec::new();
+            for question in &questions {
+                let mut answer = app.get(&format!("/v1/accounts/cus_1/{question}")).await.body;
+                if let Some(as_of) = answer.get_mut("as_of") {
+                    as_of["age_ms"] = json!(0);
+                }
+                answers.push(with(answer, json!({"request_id": 0})));
+            }
+            answers
+        };
+        let before = ask().await;
+        assert_eq!((&before[0]["available"], &before[0]["held"]), (&json!(PACK_CREDITS - 5), &json!(2)));
+        assert_eq!((&before[1]["available"], &before[2]["code"]), (&json!(PACK_CREDITS), &json!("account_not_found")));
+        let linked = app.put_account("user_1", json!({"stripe_customer_id": "cus_1"})).await.expect(200);
+        let linked_at = app.now() - START;
+        app.clock.advance(Duration::minutes(1));
+        app.debit("cus_1", "key-3", json!({"amount": 7})).await.expect(201);
+        app.clock.advance(Duration::minutes(1));
+        assert_eq!(ask().await, before);
+        // From the link on, and by position, it is the account's.
+        for moment in [at(linked_at), linked["position"].to_string()] {
+            let path = |name: &str| format!("/v1/accounts/{name}/credits?as_of={moment}");
+            let (theirs, ours) =
+                (app.get(&path("cus_1")).await.expect(200), app.get(&path("user_1")).await.expect(200));
+            assert_eq!((&theirs["available"], &theirs["lots"]), (&ours["available"], &ours["lots"]), "{moment}");
+            assert_ne!(theirs["available"], before[0]["available"]);
+        }
+        // Its receipt explains it, too.
+        let receipt = before[6]["receipt"].as_str().expect("a receipt");
+        let explained = app.get(&format!("/v1/receipts/{receipt}")).await.expect(200);
+        assert_eq!((&explained["account"], &explained["agrees"]), (&json!("cus_1"), &json!(true)));
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn moments_that_are_none_are_refused() {
     let app = TestApp::start().await;

@@ -243,6 +243,37 @@ async fn a_capture_beyond_its_hold_is_asked_for_like_a_debit() {
     assert_eq!(credits(&app).await, (2, 0));
 }
 
+/// Units that cost nothing are held, and limited, as others are.
+#[tokio::test]
+async fn units_that_cost_nothing_are_beyond_a_hold_as_others_are() {
+    for (cost, beyond, code) in [
+        ("", false, "capture_exceeds_hold"),
+        ("", true, "limit_exceeded"),
+        ("credit_cost = [{ up_to = 5, each = 1 }, { each = 0 }]", false, "capture_exceeds_hold"),
+        ("credit_cost = [{ up_to = 5, each = 1 }, { each = 0 }]", true, "limit_exceeded"),
+    ] {
+        let calls = format!("{cost}\ncapture_beyond_hold = {beyond}\n");
+        let limited = "features = { generation = { limit = 10, per = \"day\" } }";
+        let catalog = SELLER.replacen("credit_cost = 1\n", &calls, 1);
+        let catalog = catalog.replacen("features = { generation = true }", limited, 1);
+        let app = TestApp::with(Setup { catalog, ..Setup::default() }).await;
+        app.put_account("user_1", json!({})).await.expect(201);
+        let held = hold(&app, json!({"feature": "generation", "quantity": 5})).await;
+        let status = if beyond { 403 } else { 422 };
+        let refused = act(&app, &held, "capture", json!({"quantity": 11})).await.problem(status, code);
+        if !beyond {
+            let detail = refused["detail"].as_str().expect("a detail");
+            assert!(detail.starts_with("the hold has set 5 units aside, 11 were used"), "{detail}");
+        }
+        let before = credits(&app).await;
+        let most = if beyond { 10 } else { 5 };
+        act(&app, &held, "capture", json!({"quantity": most})).await.expect(200);
+        assert_eq!(credits(&app).await, (before.0, 0));
+        let usage = app.get("/v1/accounts/user_1/usage").await.expect(200);
+        assert_eq!(usage["features"][0]["used"], most, "{usage}");
+    }
+}
+
 #[tokio::test]
 async fn requests_that_make_no_sense_are_refused() {
     let app = start().await;
@@ -323,6 +354,32 @@ async fn a_capture_counts_towards_the_features_limits_and_a_hold_that_they_do_no
     assert_eq!(usage["features"][0]["used"], 5, "{usage}");
     app.call(Method::PUT, "/v1/accounts/user_1/suspension").json(json!({})).send().await.expect(200);
     place(1).await.problem(403, "account_suspended");
+}
+
+/// Both were given the free month, and it is one.
+#[tokio::test]
+async fn a_hold_of_a_stream_that_is_linked_is_paid_out_of_the_accounts_own_month_or_owed() {
+    on_both(async |app: TestApp| {
+        app.put_account("user_1", json!({})).await.expect(201);
+        app.debit("user_1", "key-1", json!({"amount": 1})).await.expect(201);
+        let customer = json!({"id": "cus_9", "object": "customer", "created": START, "metadata": {}});
+        app.deliver_all(&[event("customer.created", START, customer)]).await;
+        let place = json!({"amount": FREE_CREDITS});
+        let held = app.post("/v1/accounts/cus_9/credits/holds", place).await.expect(201);
+        app.put_account("user_1", json!({"stripe_customer_id": "cus_9"})).await.expect(200);
+        let linked = app.get("/v1/accounts/user_1/credits").await.expect(200);
+        assert_eq!((&linked["available"], &linked["held"]), (&json!(-1), &json!(9)), "{linked}");
+        let shown = app.get(&format!("/v1/holds/{}", held["id"].as_str().expect("an id"))).await.expect(200);
+        assert_eq!((&shown["account"], &shown["amount"]), (&json!("user_1"), &json!(FREE_CREDITS)), "{shown}");
+        assert_eq!(shown["lots"], json!([{"id": linked["lots"][0]["id"], "amount": 9}]));
+        app.debit("user_1", "key-2", json!({"amount": 1})).await.problem(402, "insufficient_credits");
+        act(&app, &held, "capture", json!({})).await.expect(200);
+        let spent = app.get("/v1/accounts/user_1/credits").await.expect(200);
+        assert_eq!((&spent["available"], &spent["held"], &spent["debt"]), (&json!(-1), &json!(0), &json!(1)));
+        let lines = statement(&app).await;
+        assert_eq!(lines.iter().map(|(_, amount)| amount).sum::<i64>(), -1, "{lines:?}");
+    })
+    .await;
 }
 
 /// Else small captures would pass every limit uncounted.

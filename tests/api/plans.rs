@@ -1,5 +1,6 @@
 //! `/v1/plans` and `/v1/credit-packs`.
 
+use chrono::Duration;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -18,6 +19,29 @@ async fn plans_are_listed_by_rank_with_the_version_of_the_catalog() {
     assert_eq!(app.get("/v1/credit-packs").await.expect(200)["catalog"], catalog);
     app.apply_catalog(&SELLER.replace("credits = 500\ngrace", "credits = 501\ngrace")).await;
     assert_ne!(app.get("/v1/plans").await.expect(200)["catalog"], catalog);
+}
+
+#[tokio::test]
+async fn how_credits_are_to_be_shown_is_told_beside_them() {
+    on_both(async |app: TestApp| {
+        app.put_account("user_1", json!({})).await.expect(201);
+        for scale in [0, 2] {
+            if scale > 0 {
+                app.clock.advance(Duration::hours(1));
+                app.apply_catalog(&format!("credit_display_scale = {scale}\n{SELLER}")).await;
+            }
+            for path in ["/v1/plans", "/v1/credit-packs", "/v1/accounts/user_1/credits"] {
+                assert_eq!(app.get(path).await.expect(200)["credit_display_scale"], scale, "{path}");
+            }
+        }
+        // As it was then, like all else that is asked of the past.
+        app.clock.advance(Duration::days(1));
+        for (at, scale) in [(START + 60, 0), (START + 7_200, 2)] {
+            let path = format!("/v1/accounts/user_1/credits?as_of={}", rfc3339(at));
+            assert_eq!(app.get(&path).await.expect(200)["credit_display_scale"], scale, "{path}");
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

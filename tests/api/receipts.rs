@@ -177,3 +177,98 @@ async fn a_refused_row_of_a_batch_has_a_receipt_and_a_capture_that_is_not_on_rec
     let problem = app.post(&path, json!({"amount": 11})).await.problem(402, "insufficient_credits");
     assert_eq!(problem.get("receipt"), None);
 }
+
+/// What a receipt says of the rule that decided: override and limits, and in words.
+async fn rule(app: &TestApp, receipt: &Value) -> (Value, Value, String) {
+    let explained = explain(app, receipt).await;
+    assert_eq!(explained["agrees"], true, "{explained}");
+    (explained["override"].clone(), explained["limits"].clone(), explained["because"].to_string())
+}
+
+fn assert_says(because: &str, wanted: &[&str]) {
+    for text in wanted {
+        assert!(because.contains(text), "{text}: {because}");
+    }
+}
+
+#[tokio::test]
+async fn what_an_override_decided_is_explained_by_the_override() {
+    let render = "[features.render]\nname = \"Render\"\nkind = \"metered\"\ncredit_cost = 2\n\n[features.support]";
+    let catalog = SELLER.replacen("[features.support]", render, 1);
+    let app = TestApp::with(Setup { catalog, ..Setup::default() }).await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    let put = async |feature: &str, body: Value| {
+        let path = format!("/v1/accounts/user_1/overrides/{feature}");
+        app.call(reqwest::Method::PUT, &path).json(body).send().await.expect(200)
+    };
+    let body = json!({"limit": 4, "per": "hour", "expires_at": rfc3339(START + 60), "reason": "a minute to try it"});
+    put("render", body).await;
+    let debit = app.debit("user_1", "key-1", json!({"feature": "render", "quantity": 3})).await.expect(201);
+    let refused = app.debit("user_1", "key-2", json!({"feature": "render", "quantity": 2})).await;
+    let refused = refused.problem(403, "limit_exceeded");
+    put("generation", json!({"allowed": false, "reason": "abuse"})).await;
+    let denied = app.debit("user_1", "key-3", json!({"feature": "generation"})).await.problem(403, "override_denied");
+    let check = app.get("/v1/accounts/user_1/entitlements/export").await.expect(200);
+    put("export", json!({"allowed": true})).await;
+    let allowed = app.get("/v1/accounts/user_1/entitlements/export").await.expect(200);
+    // Neither what has ended since nor what was set later is what decided.
+    app.clock.set(day(1));
+    put("render", json!({"allowed": false})).await;
+
+    let by = json!({"feature": "render", "allowed": true, "limit": 4, "per": "hour", "values": null,
+        "expires_at": rfc3339(START + 60), "reason": "a minute to try it"});
+    let told = "an override limits render to 4 per hour until 2026-01-15T12:01:00Z, because: a minute to try it";
+    let limit = |used: i64| {
+        json!([{"limit": 4, "per": "hour", "used": used, "held": 0, "remaining": 4 - used,
+            "resets_at": rfc3339(START + 3_600)}])
+    };
+    let (set, limits, because) = rule(&app, &debit["receipt"]).await;
+    assert_eq!((set, limits), (by.clone(), limit(0)));
+    let price = ["3 of render cost 6 credits, 2 each", "10 credits were available", "so 6 came out of one lot"];
+    assert_says(&because, &[told, price[0], price[1], price[2]]);
+    assert!(!because.contains("does not include"), "{because}");
+    let (set, limits, because) = rule(&app, &refused["receipt"]).await;
+    assert_eq!((set, limits), (by, limit(3)));
+    let used = "render is limited to 4 per hour: 3 were used and 0 held, the count begins anew at 2026-01-15T13:00:00Z, so 2 \
+                would be too many";
+    assert_says(&because, &[told, used]);
+
+    let (set, _, because) = rule(&app, &denied["receipt"]).await;
+    assert_eq!((&set["allowed"], &set["reason"]), (&json!(false), &json!("abuse")));
+    assert_says(&because, &["an override denies generation, because: abuse"]);
+    let (set, _, because) = rule(&app, &check["receipt"]).await;
+    assert_eq!(set, Value::Null);
+    assert_says(&because, &["free does not include export"]);
+    let (set, _, because) = rule(&app, &allowed["receipt"]).await;
+    assert_eq!((&set["allowed"], &set["limit"], &set["expires_at"]), (&json!(true), &Value::Null, &Value::Null));
+    assert_says(&because, &["an override allows export\""]);
+}
+
+#[tokio::test]
+async fn what_a_window_limit_refused_is_explained_by_that_limit() {
+    let setup = crate::usage::with_calls(r#"[{ limit = 2, per = "minute" }, { limit = 5, per = "day" }]"#);
+    let app = TestApp::with(setup).await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    let debit = async |key: &str| app.debit("user_1", key, json!({"feature": "calls"})).await;
+    debit("key-1").await.expect(201);
+    let held = json!({"feature": "calls", "quantity": 1, "expires_at": rfc3339(START + 30)});
+    app.post("/v1/accounts/user_1/credits/holds", held).await.expect(201);
+    let refused = debit("key-2").await.problem(403, "limit_exceeded");
+    let check = app.get("/v1/accounts/user_1/entitlements/calls").await.expect(200);
+    assert_eq!(check["reason"], "limit_exceeded");
+    app.clock.set(START + 60);
+    debit("key-3").await.expect(201);
+    for receipt in [&refused["receipt"], &check["receipt"]] {
+        let (set, limits, because) = rule(&app, receipt).await;
+        assert_eq!(set, Value::Null);
+        let row = |limit: i64, per: &str, resets_at: i64| {
+            json!({"limit": limit, "per": per, "used": 1, "held": 1, "remaining": limit - 2,
+                "resets_at": rfc3339(resets_at)})
+        };
+        assert_eq!(limits, json!([row(2, "minute", START + 60), row(5, "day", START + 43_200)]));
+        let used = "1 were used and 1 held, the count begins anew at";
+        let minute = format!("calls is limited to 2 per minute: {used} 2026-01-15T12:01:00Z, so 1 would be too many");
+        let day = format!("calls is limited to 5 per day: {used} 2026-01-16T00:00:00Z\"");
+        assert_says(&because, &["free includes calls", &minute, &day]);
+    }
+}

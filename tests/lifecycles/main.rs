@@ -9,6 +9,7 @@ mod debts;
 mod dunning;
 mod fold;
 mod hostile;
+mod linked_holds;
 mod linking;
 mod mixed_shapes;
 mod months;

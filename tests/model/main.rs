@@ -11,7 +11,7 @@ mod subject;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
-use reference::Charge;
+use reference::{Charge, Used};
 use script::{Play, Script, Step};
 use subject::{Offer, Subject};
 
@@ -39,7 +39,8 @@ fn compare(script: &Script, subject: &mut Subject<'_>, plays: &[Play]) {
     }
     subject.assert_conserved();
     assert_eq!(subject.statement(), script.ledger.balance(), "the statement's balance (code, then reference)");
-    for (feature, quantity) in [("call", 1), ("call", 14), ("call", 45), ("render", 30), ("work", 1), ("work", 25)] {
+    let questions = [("call", 1), ("call", 14), ("call", 45), ("render", 30), ("work", 1), ("work", 25)];
+    for (feature, quantity) in questions.into_iter().chain([("ping", 1), ("ping", 13), ("flat", 5), ("flat", 31)]) {
         let got = subject.may(script.now, feature, quantity);
         let want = script.ledger.clone().debit(script.now, Charge::Feature(feature, quantity)).is_ok();
         assert_eq!(
@@ -97,6 +98,13 @@ fn run(cases: u32) {
     }
 }
 
+/// Captures of more units than were held, where the further ones cost nothing: they passed unasked.
+fn free_units() -> [Vec<Step>; 2] {
+    let held = |feature, quantity| Step::Hold { charge: Charge::Feature(feature, quantity), minutes: 5 };
+    let capture = |quantity| Step::Capture { hold: 0, used: Used::Quantity(quantity) };
+    [vec![held("ping", 1), capture(11)], vec![held("flat", 5), capture(31)]]
+}
+
 /// The shortest scripts that once went wrong.
 #[test]
 fn what_once_went_wrong_ends_as_the_reference_says() {
@@ -131,7 +139,7 @@ fn what_once_went_wrong_ends_as_the_reference_says() {
         ],
     ];
     let offer = Offer::new();
-    for script in scripts {
+    for script in scripts.into_iter().chain(free_units()) {
         play(&offer, &script).unwrap_or_else(|problem| panic!("{problem}"));
     }
 }

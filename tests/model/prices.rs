@@ -43,13 +43,18 @@ pub const FREE: Plan = Plan {
     overage_of_work: Overage::Deny,
     claws_back_debt: true,
     has_render: false,
-    limits: &[("call", Window::Day, 15)],
+    limits: &[("call", Window::Day, 15), ("ping", Window::Day, 12), ("flat", Window::Day, 30)],
 };
 const CAPPED: Plan = Plan {
     credits: Some(100),
     rollover: Rollover::Cap(30),
     has_render: true,
-    limits: &[("call", Window::Hour, 40), ("call", Window::Month, 120), ("work", Window::Day, 50)],
+    limits: &[
+        ("call", Window::Hour, 40),
+        ("call", Window::Month, 120),
+        ("work", Window::Day, 50),
+        ("ping", Window::Day, 20),
+    ],
     ..FREE
 };
 const KEEPER: Plan = Plan {
@@ -59,7 +64,7 @@ const KEEPER: Plan = Plan {
     overage_of_work: Overage::Deny,
     claws_back_debt: false,
     has_render: true,
-    limits: &[("work", Window::Month, 90)],
+    limits: &[("work", Window::Month, 90), ("flat", Window::Day, 40)],
 };
 const PLAIN: Plan = Plan {
     credits: Some(200),
@@ -70,8 +75,13 @@ const PLAIN: Plan = Plan {
     has_render: true,
     limits: &[("render", Window::Day, 70)],
 };
-const BOUNDLESS: Plan =
-    Plan { credits: None, claws_back_debt: false, has_render: true, limits: &[("call", Window::Hour, 50)], ..FREE };
+const BOUNDLESS: Plan = Plan {
+    credits: None,
+    claws_back_debt: false,
+    has_render: true,
+    limits: &[("call", Window::Hour, 50), ("flat", Window::Day, 60)],
+    ..FREE
+};
 
 #[derive(Debug)]
 pub struct Price {
@@ -108,6 +118,9 @@ pub const PACKS: &[Pack] = &[
     Pack { id: "large", credits: 300, amount: 2_500, days: None, priority: 5 },
 ];
 
+/// Whose captures may go beyond their holds.
+pub const BEYOND_HOLD: &[&str] = &["work", "flat"];
+
 /// Credits for so many units of a feature, unit by unit.
 pub fn cost(feature: &str, quantity: i64) -> Option<i64> {
     let each = |unit: i64| match feature {
@@ -116,6 +129,9 @@ pub fn cost(feature: &str, quantity: i64) -> Option<i64> {
         "render" if unit <= 5 => Some(3),
         "render" if unit <= 20 => Some(2),
         "render" => Some(1),
+        "ping" => Some(0),
+        "flat" if unit <= 5 => Some(2),
+        "flat" => Some(0),
         _ => None,
     };
     (1..=quantity).map(each).sum()

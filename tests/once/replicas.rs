@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use subledger::domain::catalog::Catalog;
+use subledger::store::migrate::DEFAULT_PARTITIONS;
+use subledger::store::partition::partition_of;
 
 use super::client::Caller;
 use super::ground::{CATALOG, Ground, Memory, Replica};
@@ -270,6 +272,21 @@ async fn a_catalog_applied_through_one_replica_comes_into_force_on_all() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_put_through_one_replica_is_shown_by_another_that_is_given_its_position() {
+    let (ground, a, b) = two(Memory::default()).await;
+    for n in 0..20 {
+        let plan = json!({"name": format!("Plan {n}"), "rank": 1_000 + n, "features": {"export": {}}}).to_string();
+        let path = format!("/v1/plans/plan_{n}");
+        let put = a.caller.ask(reqwest::Method::PUT, &path, &[], Some(plan)).await.expect("an answer");
+        assert_eq!(put.status, 200, "{put:?}");
+        let position = whole(&put.json(), "/position");
+        let shown = b.caller.get(&format!("{path}?min_position={position}")).await;
+        assert_eq!(shown.status, 200, "{shown:?}");
+    }
+    end(ground, [a, b]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_linked_through_one_replica_is_the_accounts_on_all() {
     let (ground, a, b) = two(Memory::default()).await;
     let mut body = sale("1", "", 500);
@@ -290,6 +307,52 @@ async fn a_stream_linked_through_one_replica_is_the_accounts_on_all() {
     }
     a.debit("cus_1", "after").await;
     assert_eq!(a.available("cus_1", "").await, together - 1);
+    end(ground, [a, b]).await;
+}
+
+/// A merged stream's partition and its account's count positions of their own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_position_asked_for_under_a_linked_name_is_the_accounts_or_one_of_before_the_link() {
+    const BEFORE: i64 = 80;
+    let (ground, a, b) = two(Memory::default()).await;
+    let partition = |name: &str| partition_of(name, DEFAULT_PARTITIONS);
+    let names = (1..).map(|n| format!("cus_{n}"));
+    let customer = names.into_iter().find(|name| partition(name) != partition("user_1")).expect("another partition");
+    let mut body = sale("1", "", 500);
+    body["data"]["object"]["customer"] = json!(customer);
+    body["data"]["object"]["client_reference_id"] = Value::Null;
+    assert_eq!(a.caller.deliver(&body.to_string(), now()).await.expect("an answer").received(), "applied");
+    let mut given = 0;
+    for round in 0..BEFORE {
+        given = a.debit(&customer, &format!("before {round}")).await;
+    }
+    b.warm(&customer).await;
+    b.warm("user_1").await;
+    assert_eq!(a.caller.link("user_1", &customer).await.expect("an answer").status, 200);
+    let mut left = 1_000 + 500 + FREE - BEFORE;
+    let deadline = Instant::now() + PATIENCE;
+    while b.available(&customer, "").await != left {
+        assert!(Instant::now() < deadline, "the link is never heard of");
+    }
+    for consistency in ["bounded", "strong"] {
+        let query = format!("?min_position={given}&consistency={consistency}");
+        let answer = b.credits(&customer, &query).await;
+        assert_eq!(whole(&answer, "/available"), left, "{consistency}: {answer}");
+        assert!(whole(&answer, "/position") < given, "the account's own partition has not got so far: {answer}");
+    }
+    for name in [customer.as_str(), "user_1"] {
+        let far = b.caller.get(&format!("/v1/accounts/{name}/credits?min_position={}", given + 1_000)).await;
+        assert_eq!((far.status, far.code().as_str()), (409, "position_not_reached"), "{far:?}");
+    }
+    // What is written from now on is seen by its position, although the merged stream's partition is far ahead of it.
+    for round in 0..BEFORE / 2 {
+        let position = a.debit(&customer, &format!("after {round}")).await;
+        left -= 1;
+        assert!(position < given, "{position} and {given}");
+        let answer = b.credits(&customer, &format!("?min_position={position}")).await;
+        assert_eq!(whole(&answer, "/available"), left, "round {round}: {answer}");
+        assert!(whole(&answer, "/position") >= position, "round {round}: {answer}");
+    }
     end(ground, [a, b]).await;
 }
 

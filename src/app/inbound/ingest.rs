@@ -21,6 +21,7 @@ use crate::store::append::{InboxRow, InboxStatus};
 use crate::store::inbox;
 use crate::store::load;
 use crate::store::profiles;
+use crate::stripe::client::StripeCallError;
 use crate::stripe::translate::{self, Facts, Settings, StripeEvent, TranslateError};
 
 /// How often an event is routed anew when its account moves or its links change under it.
@@ -109,6 +110,14 @@ impl Service {
             Ok(Some(facts)) => match self.apply(event, facts, &mut row).await {
                 // What a defect of ours cannot apply waits for the fix.
                 Err(AppError::Poisoned(reason)) => self.park(row, reason).await,
+                // Where Stripe is away for a while it delivers the event again. Else somebody has to do something first.
+                Err(AppError::Stripe(error)) if !matches!(error, StripeCallError::Unavailable { .. }) => {
+                    self.park(
+                        row,
+                        format!("the invoice has more lines than the event shows, and they cannot be read: {error}"),
+                    )
+                    .await
+                }
                 outcome => outcome,
             },
             Ok(None) => {
@@ -134,6 +143,7 @@ impl Service {
 
     /// Takes facts in to the account they belong to, whoever told of them.
     pub async fn observe(&self, facts: &Facts, key: Option<Key>, row: Option<&InboxRow>) -> Result<Answer, AppError> {
+        let facts = &*self.with_all_lines(facts).await?;
         let mut thorough = false;
         for _ in 0..MAX_ROUTES {
             let (account, link) = match self.route(facts, thorough).await {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -20,10 +20,12 @@ use crate::domain::draft::{Context, Draft};
 use crate::domain::dunning::Stage;
 use crate::domain::event::Event;
 use crate::domain::ids::{AccountId, LotId};
+use crate::domain::limits::{LimitNow, limits_at, period_of};
+use crate::domain::overrides::{Limit, OverrideView, Unlimited, ruling};
 use crate::domain::rejection::Rejection;
 use crate::domain::replay;
 use crate::domain::settle::credits_at;
-use crate::domain::standing::{Entitlement, Standing, check};
+use crate::domain::standing::{AccountState, Entitlement, Standing, check};
 use crate::store::error::StoreError;
 use crate::store::log::{self, StoredEvent};
 use crate::store::partition::partition_of;
@@ -47,6 +49,11 @@ pub struct Explanation {
     pub allowed: bool,
     /// The refusal's code, or the check's reason.
     pub reason: Option<String>,
+    /// The override that held in place of what the plan says of the feature.
+    #[serde(rename = "override")]
+    pub overridden: Option<OverrideView>,
+    /// The limits that the feature had, as far as they were used up.
+    pub limits: Vec<LimitNow>,
     /// Step by step, in words.
     pub because: Vec<String>,
     pub available_before: i64,
@@ -127,7 +134,7 @@ impl Service {
         let context = catalog.context(stored.at);
         let standing = Standing::of(&before.credits, context.catalog, context.now);
         let plan = standing.plan.map(|plan| plan.id.clone());
-        let because = reasons(&before.credits, &event, context);
+        let Rule { overridden, limits, because } = reasons(&before.credits, &event, context);
         let available_before = before.credits.available_at(stored.at);
         let lots_before = before.credits.lots.iter().map(LotBefore::from).collect();
         let version = before.version;
@@ -150,6 +157,8 @@ impl Service {
             plan,
             allowed: rejection.is_none(),
             reason: rejection,
+            overridden,
+            limits,
             because,
             available_before,
             available_after: before.credits.available_at(stored.at),
@@ -174,6 +183,7 @@ impl Service {
         let credits = &credits_at(&account.id, &account.credits, context);
         let answer = check(credits, context.catalog, &asked.feature, asked.quantity, at);
         let available = credits.available_at(at);
+        let Rule { overridden, limits, because } = of_charge(&asked.feature, asked.quantity, credits, context);
         Ok(Explanation {
             receipt: receipt.to_string(),
             kind: "check".to_owned(),
@@ -186,7 +196,9 @@ impl Service {
             plan: answer.plan.map(str::to_owned),
             allowed: answer.allowed,
             reason: reason_of(&answer),
-            because: of_charge(&asked.feature, asked.quantity, credits, context),
+            overridden,
+            limits,
+            because,
             available_before: available,
             available_after: available,
             lots_before: credits.lots.iter().map(LotBefore::from).collect(),
@@ -270,15 +282,25 @@ fn decides_again(mut account: Account, command: &Command, event: &Event, context
     draft.events.contains(event)
 }
 
-/// In words: what led to an event.
-fn reasons(credits: &Credits, event: &Event, context: Context<'_>) -> Vec<String> {
-    let mut because = match replay::charge_of(event) {
+/// What a decision rests on beside the credits, and all of it in words.
+#[derive(Debug, Default)]
+struct Rule {
+    overridden: Option<OverrideView>,
+    limits: Vec<LimitNow>,
+    because: Vec<String>,
+}
+
+/// What led to an event.
+fn reasons(credits: &Credits, event: &Event, context: Context<'_>) -> Rule {
+    let mut rule = match replay::charge_of(event) {
         Some(Charge::Feature { feature, quantity }) => of_charge(&feature, quantity, credits, context),
         Some(Charge::Amount(amount)) => {
-            vec![format!("{amount} credits were asked for"), of_credits(credits, None, context)]
+            let because = vec![format!("{amount} credits were asked for"), of_credits(credits, None, context)];
+            Rule { because, ..Rule::default() }
         }
-        None => Vec::new(),
+        None => Rule::default(),
     };
+    let because = &mut rule.because;
     match event {
         Event::ChargeRejected(rejected) => because.push(format!("so it was refused: {}", rejected.rejection)),
         Event::CreditsDebited(debited) if debited.unlimited => because.push("so nothing was taken".to_owned()),
@@ -298,7 +320,7 @@ fn reasons(credits: &Credits, event: &Event, context: Context<'_>) -> Vec<String
         Event::CreditsReinstated(reinstated) => because.push(format!("given back by {}", reinstated.cause)),
         _ => {}
     }
-    because
+    rule
 }
 
 fn taken(lots: &[Draw], debt: i64, overage: i64) -> String {
@@ -317,8 +339,8 @@ fn taken(lots: &[Draw], debt: i64, overage: i64) -> String {
     text
 }
 
-/// In words: the plan, the feature in it, its price, and the credits there were.
-fn of_charge(feature: &str, quantity: i64, credits: &Credits, context: Context<'_>) -> Vec<String> {
+/// The plan, what holds for the feature in it or in its place, its limits and price, and the credits there were.
+fn of_charge(feature: &str, quantity: i64, credits: &Credits, context: Context<'_>) -> Rule {
     let standing = Standing::of(credits, context.catalog, context.now);
     let plan = standing.plan.map_or("none", |plan| plan.id.as_str());
     let mut because = vec![match standing.subscription {
@@ -335,20 +357,72 @@ fn of_charge(feature: &str, quantity: i64, credits: &Credits, context: Context<'
     }));
     let Some(declared) = context.catalog.feature(feature) else {
         because.push(format!("the catalog has no feature {feature}"));
-        return because;
+        return Rule { because, ..Rule::default() };
     };
-    if standing.grant(feature).is_none() {
-        let is_kept_back = standing.plan.is_some_and(|plan| plan.features.contains_key(feature));
-        let until_paid = if is_kept_back { " until it is paid for" } else { "" };
-        because.push(format!("{plan} does not include {feature}{until_paid}"));
-        return because;
+    if standing.state(credits) == AccountState::Suspended {
+        because.extend(credits.suspension.as_deref().map(|suspension| {
+            format!("the account was suspended at {}{}", told(suspension.since), in_words_of(&suspension.reason))
+        }));
+        return Rule { because, ..Rule::default() };
     }
-    because.push(format!("{plan} includes {feature}"));
+    let ruling = ruling(credits, &standing, feature, context.now);
+    let overridden = ruling.by.map(|by| by.view(feature));
+    because.push(match (&overridden, &ruling.grant) {
+        (Some(by), _) => of_override(by),
+        (None, Some(_)) => format!("{plan} includes {feature}"),
+        (None, None) => {
+            let is_kept_back = standing.plan.is_some_and(|plan| plan.features.contains_key(feature));
+            let until_paid = if is_kept_back { " until it is paid for" } else { "" };
+            format!("{plan} does not include {feature}{until_paid}")
+        }
+    });
+    let Some(grant) = ruling.grant else {
+        return Rule { overridden, because, ..Rule::default() };
+    };
+    because.extend(grant.limit.map(|limit| format!("{feature} is limited to {limit}")));
+    let period = period_of(credits, &standing, context.now);
+    let limits = limits_at(credits, &grant.windows, feature, period, context.now);
+    because.extend(limits.iter().map(|limit| of_limit(feature, quantity, limit)));
     because.extend(of_price(declared, quantity));
     if declared.costs_credits() {
         because.push(of_credits(credits, Some(feature), context));
     }
-    because
+    Rule { overridden, limits, because }
+}
+
+fn of_override(by: &OverrideView) -> String {
+    let feature = &by.feature;
+    let effect = match (by.allowed, by.limit, by.per, &by.values) {
+        (false, ..) => format!("an override denies {feature}"),
+        (true, Some(Limit::Number(limit)), Some(per), _) => {
+            format!("an override limits {feature} to {limit} per {}", per.as_str())
+        }
+        (true, Some(Limit::Number(limit)), None, _) => format!("an override limits {feature} to {limit}"),
+        (true, Some(Limit::Word(Unlimited::Unlimited)), ..) => format!("an override allows {feature} without limit"),
+        (true, None, _, Some(values)) => format!("an override allows these of {feature}: {}", values.join(", ")),
+        (true, None, _, None) => format!("an override allows {feature}"),
+    };
+    let until = by.expires_at.map_or_else(String::new, |end| format!(" until {}", told(end)));
+    format!("{effect}{until}{}", in_words_of(&by.reason))
+}
+
+fn of_limit(feature: &str, quantity: i64, now: &LimitNow) -> String {
+    let LimitNow { limit, per, used, held, remaining, resets_at } = now;
+    let (per, resets_at) = (per.as_str(), told(*resets_at));
+    let too_many = if quantity > *remaining { format!(", so {quantity} would be too many") } else { String::new() };
+    format!(
+        "{feature} is limited to {limit} per {per}: {used} were used and {held} held, the count begins anew at \
+         {resets_at}{too_many}"
+    )
+}
+
+/// The words of whoever set an override or suspended an account.
+fn in_words_of(reason: &Option<String>) -> String {
+    reason.as_ref().map_or_else(String::new, |reason| format!(", because: {reason}"))
+}
+
+fn told(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 fn of_price(feature: &Feature, quantity: i64) -> Option<String> {

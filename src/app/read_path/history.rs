@@ -2,7 +2,8 @@
 //!
 //! A time means what the ledger knew at that time: an event counts from when it was written, whatever it tells of. What
 //! the clock had made due by then counts, too, whether or not anything had recorded it. The same question always gets the
-//! same answer: a position is asked for once it is on record, and a time once nothing can be written of it any more.
+//! same answer: a position is asked for once it is on record, and a time once nothing can be written of it any more. So the
+//! name of a stream that was taken over means, at a time before that, the stream.
 
 use std::sync::Arc;
 

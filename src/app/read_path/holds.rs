@@ -74,6 +74,16 @@ impl Service {
         found.ok_or_else(|| Rejection::HoldNotFound { hold: hold.to_string() }.into())
     }
 
+    /// The same, once its account's partition has reached a position.
+    pub async fn hold_now(&self, hold: Uuid, min_position: i64) -> Result<(AccountId, HoldRecord), AppError> {
+        let found = self.hold(hold).await?;
+        if min_position == 0 {
+            return Ok(found);
+        }
+        self.account_now(&found.0, min_position).await?;
+        self.hold(hold).await
+    }
+
     /// Ends a hold, or lets it last until another time.
     pub async fn act_on_hold(&self, hold: Uuid, act: HoldAct, key: Key) -> Result<Answer, AppError> {
         let mut owner = self.holds.get(hold);

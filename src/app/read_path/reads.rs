@@ -165,48 +165,88 @@ impl Service {
     fn remembered(&self, id: &AccountId, min_position: i64) -> Result<AccountNow, ReadThrough> {
         let read_at = self.balances.polled_at().filter(|at| at.elapsed() <= self.staleness);
         let read_at = read_at.ok_or(ReadThrough::Stale)?;
-        let (balance, position) = self.balances.get(id).ok_or(ReadThrough::Cold)?;
+        let mut owner = id.clone();
+        let (mut balance, mut position) = self.balances.get(id).ok_or(ReadThrough::Cold)?;
+        while let Some(into) = balance.credits.merged_into.clone() {
+            (balance, position) = self.balances.get(&into).ok_or(ReadThrough::Cold)?;
+            owner = into;
+        }
+        // In the account's own partition: how far a merged stream's has got says nothing of the account.
         if position < min_position {
             return Err(ReadThrough::Behind);
         }
-        let account = match &balance.credits.merged_into {
-            None => self.settled(id.clone(), balance, position, read_at),
-            Some(into) => {
-                let (target, position) = self.balances.get(into).ok_or(ReadThrough::Cold)?;
-                self.settled(into.clone(), target, position, read_at)
-            }
-        };
         self.metrics.cached_reads.inc();
-        Ok(account)
+        Ok(self.settled(owner, balance, position, read_at))
     }
 
+    /// Waits, not for long, until the account's partition has reached a position that a write gave.
     async fn read_through(&self, name: &AccountId, min_position: i64) -> Result<AccountNow, AppError> {
-        let id = self.resolve(name).await?;
-        let Reading { balance, read_at, .. } = self.read_at_position(&id, min_position).await?;
-        let balance = balance.ok_or_else(|| AppError::AccountNotFound(id.to_string()))?;
-        let Some(into) = balance.credits.merged_into.clone() else {
-            let position = balance.position;
-            return Ok(self.settled(id, balance, position, read_at));
-        };
-        let Reading { balance, read_at, .. } = self.reader.read(&into).await?;
-        let balance = balance.ok_or_else(|| AppError::AccountNotFound(into.to_string()))?;
-        let position = balance.position;
-        Ok(self.settled(into, balance, position, read_at))
-    }
-
-    /// Waits, not for long, until an account's partition has reached a position that a write gave.
-    async fn read_at_position(&self, id: &AccountId, min_position: i64) -> Result<Reading, AppError> {
         let deadline = Instant::now() + POSITION_WAIT;
         loop {
-            let reading = self.reader.read(id).await?;
-            if reading.position >= min_position {
-                return Ok(reading);
+            let (id, Reading { balance, position, read_at }) = self.read_owner(self.resolve(name).await?).await?;
+            if position >= min_position || self.is_of_before_link(name, &id, min_position).await? {
+                let balance = balance.ok_or_else(|| AppError::AccountNotFound(id.to_string()))?;
+                return Ok(self.settled(id, balance, position, read_at));
             }
             if Instant::now() >= deadline {
-                return Err(AppError::PositionNotReached { wanted: min_position, reached: reading.position });
+                return Err(AppError::PositionNotReached { wanted: min_position, reached: position });
             }
             tokio::time::sleep(POSITION_POLL).await;
         }
+    }
+
+    /// Waits, not for long, until a partition has reached a position that a write gave.
+    pub async fn wait_for_position(&self, partition_id: i16, wanted: i64) -> Result<(), AppError> {
+        if wanted == 0 {
+            return Ok(());
+        }
+        let deadline = Instant::now() + POSITION_WAIT;
+        loop {
+            let client = self.connection().await?;
+            let reached = log::position(&**client, partition_id).await?;
+            drop(client);
+            if reached >= wanted {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(AppError::PositionNotReached { wanted, reached });
+            }
+            tokio::time::sleep(POSITION_POLL).await;
+        }
+    }
+
+    /// A stream, or the account that took it over.
+    async fn read_owner(&self, stream: AccountId) -> Result<(AccountId, Reading), AppError> {
+        let mut owner = stream;
+        loop {
+            let reading = self.reader.read(&owner).await?;
+            match reading.balance.as_ref().and_then(|balance| balance.credits.merged_into.clone()) {
+                Some(into) => owner = into,
+                None => return Ok((owner, reading)),
+            }
+        }
+    }
+
+    /// Whether a position that the account's partition has not reached may have been given under this name before the account
+    /// took its stream over: no write of the account gave it, and the stream's partition has got so far.
+    async fn is_of_before_link(
+        &self,
+        name: &AccountId,
+        owner: &AccountId,
+        min_position: i64,
+    ) -> Result<bool, AppError> {
+        let mut stream = name.clone();
+        while stream != *owner {
+            let Reading { balance, position, .. } = self.reader.read(&stream).await?;
+            let Some(into) = balance.and_then(|balance| balance.credits.merged_into.clone()) else {
+                return Ok(false);
+            };
+            if position >= min_position {
+                return Ok(true);
+            }
+            stream = into;
+        }
+        Ok(false)
     }
 
     /// With all that the clock has made due.
@@ -224,10 +264,33 @@ impl Service {
         AccountNow { id, credits, version, partition_id, position, read_at, at: now, catalog }
     }
 
-    /// The past of an account, by its own id or by a Stripe id linked to it.
+    /// The past of an account, by its own id or by a Stripe id linked to it. A time is told of what the name led to then; a
+    /// position is one of the account's partition that it leads to now.
     pub async fn past(&self, name: &AccountId, moment: Moment) -> Result<Past, AppError> {
+        if matches!(moment, Moment::Time(_))
+            && name.standing() != Ownership::Account
+            && let Some(past) = self.stream_at(name, moment).await?
+        {
+            return Ok(past);
+        }
         let id = self.resolve(name).await?;
         self.account_at(&id, moment).await
+    }
+
+    /// What a stream of this very name was at a time, or the account that had taken it over by then; `None` if there never
+    /// was such a stream.
+    async fn stream_at(&self, name: &AccountId, moment: Moment) -> Result<Option<Past>, AppError> {
+        let mut id = name.clone();
+        loop {
+            let past = match self.account_at(&id, moment).await {
+                Err(AppError::AccountNotFound(_)) if id == *name => return Ok(None),
+                past => past?,
+            };
+            match &past.account.credits.merged_into {
+                Some(into) => id = into.clone(),
+                None => return Ok(Some(past)),
+            }
+        }
     }
 
     /// Whether the database answers.

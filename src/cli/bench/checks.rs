@@ -2,21 +2,18 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::Client;
 use serde_json::Value;
-use subledger::startup::read_catalog;
 
 use super::load::{self, MakeRequest, Outcome};
 use super::report::median;
 use super::subject::{self, Keys, Server, account_name, checked, scramble};
 use super::{Bench, BenchError, IN_FLIGHT, settle, stop};
 
-const CATALOG: &str = "deploy/catalog.toml";
 const FEATURE: &str = "image_generation";
 /// Callers whose latency is measured: few, so that they do not wait for each other.
 const PROBES: usize = 4;
@@ -32,14 +29,12 @@ impl Bench<'_> {
         let accounts = self.arguments.accounts;
         let (url, database, partitions) = self.fresh("checks", self.arguments.partitions).await?;
         let (service, lanes) = subject::start_lanes(&database, partitions, 2).await?;
-        // Before anything happens, so that what it grants the accounts is granted.
-        service.apply_catalog(read_catalog(Path::new(CATALOG))?).await?;
-        subject::open_accounts(&service, accounts).await?;
+        subject::open_accounts_under_catalog(&service, accounts).await?;
         subject::debit_each(&service, accounts, Keys::Timed).await?;
         stop(service, lanes).await;
         settle(&database).await?;
-        let server = Server::start(&url, Path::new(CATALOG), self.arguments.lanes).await?;
-        let other = Server::start(&url, Path::new(CATALOG), self.arguments.lanes).await?;
+        let server = Server::start(&url, self.arguments.lanes).await?;
+        let other = Server::start(&url, self.arguments.lanes).await?;
         let bare = Server::start_bare().await?;
         warm(server.address, accounts).await?;
         self.rates(&server, &bare, accounts).await?;

@@ -81,7 +81,10 @@ impl Bench<'_> {
         }
         let (subject, yardstick) = (median(&rates_large), median(&rates_small));
         if keys == Keys::Timed {
-            self.report.note(format!("Growth: {rounds} rounds of {MEASURED} debits on either ledger."));
+            self.report.note(format!(
+                "Growth: {rounds} rounds of {MEASURED} debits on either ledger, {IN_FLIGHT} in flight in the lanes' own \
+                 process, over {accounts} accounts."
+            ));
         }
         let name = match keys {
             Keys::Timed => format!("debits with {} M events in the log", events / MILLION),

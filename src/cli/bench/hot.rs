@@ -1,7 +1,6 @@
 //! The hot path in its other shapes: many debits in a request, one account that everybody spends from, a caller who is
 //! alone, two replicas; and what a debit costs in fsyncs.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,6 @@ use super::report::median;
 use super::subject::{self, Keys, Server, account_name, checked, scramble};
 use super::{Bench, BenchError, IN_FLIGHT, settle, stop};
 
-const CATALOG: &str = "deploy/catalog.toml";
 /// Debits in one request.
 const TOGETHER: u64 = 50;
 /// Such requests at a time: as many debits in flight as the queue of a lane takes.
@@ -39,16 +37,16 @@ impl Bench<'_> {
         let accounts = self.arguments.accounts;
         let (url, database, partitions) = self.fresh("hot", self.arguments.partitions).await?;
         let (service, lanes) = subject::start_lanes(&database, partitions, 2).await?;
-        subject::open_accounts(&service, accounts).await?;
+        subject::open_accounts_under_catalog(&service, accounts).await?;
         stop(service, lanes).await;
         settle(&database).await?;
-        let server = Server::start(&url, Path::new(CATALOG), self.arguments.lanes).await?;
+        let server = Server::start(&url, self.arguments.lanes).await?;
         let mut rates = Rates::default();
         for round in 0..self.arguments.rounds {
             self.one_replica(&server, &database, &mut rates).await?;
             eprintln!("  round {round}: {}", last(&rates));
         }
-        let other = Server::start(&url, Path::new(CATALOG), self.arguments.lanes).await?;
+        let other = Server::start(&url, self.arguments.lanes).await?;
         let mut single = Vec::new();
         for round in 0..self.arguments.rounds {
             single.push(subject::debits_over_http(server.address, accounts, IN_FLIGHT, self.time).await?.rate);

@@ -10,7 +10,7 @@ mod subject;
 mod yardstick;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -236,11 +236,10 @@ impl Bench<'_> {
     async fn http(&mut self) -> Result<(), BenchError> {
         let (url, database, partitions) = self.fresh("http", self.arguments.partitions).await?;
         let (service, lanes) = subject::start_lanes(&database, partitions, 2).await?;
-        subject::open_accounts(&service, self.arguments.accounts).await?;
+        subject::open_accounts_under_catalog(&service, self.arguments.accounts).await?;
         stop(service, lanes).await;
         settle(&database).await?;
-        let catalog = Path::new("deploy/catalog.toml");
-        let server = subject::Server::start(&url, catalog, self.arguments.lanes).await?;
+        let server = subject::Server::start(&url, self.arguments.lanes).await?;
         let bare = subject::Server::start_bare().await?;
         let accounts = self.arguments.accounts;
         let (mut yard, mut debits, mut fresh, mut again, mut plain) = (vec![], vec![], vec![], vec![], vec![]);

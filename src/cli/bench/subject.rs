@@ -1,6 +1,7 @@
 //! What is measured: the write path in process, and the service over HTTP.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +17,7 @@ use subledger::domain::charge::Charge;
 use subledger::domain::command::{Command, Grant};
 use subledger::domain::credit::LotSource;
 use subledger::domain::ids::AccountId;
+use subledger::startup::read_catalog;
 use subledger::store::connect::{Database, POOL_WAIT};
 use subledger::stripe::signature;
 use tokio::process::{Child, Command as Process};
@@ -24,6 +26,8 @@ use uuid::Uuid;
 use super::BenchError;
 use super::load::{self, MakeRequest, Outcome};
 
+/// Of the ledgers that are served.
+const CATALOG: &str = "deploy/catalog.toml";
 /// Signs the webhooks of the benchmark.
 pub const SECRET: &str = "whsec_benchmark";
 /// A webhook with the fields of a real one: most of them we have no use for, but they are what reading and keeping it
@@ -72,6 +76,13 @@ pub async fn start_lanes(
         outbound: OutboundSettings::default(),
     };
     Ok(Service::start(settings).await?)
+}
+
+/// Opens accounts of a ledger that is going to be served: under the catalog, so that what it grants them is no part of what
+/// is measured.
+pub async fn open_accounts_under_catalog(service: &Arc<Service>, accounts: u64) -> Result<(), BenchError> {
+    service.apply_catalog(read_catalog(Path::new(CATALOG))?).await?;
+    open_accounts(service, accounts).await
 }
 
 /// Opens accounts, each with credits to spend.
@@ -176,14 +187,14 @@ pub struct Server {
 
 impl Server {
     /// Starts `subledger serve` on a database, with the settings' defaults but for quiet logs.
-    pub async fn start(database_url: &str, catalog: &std::path::Path, lanes: usize) -> Result<Self, BenchError> {
+    pub async fn start(database_url: &str, lanes: usize) -> Result<Self, BenchError> {
         let address = free_address()?;
         let program = std::env::current_exe()?;
         let child = Process::new(program)
             .arg("serve")
             .env("DATABASE_URL", database_url)
             .env("SUBLEDGER_LISTEN", address.to_string())
-            .env("SUBLEDGER_CATALOG", catalog)
+            .env("SUBLEDGER_CATALOG", CATALOG)
             .env("SUBLEDGER_LANES", lanes.to_string())
             .env("STRIPE_WEBHOOK_SECRETS", SECRET)
             .env("RUST_LOG", "warn")

@@ -278,7 +278,7 @@ pub struct Feature {
     /// In place of `credit_cost`: each tier's units cost what the tier says. The last one has no end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub credit_cost_tiers: Vec<CostTier>,
-    /// Whether a capture may spend more than its hold has set aside, if there are credits.
+    /// Whether a capture may spend more than its hold has set aside, or count more units, if credits and limits allow it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub capture_beyond_hold: bool,
     /// For kind `metered`: the event name of the Stripe meter that its use is reported to; absent: it is not.

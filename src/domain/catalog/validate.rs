@@ -209,9 +209,12 @@ impl Rules<'_> {
         if feature.costs_credits() && !is_metered {
             self.problem(&field, "only a metered feature costs credits (write kind = \"metered\", or no credit_cost)");
         }
-        if feature.capture_beyond_hold && !feature.costs_credits() && !self.unreadable.contains(&field) {
+        if feature.capture_beyond_hold && !is_metered {
             let field = path(&at, "capture_beyond_hold");
-            self.problem(&field, "the feature costs no credits, so nothing of it is held (leave it out)");
+            self.problem(
+                &field,
+                "only a metered feature is held (write kind = \"metered\", or no capture_beyond_hold)",
+            );
         }
         if let Some(meter) = &feature.stripe_meter {
             let field = path(&at, "stripe_meter");

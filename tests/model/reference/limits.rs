@@ -15,6 +15,9 @@ fn window(length: Window, at: i64) -> i64 {
     }
 }
 
+/// Units that no script captures.
+const FEW: i64 = 1_000;
+
 impl Ledger {
     fn held_of(&self, feature: &str) -> i64 {
         let open = self.holds.iter().filter(|hold| hold.state == HoldState::Open && hold.feature == Some(feature));
@@ -34,12 +37,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// Units that a capture counts. One that was used in part counts as one.
+    /// Units that a capture counts. One that was used in part counts as one; credits that buy any number of units count as
+    /// many as were held.
     pub(super) fn units(used: Used, amount: i64, held: (i64, i64), feature: &str) -> i64 {
         match used {
             Used::Quantity(quantity) => quantity,
             _ if amount == held.0 => held.1,
-            _ => (0..).find(|units| cost(feature, *units).expect("known") >= amount).expect("some"),
+            _ => (0..FEW).find(|units| cost(feature, *units).expect("known") >= amount).unwrap_or(held.1),
         }
     }
 }

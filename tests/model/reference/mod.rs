@@ -7,7 +7,7 @@ mod limits;
 
 use chrono::{DateTime, Months};
 
-use super::prices::{FREE, Overage, Plan, Rollover, cost};
+use super::prices::{BEYOND_HOLD, FREE, Overage, Plan, Rollover, cost};
 
 const DAY: i64 = 86_400;
 const MOST: i64 = 1_000_000_000_000;
@@ -344,7 +344,8 @@ impl Ledger {
 
     fn cover(&self, amount: i64, feature: Option<&str>, now: i64) -> Result<Cover, Refusal> {
         let plan = self.plan();
-        if plan.credits.is_none() {
+        // What costs nothing passes, whatever is owed.
+        if plan.credits.is_none() || amount == 0 {
             return Ok(Cover::default());
         }
         let available = self.available(now);
@@ -443,16 +444,18 @@ impl Ledger {
         }
         cover.debt = left.min(hold.cover.debt);
         cover.overage = (left - cover.debt).min(hold.cover.overage);
-        if amount > hold.amount {
-            if hold.feature != Some("work") {
+        // Of what was set aside: credits, and units as the caller counted them, though they cost nothing.
+        let counted = if let Used::Quantity(quantity) = used { quantity } else { 0 };
+        if amount > hold.amount || counted > hold.quantity {
+            let Some(feature) = hold.feature.filter(|feature| BEYOND_HOLD.contains(feature)) else {
                 return Refusal::of("capture_exceeds_hold");
-            }
+            };
             // The hold itself counts still.
             let beyond = units.expect("of a feature") - hold.quantity;
             if beyond > 0 {
-                self.admit(now, "work", beyond)?;
+                self.admit(now, feature, beyond)?;
             }
-            let more = self.cover(amount - hold.amount, hold.feature, now)?;
+            let more = self.cover((amount - hold.amount).max(0), hold.feature, now)?;
             cover.lots.extend(more.lots);
             cover.debt += more.debt;
             cover.overage += more.overage;

@@ -92,7 +92,7 @@ pub fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
 fn charge() -> impl Strategy<Value = Charge> {
     prop_oneof![
         10 => (1i64..260).prop_map(Charge::Amount),
-        10 => (select(vec!["call", "render", "work"]), 1i64..60).prop_map(|(feature, units)| Charge::Feature(feature, units)),
+        10 => (select(vec!["call", "render", "work", "ping", "flat"]), 1i64..60).prop_map(|(feature, units)| Charge::Feature(feature, units)),
         1 => select(vec![Charge::Amount(0), Charge::Feature("call", 0), Charge::Feature("flying", 1)]),
     ]
 }

@@ -1,0 +1,137 @@
+//! Taking over another stream: two that turn out to be one account, and may have been given the same credits.
+
+use super::{Account, Changes};
+use crate::domain::billing::{Billing, Kind};
+use crate::domain::credit::{Credits, Lot, LotSource};
+use crate::domain::event::AccountAbsorbed;
+use crate::domain::hold::{Hold, HoldStatus};
+use crate::domain::ids::{AccountId, LotId};
+
+impl Account {
+    pub(super) fn absorb(&mut self, absorbed: &AccountAbsorbed, changes: &mut Changes) {
+        let theirs = absorbed.credits.clone();
+        if let Some(opened) = theirs.opened_at {
+            self.opened_at_latest(opened);
+        }
+        let ours = &mut self.credits;
+        ours.free_since = ours.free_since.max(theirs.free_since);
+        ours.free_until = ours.free_until.max(theirs.free_until);
+        ours.debt += theirs.debt;
+        ours.debt_since = ours.debt_since.into_iter().chain(theirs.debt_since).min();
+        ours.overage += theirs.overage;
+        for hold in theirs.holds {
+            changes.hold(&hold, HoldStatus::Open, 0);
+            ours.holds.push(hold);
+        }
+        for theirs in theirs.allowances {
+            match ours.allowances.iter_mut().find(|known| known.cause == theirs.cause) {
+                Some(known) => known.windows = known.windows.max(theirs.windows),
+                None => ours.allowances.push(theirs),
+            }
+        }
+        ours.allowances.sort_by(|a, b| a.cause.cmp(&b.cause));
+        let learnt = theirs.lookup_keys.into_iter().chain(ours.lookup_keys.clone());
+        learnt.for_each(|(price, key)| ours.learn_lookup_key(&price, &key));
+        theirs.caps.into_iter().for_each(|cap| ours.take_in_cap(cap));
+        for (feature, theirs) in theirs.overrides {
+            ours.overrides.entry(feature).or_insert(theirs);
+        }
+        ours.suspension = ours.suspension.take().or(theirs.suspension);
+        ours.low_balance = ours.low_balance.or(theirs.low_balance);
+        let mut billing = absorbed.billing.clone();
+        let closed = std::mem::take(&mut billing.closed_lots);
+        self.absorb_usage(&theirs.usage, std::mem::take(&mut billing.usage_days), changes);
+        for lot in theirs.lots.into_iter().chain(closed.into_values()) {
+            self.absorb_lot(lot, changes);
+        }
+        if let Some(ours) = &mut self.billing {
+            ours.absorb(billing, &mut changes.touched);
+            self.refresh_access_of_all();
+        }
+    }
+
+    /// Takes a lot over, open or closed. The same cause may have granted it here too: it is still one lot.
+    fn absorb_lot(&mut self, mut lot: Lot, changes: &mut Changes) {
+        if lot.source == LotSource::FreePlan && self.absorb_free_month(&lot, changes) {
+            return;
+        }
+        if let Some(at) = self.credits.lots.iter().position(|known| known.id == lot.id) {
+            lot.merge(&self.credits.lots.remove(at));
+        }
+        if let Some(billing) = &mut self.billing
+            && let Some(known) = billing.closed_lots.remove(&lot.id.to_string())
+        {
+            lot.merge(&known);
+            changes.closed_lots.remove(&lot.id);
+            changes.touched.insert((Kind::ClosedLot, lot.id.to_string()));
+        }
+        self.credits.learn_cap(&lot);
+        let excess = lot.held - lot.remaining;
+        let id = lot.id;
+        self.credits.insert_lot(lot);
+        self.owe_held(id, excess, changes);
+        self.close_empty_lots(changes);
+    }
+
+    /// The free plan's month is one account's, whatever the streams that were given it: what both spent of it counts, and so
+    /// does what both hold.
+    fn absorb_free_month(&mut self, theirs: &Lot, changes: &mut Changes) -> bool {
+        let overlaps = |ours: &&Lot| {
+            let begins_before = |a: &Lot, b: &Lot| b.expires_at.is_none_or(|end| a.effective_at < end);
+            ours.source == LotSource::FreePlan && begins_before(ours, theirs) && begins_before(theirs, ours)
+        };
+        let closed = self.billing.iter().flat_map(|billing| billing.closed_lots.values());
+        let Some(ours) = self.credits.lots.iter().chain(closed).find(overlaps).map(|lot| lot.id) else {
+            return false;
+        };
+        let mut excess = 0;
+        self.change_lot(ours, changes, |ours| {
+            let spent = theirs.spent().clamp(0, ours.remaining);
+            ours.remaining -= spent;
+            ours.held += theirs.held;
+            // What was held did not expire, as far as it was there.
+            let unspent = (ours.expired + spent - theirs.spent()).clamp(0, ours.expired);
+            let kept = (ours.held - ours.remaining).clamp(0, unspent);
+            ours.expired -= kept;
+            ours.remaining += kept;
+            excess = ours.held - ours.remaining;
+        });
+        self.reopen_lot(ours, changes);
+        for hold in &mut self.credits.holds {
+            if hold.cover.replace_lot(theirs.id, ours) {
+                changes.hold(hold, HoldStatus::Open, 0);
+            }
+        }
+        self.owe_held(ours, excess, changes);
+        self.close_empty_lots(changes);
+        true
+    }
+
+    /// Lets holds have less of a lot than they were given, and the account owe the rest once it is spent: two streams had
+    /// the same lot, and held more of it than there is. The hold that was placed last is the first to do without.
+    fn owe_held(&mut self, lot: LotId, mut excess: i64, changes: &mut Changes) {
+        let mut moved = 0;
+        let mut holds: Vec<&mut Hold> = self.credits.holds.iter_mut().collect();
+        holds.sort_by_key(|hold| std::cmp::Reverse((hold.created_at, hold.id)));
+        for hold in holds {
+            let owed = hold.cover.owe(lot, excess);
+            if owed > 0 {
+                excess -= owed;
+                moved += owed;
+                changes.hold(hold, HoldStatus::Open, 0);
+            }
+        }
+        if moved > 0 {
+            self.change_lot(lot, changes, |lot| lot.held -= moved);
+        }
+    }
+
+    pub(super) fn clear_into(&mut self, into: &AccountId, changes: &mut Changes) {
+        if let Some(billing) = self.billing.take() {
+            Billing::default().absorb(*billing, &mut changes.touched);
+        }
+        self.billing = Some(Box::default());
+        changes.holds.extend(self.credits.holds.iter().map(|hold| (hold.id, None)));
+        self.credits = Credits { merged_into: Some(into.clone()), ..Credits::default() };
+    }
+}
