@@ -105,7 +105,7 @@ impl Account {
                         lot.remaining -= draw.amount;
                         lot.repaid += draw.amount;
                     }
-                    self.credits.debt -= draw.amount;
+                    self.credits.owe_less(draw.amount);
                 }
                 self.close_empty_lots(changes);
             }
@@ -113,7 +113,7 @@ impl Account {
             Event::CreditsReinstated(reinstated) => self.reinstate(reinstated, changes),
             Event::CreditsDebited(debited) => {
                 self.spend(&debited.lots, changes);
-                self.credits.debt += debited.debt;
+                self.credits.owe(debited.debt, debited.debt_since);
                 self.credits.overage += debited.overage;
                 if let (Some(feature), Some(quantity), Some(counted)) =
                     (&debited.feature, debited.quantity, debited.counted)
@@ -136,7 +136,7 @@ impl Account {
             Event::HoldCaptured(captured) => {
                 self.end_hold(captured.hold, HoldStatus::Captured, captured.amount, changes);
                 self.spend(&captured.cover.lots, changes);
-                self.credits.debt += captured.cover.debt;
+                self.credits.owe(captured.cover.debt, captured.debt_since);
                 self.credits.overage += captured.cover.overage;
                 if let (Some(feature), Some(quantity), Some(counted)) =
                     (&captured.feature, captured.quantity, captured.counted)
@@ -265,7 +265,7 @@ impl Account {
     }
 
     fn claw_back(&mut self, event: &CreditsClawedBack, changes: &mut Changes) {
-        self.credits.debt += event.debt;
+        self.credits.owe(event.debt, event.debt_since);
         self.change_lot(event.lot, changes, |lot| {
             lot.claimed_back += event.claimed;
             lot.clawed_back += event.clawed_back + event.from_expired;
@@ -285,7 +285,7 @@ impl Account {
         });
         self.reopen_lot(event.lot, changes);
         let forgiven = event.debt.min(self.credits.debt);
-        self.credits.debt -= forgiven;
+        self.credits.owe_less(forgiven);
         self.return_repaid(event.debt - forgiven, changes);
         self.close_empty_lots(changes);
     }

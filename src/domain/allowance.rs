@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, Months, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, Months, TimeDelta, Utc};
 
 use super::billing::{Billing, InvoiceRecord};
+use super::billing_cycle::BillingCycle;
 use super::catalog::{
     Catalog, CreditAllowance, Interval, Plan, PlanChange, PlanPrice, PriceKey, Rollover, TrialCredits,
 };
@@ -14,6 +15,9 @@ use super::command::MAX_AMOUNT;
 use super::credit::{Allowance, AllowancePart, Credits};
 use super::event::AllowanceArmed;
 use super::stripe_object::{Invoice, InvoiceLine};
+
+/// For how long Stripe tries to deliver a StripeEvent.
+const STRIPE_TRIES: TimeDelta = TimeDelta::days(3);
 
 /// Shares of credits are reckoned in millionths, so that rounding cannot be played for credits.
 pub const MILLION: i128 = 1_000_000;
@@ -28,6 +32,7 @@ pub fn allowances_of(billing: &Billing, credits: &Credits, wanted: impl Fn(&str)
     let mut all: Vec<AllowanceArmed> =
         paid.flat_map(|invoice| invoice_allowances(invoice, billing, credits, &wanted)).collect();
     cut_refills(&mut all);
+    place_changes(&mut all, billing);
     all
 }
 
@@ -142,6 +147,7 @@ fn allowance(
         period_start: DateTime::from_timestamp(start, 0)?,
         period_end: ended_at.map_or(billed_until, |ended_at| billed_until.min(ended_at)),
         billed_until: Some(billed_until),
+        billed_from: None,
         refills_until: None,
         refunded: refunded_of_invoice(&invoice.id, billing).map(Box::new),
         parts,
@@ -170,6 +176,29 @@ fn cut_refills(all: &mut [AllowanceArmed]) {
     }
 }
 
+/// Tells changes the start of the period that they fall in: their own start says nothing of the day that it is billed on.
+/// The period's invoice tells it, paid or not, and so does the subscription while the period is its current one.
+fn place_changes(all: &mut [AllowanceArmed], billing: &Billing) {
+    let mut periods: BTreeMap<(&str, i64), Vec<i64>> = BTreeMap::new();
+    for line in billing.invoices.values().filter_map(InvoiceRecord::current).flat_map(|invoice| &invoice.lines) {
+        if let Some(subscription) = line.subscription.as_deref().filter(|_| !line.proration) {
+            periods.entry((subscription, line.period_end)).or_default().push(line.period_start);
+        }
+    }
+    for (id, tracked) in &billing.subscriptions {
+        let subscription = &tracked.current;
+        if let (Some(start), Some(end)) = (subscription.current_period_start, subscription.current_period_end) {
+            periods.entry((id, end)).or_default().push(start);
+        }
+    }
+    for AllowanceArmed { allowance, .. } in all.iter_mut().filter(|armed| armed.allowance.is_change()) {
+        let key = (allowance.subscription.as_deref().unwrap_or_default(), allowance.billed_until().timestamp());
+        let starts = periods.get(&key).into_iter().flatten();
+        let start = starts.filter(|start| **start <= allowance.period_start.timestamp()).max();
+        allowance.billed_from = start.and_then(|start| DateTime::from_timestamp(*start, 0));
+    }
+}
+
 /// Whether an allowance has been armed. What was armed of an invoice's prorations before they were told apart by their
 /// moments stands for all of them.
 pub fn is_armed(record: &InvoiceRecord, armed: &AllowanceArmed) -> bool {
@@ -187,6 +216,35 @@ impl Allowance {
     /// The end of the period that was paid for, or that a change falls in, though the subscription ended before.
     pub fn billed_until(&self) -> DateTime<Utc> {
         self.billed_until.unwrap_or(self.period_end)
+    }
+
+    /// The months of the period that it is, or falls in. While nobody knows where that period began, it is taken to have
+    /// begun as many months before its end as the price has.
+    fn cycle(&self, period_months: u32) -> Option<BillingCycle> {
+        let end = self.billed_until();
+        let start = match (self.is_change(), self.billed_from) {
+            (false, _) => self.period_start,
+            (true, Some(start)) => start,
+            (true, None) => end.checked_sub_months(Months::new(period_months))?,
+        };
+        BillingCycle::of_period(start, end)
+    }
+
+    /// Its months cannot be told before the period is known that it falls in: the day that this is billed on may be a later
+    /// one than the month has that it ends with.
+    fn has_unknown_months(&self, period_months: u32) -> bool {
+        let end = self.billed_until();
+        let is_last_of_month = |at: DateTime<Utc>| (at + TimeDelta::days(1)).day() == 1;
+        let start = end.checked_sub_months(Months::new(period_months));
+        let is_ambiguous = is_last_of_month(end) && start.is_some_and(|start| !is_last_of_month(start));
+        self.is_change() && self.billed_from.is_none() && is_ambiguous
+    }
+
+    /// The start of its period, where another reading of the same invoice knows it for the first time. If that moves its
+    /// months, those that were granted stay as they are, and so do those that follow them.
+    pub fn learns_period(&self, other: &Self) -> Option<DateTime<Utc>> {
+        let moves_nothing = |start: &DateTime<Utc>| start.day() <= self.billed_until().day();
+        other.billed_from.filter(|start| self.billed_from.is_none() && (self.windows == 0 || moves_nothing(start)))
     }
 }
 
@@ -236,9 +294,13 @@ pub struct Terms {
     /// How long credits that do not roll over go on while the next are being paid.
     renewal: TimeDelta,
     is_change: bool,
-    /// Where months are counted from, and how many of them had begun before the first window; `None`: one window, as long
-    /// as the period.
-    months: Option<(DateTime<Utc>, u32)>,
+    /// `None` where periods are days or weeks.
+    cycle: Option<BillingCycle>,
+    /// Where a period has several months: the number of the month that the first window is, or lies in. `None`: one window,
+    /// as long as the period.
+    first_month: Option<u32>,
+    /// See [`Allowance::has_unknown_months`].
+    has_unknown_months: bool,
 }
 
 /// A part's plan and price, and its credits for a whole window.
@@ -279,29 +341,26 @@ impl Terms {
         let credits = worths.iter().map(Worth::signed).sum::<i128>().clamp(-most, most);
         // The plan that is upgraded to, or the one that is left.
         let deciding = worths.iter().max_by_key(|worth| (i128::from(worth.sign()) * credits.signum(), worth.plan.rank));
-        let months = worths.iter().find_map(|worth| whole_months(worth.price)).and_then(|period_months| {
-            Some(match allowance.is_change() {
-                false => (allowance.period_start, 0),
-                true => {
-                    let anchor = allowance.billed_until().checked_sub_months(Months::new(period_months))?;
-                    (anchor, months_begun(anchor, allowance.period_start)?)
-                }
-            })
-        });
+        let period_months = worths.iter().filter_map(|worth| whole_months(worth.price)).max();
+        let cycle = period_months.and_then(|months| allowance.cycle(months));
+        let has_refills = period_months.is_some_and(|months| months > 1);
+        let first_month = cycle.filter(|_| has_refills).and_then(|cycle| cycle.month_of(allowance.period_start));
+        let rollover = worths.last().map_or(Rollover::None, |worth| worth.plan.rollover);
+        let needs_months = has_refills || cycle.is_some() && matches!(rollover, Rollover::Capped(_));
         let mut terms = Self {
             credits: i64::try_from(credits).unwrap_or(0),
             prorated: worths.iter().map(Worth::prorated).sum(),
             policy: deciding.map_or(PlanChange::Prorated, |worth| worth.plan.plan_change),
-            rollover: worths.last().map_or(Rollover::None, |worth| worth.plan.rollover),
+            rollover,
             renewal: worths.last().map_or(TimeDelta::zero(), |worth| TimeDelta::hours(worth.plan.renewal_hours.into())),
             is_change: allowance.is_change(),
-            months,
+            cycle,
+            first_month,
+            has_unknown_months: needs_months && period_months.is_some_and(|n| allowance.has_unknown_months(n)),
         };
-        if let Some((_, begun)) = months
-            && terms.is_change
-        {
+        if terms.has_refills() && terms.is_change {
             // The price pays for many windows, so its share says nothing of this one: the time that is left does.
-            let share = terms.share_of_month(allowance.period_start, begun).unwrap_or((0, 1));
+            let share = terms.share_of_month(allowance.period_start).unwrap_or((0, 1));
             terms.prorated = credits * MILLION * share.0 / share.1.max(1);
         }
         // Discounts may be on one side only: a change is never worth more than its whole, nor the contrary.
@@ -309,36 +368,46 @@ impl Terms {
         Some(terms)
     }
 
-    /// What is left of a month, and its length, in seconds.
-    fn share_of_month(&self, at: DateTime<Utc>, month: u32) -> Option<(i128, i128)> {
-        let (start, end) = (self.month(month)?, self.month(month + 1)?);
+    /// What is left at `at` of the first window's month, and its length, in seconds.
+    fn share_of_month(&self, at: DateTime<Utc>) -> Option<(i128, i128)> {
+        let (start, end) = (self.window_month(0)?, self.window_month(1)?);
         Some((i128::from((end - at).num_seconds()), i128::from((end - start).num_seconds())))
     }
 
-    /// Counted from the anchor, so that a year from 31 January has a window for each month, short or long.
-    fn month(&self, n: u32) -> Option<DateTime<Utc>> {
-        self.months?.0.checked_add_months(Months::new(n))
+    /// When the n-th window's month begins.
+    fn window_month(&self, n: u32) -> Option<DateTime<Utc>> {
+        self.cycle?.month(self.first_month?.checked_add(n)?)
     }
 
     /// Start and end of the n-th window; `None` past the period's end.
     pub fn window(&self, allowance: &Allowance, n: u32) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
-        let Some((_, begun)) = self.months else {
+        if !self.has_refills() {
             return (n == 0).then_some((allowance.period_start, allowance.period_end));
-        };
-        let start = if n == 0 { allowance.period_start } else { self.month(begun + n)? };
-        let end = self.month(begun + n + 1)?;
+        }
+        let start = if n == 0 { allowance.period_start } else { self.window_month(n)? };
+        let end = self.window_month(n + 1)?;
         (n == 0 || start < allowance.period_end).then(|| (start, end.min(allowance.period_end)))
     }
 
     /// When the n-th window ends if the subscription lives that long.
     pub fn billed_end(&self, allowance: &Allowance, n: u32) -> DateTime<Utc> {
-        let month_end = self.months.and_then(|(_, begun)| self.month(begun + n + 1));
-        month_end.unwrap_or_else(|| allowance.billed_until())
+        self.window_month(n + 1).unwrap_or_else(|| allowance.billed_until())
     }
 
     /// Whether windows follow the first.
     pub fn has_refills(&self) -> bool {
-        self.months.is_some()
+        self.first_month.is_some()
+    }
+
+    /// A change of a period that has refills raises or lowers those of others.
+    pub fn counts_for_others(&self, allowance: &Allowance) -> bool {
+        allowance.is_change() && self.has_refills() && self.credits != 0
+    }
+
+    /// A change waits for news of its period, which Stripe sent before, while its months depend on it. News that are later
+    /// than Stripe tries are no longer waited for.
+    pub fn waits_for_period(&self, allowance: &Allowance, now: DateTime<Utc>) -> bool {
+        self.has_unknown_months && now - allowance.period_start < STRIPE_TRIES
     }
 
     /// What the n-th window is worth in millionths, were there no other change.
@@ -371,7 +440,10 @@ impl Terms {
         match self.rollover {
             Rollover::None => window_end.checked_add_signed(self.renewal),
             // What rolls over may be used for one more month.
-            Rollover::Capped(_) => window_end.checked_add_months(Months::new(1)),
+            Rollover::Capped(_) => match self.cycle {
+                Some(cycle) => cycle.month_after(window_end),
+                None => window_end.checked_add_months(Months::new(1)),
+            },
             Rollover::All => None,
         }
     }
@@ -395,21 +467,11 @@ fn worth_of<'a>(allowance: &Allowance, part: &'a AllowancePart, catalog: &'a Cat
     Some(Worth { part, plan, price, credits })
 }
 
-/// Months of a period that is refilled month by month; `None` for one that is granted at once.
-fn whole_months(price: &PlanPrice) -> Option<u32> {
+/// Months of a period; `None` where periods are days or weeks.
+pub fn whole_months(price: &PlanPrice) -> Option<u32> {
     match price.interval {
         Interval::Year => Some(price.interval_count.saturating_mul(12)),
-        Interval::Month => Some(price.interval_count).filter(|count| *count > 1),
+        Interval::Month => Some(price.interval_count),
         Interval::Week | Interval::Day => None,
     }
-}
-
-/// How many months from `anchor` had ended by `at`; none if that is earlier.
-pub fn months_begun(anchor: DateTime<Utc>, at: DateTime<Utc>) -> Option<u32> {
-    // A month has at most 31 days, so this many have passed at least; at most a few more follow.
-    let mut month = u32::try_from((at - anchor).num_days().max(0) / 31).ok()?;
-    while anchor.checked_add_months(Months::new(month + 1))? <= at {
-        month += 1;
-    }
-    Some(month)
 }

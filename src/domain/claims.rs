@@ -2,6 +2,7 @@
 //! within the same period, which made some of them superfluous. A function of what is known, as all settling is: a claim
 //! that was too high is given back.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::billing::{Billing, InvoiceRecord};
@@ -47,7 +48,7 @@ pub fn settle_claims(draft: &mut Draft<'_>, context: Context<'_>, dues: &Dues) {
         let is_debt =
             |lot: &Lot| clawback_of(lot, billing, &draft.account.credits, context.catalog) == ClawbackPolicy::Debt;
         if total > lot.claimed_back {
-            due.push(claw_back(lot, &claim, is_debt(lot)));
+            due.push(claw_back(lot, &claim, is_debt(lot), context.now));
         } else if total < lot.claimed_back || lot.owed > claim.refunded {
             due.push(reinstate(lot, &claim));
         }
@@ -142,7 +143,7 @@ fn purchase<'a>(billing: &'a Billing, intent: &str, price: i64) -> Option<Purcha
     Some(Purchase { payment_id, payment, price })
 }
 
-fn claw_back(lot: &Lot, claim: &Claim, is_debt: bool) -> Event {
+fn claw_back(lot: &Lot, claim: &Claim, is_debt: bool, now: DateTime<Utc>) -> Event {
     let claimed = claim.excess + claim.refunded - lot.claimed_back;
     // Of what expired nothing can be taken, but nothing is owed for it either: it was never used. Counting it as taken
     // back, and first, makes the end the same whether the refund or the expiry was heard of first.
@@ -157,6 +158,7 @@ fn claw_back(lot: &Lot, claim: &Claim, is_debt: bool) -> Event {
         clawed_back,
         from_expired,
         debt,
+        debt_since: (debt > 0).then_some(now),
         cause: claim.cause.clone(),
     })
 }

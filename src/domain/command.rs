@@ -9,6 +9,7 @@ use super::billing::{Billing, Observation};
 use super::billing_rejection::BillingRejection;
 use super::charge::{Charge, Cover, Priced, require_amount};
 use super::credit::{Credits, Lot, LotSource};
+use super::debt::repay_debt;
 use super::draft::{Context, Draft};
 use super::event::{
     AccountAbsorbed, AccountMerged, AccountOpened, CatalogApplied, ChargeRejected, CreditsDebited, CreditsGranted,
@@ -22,7 +23,7 @@ use super::overrides::{
 };
 use super::reconciliation::Reconciled;
 use super::rejection::Rejection;
-use super::settle::{repay_debt, settle_all, settle_clock, settle_idle};
+use super::settle::{settle_all, settle_clock, settle_debtor, settle_idle};
 use super::stripe_object::StripeObject;
 use super::stripe_outcome::StripeOutcome;
 use super::usage::{RecordUsage, decide_usage};
@@ -172,6 +173,7 @@ pub fn decide(draft: &mut Draft<'_>, command: &Command, context: Context<'_>) ->
         }
         Command::Observe { observations, link: customer, reconciled } => {
             link(draft, customer.as_ref());
+            settle_debtor(draft, context);
             let applied = observe(draft, observations);
             if let Some(reconciled) = reconciled.as_ref().filter(|_| applied) {
                 draft.emit(Event::Reconciled(reconciled.clone()));
@@ -327,6 +329,7 @@ fn decide_debit(
         quantity,
         lots,
         debt,
+        debt_since: (debt > 0).then_some(context.now),
         overage,
         available,
         counted,

@@ -175,6 +175,8 @@ pub struct Allowance {
     pub period_end: DateTime<Utc>,
     /// The end of the period that was billed; `period_end` is earlier if the subscription ended before.
     pub billed_until: Option<DateTime<Utc>>,
+    /// For a change: the start of the period that it falls in, once that is known.
+    pub billed_from: Option<DateTime<Utc>>,
     /// From then on the item's next period, which began early, is refilled instead.
     pub refills_until: Option<DateTime<Utc>>,
     /// What of its price went back: the same share of each window's credits goes with it.
@@ -278,6 +280,8 @@ pub struct Credits {
     /// Credits owed: spent beyond the lots, or taken back by a refund although they were gone. New lots make it good.
     #[serde(skip_serializing_if = "is_zero")]
     pub debt: i64,
+    /// Since when, without a break. `None` if it owes nothing, or owed already before this was kept.
+    pub debt_since: Option<DateTime<Utc>>,
     /// Credits spent beyond the lots that are to be billed, over all time.
     #[serde(skip_serializing_if = "is_zero")]
     pub overage: i64,
@@ -344,11 +348,13 @@ impl Credits {
         draws
     }
 
-    /// Takes an allowance in, or learns of a known one until when it is refilled, and what was refunded of it.
+    /// Takes an allowance in, or learns of a known one until when it is refilled, what was refunded of it, and where its
+    /// period began.
     pub fn arm(&mut self, allowance: &Allowance) {
         if let Some(known) = self.allowances.iter_mut().find(|known| known.cause == allowance.cause) {
             known.refills_until = allowance.refills_until;
             known.refunded.clone_from(&allowance.refunded);
+            known.billed_from = known.learns_period(allowance).or(known.billed_from);
             return;
         }
         let place = self.allowances.partition_point(|known| known.cause < allowance.cause);

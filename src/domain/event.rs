@@ -116,6 +116,9 @@ pub struct CreditsClawedBack {
     pub from_expired: i64,
     /// Credits owed because they were spent already and the plan makes that a debt.
     pub debt: i64,
+    /// When they came to be owed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub debt_since: Option<DateTime<Utc>>,
     /// The payment whose refund or dispute it was.
     pub cause: String,
 }
@@ -142,6 +145,8 @@ pub struct CreditsDebited {
     pub lots: Vec<Draw>,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub debt: i64,
+    /// When what is owed of it came to be owed.
+    pub debt_since: Option<DateTime<Utc>>,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub overage: i64,
     /// What could be spent afterwards.
@@ -181,6 +186,8 @@ pub struct HoldCaptured {
     pub quantity: Option<i64>,
     #[serde(flatten)]
     pub cover: Cover,
+    /// When what is owed of it came to be owed.
+    pub debt_since: Option<DateTime<Utc>>,
     /// Where the use of the feature counts.
     pub counted: Option<Counted>,
     /// Credits given back; negative, when more were taken than were set aside.

@@ -12,12 +12,13 @@ use uuid::Uuid;
 use super::charge::{Charge, Cover, Priced, require_amount};
 use super::command::Outcome;
 use super::credit::{Credits, Draw};
+use super::debt::repay_debt;
 use super::draft::{Context, Draft};
 use super::event::{CreditsClawedBack, Event, HoldCaptured, HoldExpired, HoldExtended, HoldPlaced, HoldReleased};
 use super::limits::{admit, counted_now};
 use super::overrides::refuse_suspended;
 use super::rejection::Rejection;
-use super::settle::{expire_lots, repay_debt, settle_clock};
+use super::settle::{expire_lots, settle_clock};
 
 /// How long a hold may last from the moment it is placed or extended.
 pub const MAX_HOLD: TimeDelta = TimeDelta::days(31);
@@ -163,6 +164,7 @@ pub fn capture(draft: &mut Draft<'_>, hold: Hold, used: Used, context: Context<'
         amount,
         feature,
         quantity,
+        debt_since: (cover.debt > 0).then_some(context.now),
         cover,
         counted,
         released,
@@ -274,6 +276,7 @@ fn settle_returned(draft: &mut Draft<'_>, hold: &Hold, now: DateTime<Utc>) {
             clawed_back,
             from_expired: 0,
             debt: 0,
+            debt_since: None,
             cause: format!("hold:{}", hold.id),
         }));
     }

@@ -3,12 +3,13 @@
 use chrono::{DateTime, Datelike, Months, NaiveTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::catalog::{Per, WindowLimit};
-use super::credit::Credits;
+use super::allowance::whole_months;
+use super::billing_cycle::{BillingCycle, month_around};
+use super::catalog::{Interval, Per, Plan, PlanPrice, WindowLimit};
+use super::credit::{Access, Credits};
 use super::draft::Context;
 use super::overrides::ruling;
 use super::rejection::Rejection;
-use super::settle::month_around;
 use super::standing::Standing;
 use super::usage::Counted;
 
@@ -63,12 +64,48 @@ pub(super) fn same_window(per: Per, a: i64, b: i64) -> bool {
     window_around(per, a, no_period).start == window_around(per, b, no_period).start
 }
 
+/// The period that holds `now`, after one that is over: Stripe has not told of it yet. It begins where that one ended, and is
+/// as long as the subscription's price says; where no plan names the price, as long as the one before it.
+fn period_after(over: Period, access: &Access, plan: Option<&Plan>, now: DateTime<Utc>) -> Option<Period> {
+    let (start, end) = (DateTime::from_timestamp(over.start, 0)?, DateTime::from_timestamp(over.end, 0)?);
+    let cycle = BillingCycle::of_period(start, end)?;
+    let (first, last) = (cycle.month_of(start)?, cycle.month_of(end)?);
+    let is_on_cycle = cycle.month(last)? == end;
+    let price = plan.and_then(|plan| plan.prices.iter().find(|price| pays_by(access, price)));
+    let (months, length) = match price.map(|price| (price.interval, i64::from(price.interval_count))) {
+        Some((Interval::Day, days)) => (None, 86_400 * days),
+        Some((Interval::Week, weeks)) => (None, 7 * 86_400 * weeks),
+        Some(_) => (price.and_then(whole_months), 0),
+        None => (Some(last - first).filter(|_| is_on_cycle), over.end - over.start),
+    };
+    let Some(months) = months.filter(|months| *months > 0) else {
+        let passed = (now.timestamp() - over.end).checked_div(length)?;
+        let start = over.end + passed * length;
+        return Some(Period { start, end: start + length });
+    };
+    // Where a trial ended, a cycle of its own begins.
+    let cycle = if is_on_cycle { cycle } else { BillingCycle::of_period(end, end)? };
+    let last = cycle.month_of(end)?;
+    let begun = last + (cycle.month_of(now)? - last) / months * months;
+    Some(Period { start: cycle.month(begun)?.timestamp(), end: cycle.month(begun + months)?.timestamp() })
+}
+
+fn pays_by(access: &Access, price: &PlanPrice) -> bool {
+    access.items.iter().any(|item| {
+        price.stripe_price_id.as_ref() == Some(&item.price)
+            || price.former_stripe_price_ids.contains(&item.price)
+            || (item.lookup_key.is_some() && item.lookup_key == price.lookup_key)
+    })
+}
+
 /// The billing period of the deciding subscription; on the default plan, the account's own month.
 pub fn period_of(credits: &Credits, standing: &Standing<'_>, now: DateTime<Utc>) -> Period {
     if let Some(access) = standing.subscription
         && let (Some(start), Some(end)) = (access.period_start, access.period_end)
     {
-        return Period { start, end };
+        let known = Period { start, end };
+        let is_over = end <= now.timestamp();
+        return if is_over { period_after(known, access, standing.plan, now).unwrap_or(known) } else { known };
     }
     match credits.free_plan_anchor().and_then(|anchor| month_around(anchor, now)) {
         Some((start, end)) => Period { start: start.timestamp(), end: end.timestamp() },

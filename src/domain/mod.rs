@@ -3,6 +3,7 @@
 pub mod account;
 pub mod allowance;
 pub mod billing;
+pub mod billing_cycle;
 pub mod billing_rejection;
 pub mod catalog;
 pub mod catalog_sync;
@@ -10,6 +11,7 @@ pub mod charge;
 pub mod claims;
 pub mod command;
 pub mod credit;
+pub mod debt;
 pub mod draft;
 pub mod dunning;
 pub mod event;

@@ -9,19 +9,20 @@ use chrono::{DateTime, Months, SecondsFormat, TimeDelta, Utc};
 
 use super::account::{Account, Changes};
 use super::allowance::{
-    Terms, allowances_of, changed_subscriptions, ended_at, is_armed, months_begun, refunded_subscriptions,
-    unarmed_subscriptions,
+    Terms, allowances_of, changed_subscriptions, ended_at, is_armed, refunded_subscriptions, unarmed_subscriptions,
 };
 use super::billing::{CheckoutRecord, InvoiceRecord};
+use super::billing_cycle::{month_around, months_begun};
 use super::catalog::{Catalog, CreditAllowance, DEFAULT_PACK_PRIORITY, PriceKey, Rollover};
 use super::claims::settle_claims;
 use super::credit::{Allowance, Credits, Draw, Lot, LotSource};
+use super::debt::{repay_debt, repay_debt_until};
 use super::draft::{Context, Draft};
 use super::event::{
-    AllowanceArmed, AllowanceProgress, CreditsExpired, CreditsGranted, DebtRepaid, Event, SubscriptionCreditsEnded,
+    AllowanceArmed, AllowanceProgress, CreditsExpired, CreditsGranted, Event, SubscriptionCreditsEnded,
 };
 use super::hold::expire_holds;
-use super::ids::AccountId;
+use super::ids::{AccountId, LotId};
 use super::plan_change::{Dues, window_cause};
 use super::standing::Standing;
 
@@ -53,27 +54,46 @@ pub fn settle_clock(draft: &mut Draft<'_>, context: Context<'_>) {
     if !is_clock_due(&draft.account.credits, context) {
         return;
     }
-    repay_debt_until(draft, context.now);
-    expire_holds(draft, context.now);
+    expire_holds_unless_owed(draft, context.now);
+    grant_missed_free_months(draft, context);
     grant_allowances(draft, context, None);
     grant_free_plan(draft, context);
-    repay_debt_until(draft, context.now);
-    expire_lots(draft, context.now);
+    settle_begun(draft, context.now);
 }
 
 /// Records what the passing of time has made due of an account that nobody asks about: refills and expiry, of holds too. The
-/// free plan's month waits for a spender.
+/// free plan's month waits for a spender, but for one that passed while something was owed.
 pub fn settle_idle(draft: &mut Draft<'_>, context: Context<'_>) {
-    repay_debt_until(draft, context.now);
-    expire_holds(draft, context.now);
+    expire_holds_unless_owed(draft, context.now);
+    grant_missed_free_months(draft, context);
     grant_allowances(draft, context, None);
-    repay_debt_until(draft, context.now);
-    expire_lots(draft, context.now);
+    settle_begun(draft, context.now);
+}
+
+/// What the clock had made due makes a debt good before what is new does.
+pub fn settle_debtor(draft: &mut Draft<'_>, context: Context<'_>) {
+    if draft.account.credits.debt > 0 {
+        settle_idle(draft, context);
+    }
+}
+
+/// A debt takes what a hold gives back in its turn, among all that came to be spendable: so that has to be there first.
+fn expire_holds_unless_owed(draft: &mut Draft<'_>, now: DateTime<Utc>) {
+    if draft.account.credits.debt <= 0 {
+        expire_holds(draft, now);
+    }
+}
+
+fn settle_begun(draft: &mut Draft<'_>, now: DateTime<Utc>) {
+    repay_debt_until(draft, now);
+    expire_holds(draft, now);
+    expire_lots(draft, now);
 }
 
 /// Whether [`settle_idle`] would record anything.
 pub fn is_idle_work_due(id: &AccountId, credits: &Credits, context: Context<'_>) -> bool {
-    if credits.lots.is_empty() && credits.allowances.is_empty() && credits.holds.is_empty() {
+    let is_empty = credits.lots.is_empty() && credits.allowances.is_empty() && credits.holds.is_empty();
+    if is_empty && credits.debt <= 0 {
         return false;
     }
     let mut account = Account { credits: credits.clone(), billing: None, ..Account::new(id.clone()) };
@@ -130,11 +150,15 @@ fn arm_allowances(draft: &mut Draft<'_>) -> Vec<AllowanceArmed> {
     };
     let wanted = |subscription: &str| [&changed, &unarmed, &refunded].iter().any(|known| known.contains(subscription));
     let all = allowances_of(billing, credits, wanted);
-    // Since it was armed, a later period may have cut it short, or some of its price may have gone back.
+    // Since it was armed, a later period may have cut it short, some of its price may have gone back, or its period may have
+    // become known.
     let has_changed = |AllowanceArmed { allowance, .. }: &AllowanceArmed| {
         let known = credits.allowances.iter().find(|known| known.cause == allowance.cause);
-        known
-            .is_some_and(|known| known.refills_until != allowance.refills_until || known.refunded != allowance.refunded)
+        known.is_some_and(|known| {
+            known.refills_until != allowance.refills_until
+                || known.refunded != allowance.refunded
+                || known.learns_period(allowance).is_some()
+        })
     };
     let due: Vec<AllowanceArmed> = all.iter().filter(|armed| !is_armed(armed) || has_changed(armed)).cloned().collect();
     let is_changed = |armed: &AllowanceArmed| {
@@ -216,53 +240,64 @@ fn grant(draft: &mut Draft<'_>, context: Context<'_>, lot: Lot, allowance: Optio
     draft.emit(Event::CreditsGranted(CreditsGranted { lot, catalog, allowance, reason: None }));
 }
 
+/// A window that has begun, or the end of an allowance.
+struct DueWindow {
+    lot: Option<Lot>,
+    /// It was over before anybody looked: nothing of it is left, but what it would have made good of a debt.
+    passed: bool,
+    progress: AllowanceProgress,
+}
+
 /// Grants the windows that are due. `dues` are those of all that is known; without them, those of the allowances that
 /// wait for their next window.
 fn grant_allowances(draft: &mut Draft<'_>, context: Context<'_>, dues: Option<&Dues>) {
     let allowances = draft.account.credits.allowances.clone();
-    // Where all is known, [`settle_claims`] takes back what was refunded, as the last of all news.
-    let with_refunded = |allowance: &Allowance| {
-        let refunded = allowance.refunded.as_deref().copied().filter(|_| dues.is_none());
-        due_windows(allowance, context).into_iter().map(move |(lot, progress)| (lot, progress, refunded))
-    };
-    let due: Vec<_> = allowances.iter().flat_map(with_refunded).collect();
+    let with_allowance = |allowance| due_windows(allowance, context).into_iter().map(move |window| (allowance, window));
+    let mut due: Vec<(&Allowance, DueWindow)> = allowances.iter().flat_map(with_allowance).collect();
     if due.is_empty() {
         return;
     }
     let own = if dues.is_none() { Dues::of(&allowances, context) } else { Dues::default() };
-    for (lot, progress, refunded) in due {
-        match lot {
-            Some(mut lot) => {
-                let excess = dues.unwrap_or(&own).excess(&lot.cause, lot.granted);
-                let claimed = excess + refunded.map_or(0, |share| share.of_credits(lot.granted - excess));
-                lot.remaining -= claimed;
-                lot.claimed_back = claimed;
-                lot.clawed_back = claimed;
-                grant(draft, context, lot, Some(progress));
-            }
+    for (allowance, window) in &mut due {
+        let Some(lot) = &mut window.lot else { continue };
+        let excess = dues.unwrap_or(&own).excess(&lot.cause, lot.granted);
+        // Where all is known, [`settle_claims`] takes back what was refunded, as the last of all news.
+        let refunded = allowance.refunded.as_deref().filter(|_| dues.is_none());
+        let claimed = excess + refunded.map_or(0, |share| share.of_credits(lot.granted - excess));
+        lot.remaining -= claimed;
+        lot.claimed_back = claimed;
+        lot.clawed_back = claimed;
+    }
+    let passed = due.iter().filter(|(_, window)| window.passed).filter_map(|(_, window)| window.lot.as_ref()).collect();
+    let taken = draft.account.credits.taken_by_debt(passed);
+    let taken: Vec<LotId> = taken.into_iter().map(|lot| lot.id).collect();
+    for (_, DueWindow { lot, passed, progress }) in due {
+        match lot.filter(|lot| !passed || taken.contains(&lot.id)) {
+            Some(lot) => grant(draft, context, lot, Some(progress)),
             None => draft.emit(Event::AllowanceAdvanced(progress)),
         }
     }
 }
 
-/// What an allowance has to grant by now: the first window whenever it becomes known, later ones as they begin. Windows
-/// that passed while nobody looked grant nothing, unless unused credits would have rolled over.
-fn due_windows(allowance: &Allowance, context: Context<'_>) -> Vec<(Option<Lot>, AllowanceProgress)> {
+/// What an allowance has to grant by now: the first window whenever it becomes known, later ones as they begin.
+fn due_windows(allowance: &Allowance, context: Context<'_>) -> Vec<DueWindow> {
     let progress = |windows, done| AllowanceProgress { cause: allowance.cause.clone(), windows, done };
+    let end = |windows| DueWindow { lot: None, passed: false, progress: progress(windows, true) };
     let Some(terms) = Terms::of(allowance, context.catalog) else {
         // No plan names the price yet. Well after the period it no longer matters; until then the news that tells the
         // price's lookup key may only be late.
         let over = context.now - allowance.period_end >= LATEST_NEWS;
-        return if over { vec![(None, progress(allowance.windows, true))] } else { Vec::new() };
+        return if over { vec![end(allowance.windows)] } else { Vec::new() };
     };
-    if terms.credits < 0 && terms.has_refills() && context.now < allowance.period_end {
-        // It grants nothing, but lowers the windows of others.
+    // What others are due in the months to come depends on it.
+    let is_remembered = terms.counts_for_others(allowance) && context.now < allowance.period_end;
+    if (terms.credits < 0 && is_remembered) || terms.waits_for_period(allowance, context.now) {
         return Vec::new();
     }
     let mut due = Vec::new();
     for window in allowance.windows.. {
-        let Some((start, end)) = terms.window(allowance, window) else {
-            due.push((None, progress(window, true)));
+        let Some((start, ends)) = terms.window(allowance, window) else {
+            due.extend((!is_remembered).then(|| end(window)));
             break;
         };
         if window > 0 && start > context.now {
@@ -270,17 +305,18 @@ fn due_windows(allowance: &Allowance, context: Context<'_>) -> Vec<(Option<Lot>,
         }
         let is_last = terms.credits <= 0 || terms.window(allowance, window + 1).is_none();
         // Not when it ends with the subscription: that may not be known yet.
-        let is_over = terms.billed_end(allowance, window) <= context.now;
-        let passed = window > 0 && is_over && terms.rollover == Rollover::None;
-        let credits = if passed { 0 } else { terms.granted(window) };
+        let billed_expiry = terms.expiry(terms.billed_end(allowance, window));
+        let passed =
+            window > 0 && terms.rollover == Rollover::None && billed_expiry.is_some_and(|at| at <= context.now);
+        let credits = terms.granted(window);
         let lot = (credits > 0).then(|| Lot {
-            expires_at: terms.expiry(end),
+            expires_at: terms.expiry(ends),
             subscription: allowance.subscription.as_deref().map(Box::from),
             bought_by: Some(allowance.invoice.as_str().into()),
             keeps_earlier: terms.keeps_earlier(allowance, window),
             ..Lot::new(LotSource::Plan, &window_cause(allowance, window), credits, start)
         });
-        due.push((lot, progress(window + 1, is_last)));
+        due.push(DueWindow { lot, passed, progress: progress(window + 1, is_last && !is_remembered) });
         if is_last {
             break;
         }
@@ -327,52 +363,39 @@ fn free_month_due(credits: &Credits, context: Context<'_>) -> Option<FreeMonth> 
 }
 
 fn grant_free_plan(draft: &mut Draft<'_>, context: Context<'_>) {
-    let Some(FreeMonth { credits, start, end }) = free_month_due(&draft.account.credits, context) else {
-        return;
+    if let Some(month) = free_month_due(&draft.account.credits, context) {
+        let lot = free_lot(&draft.account.id, &month);
+        grant(draft, context, lot, None);
+    }
+}
+
+fn free_lot(account: &AccountId, FreeMonth { credits, start, end }: &FreeMonth) -> Lot {
+    let cause = format!("free_plan:{account}/{}", start.timestamp());
+    Lot { expires_at: Some(*end), ..Lot::new(LotSource::FreePlan, &cause, *credits, *start) }
+}
+
+/// Months of the default plan that passed while nobody spent would have made good what was owed.
+fn grant_missed_free_months(draft: &mut Draft<'_>, context: Context<'_>) {
+    let missed = missed_free_months(&draft.account.credits, context);
+    let lots: Vec<Lot> = missed.iter().map(|month| free_lot(&draft.account.id, month)).collect();
+    for lot in draft.account.credits.taken_by_debt(lots.iter().collect()) {
+        grant(draft, context, lot.clone(), None);
+    }
+}
+
+/// Those since something is owed, and since the last one was granted.
+fn missed_free_months(credits: &Credits, context: Context<'_>) -> Vec<FreeMonth> {
+    let due = free_month_due(credits, context).filter(|_| credits.debt > 0);
+    let since = credits.debt_since.max(credits.free_until);
+    let (Some(due), Some(anchor), Some(since)) = (due, credits.free_plan_anchor(), since) else { return Vec::new() };
+    let Some(first) = months_begun(anchor, since) else { return Vec::new() };
+    let month = |n| {
+        let [start, end] = [n, n + 1].map(|n| anchor.checked_add_months(Months::new(n)));
+        Some(FreeMonth { credits: due.credits, start: start?, end: end? })
     };
-    let cause = format!("free_plan:{}/{}", draft.account.id, start.timestamp());
-    let lot = Lot { expires_at: Some(end), ..Lot::new(LotSource::FreePlan, &cause, credits, start) };
-    grant(draft, context, lot, None);
-}
-
-/// The month, counted from `anchor`, that holds `now`.
-pub(super) fn month_around(anchor: DateTime<Utc>, now: DateTime<Utc>) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
-    if now < anchor {
-        return None;
-    }
-    let month = months_begun(anchor, now)?;
-    let start = anchor.checked_add_months(Months::new(month))?;
-    Some((start, anchor.checked_add_months(Months::new(month + 1))?))
-}
-
-/// Has credits make good what is owed, as they came to be spendable one after the other: what expired since was there first.
-/// So it makes no difference when anybody looked.
-fn repay_debt_until(draft: &mut Draft<'_>, now: DateTime<Utc>) {
-    let credits = &draft.account.credits;
-    if credits.debt <= 0 {
-        return;
-    }
-    let begun = credits.lots.iter().map(|lot| lot.effective_at);
-    let mut moments: Vec<_> = begun.chain(credits.holds.iter().map(|hold| hold.expires_at)).collect();
-    moments.retain(|moment| *moment <= now);
-    moments.sort_unstable();
-    moments.dedup();
-    for moment in moments {
-        expire_holds(draft, moment);
-        repay_debt(draft, moment);
-    }
-}
-
-/// Has what may be spent at `now` make good what is owed: nobody owes and has credits, both at once.
-pub fn repay_debt(draft: &mut Draft<'_>, now: DateTime<Utc>) {
-    let credits = &draft.account.credits;
-    if credits.debt <= 0 {
-        return;
-    }
-    let lots = credits.draw(credits.debt, now);
-    if !lots.is_empty() {
-        draft.emit(Event::DebtRepaid(DebtRepaid { lots }));
-    }
+    let is_granted = |month: &FreeMonth| credits.free_until.is_some_and(|until| month.start < until);
+    let passed = (first..).map_while(month).take_while(|month| month.end <= context.now);
+    passed.filter(|month| !is_granted(month)).collect()
 }
 
 /// Records what has expired in lots. What is held of them stays until the hold ends.

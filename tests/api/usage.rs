@@ -162,6 +162,30 @@ async fn a_subscriptions_period_is_its_own() {
 }
 
 #[tokio::test]
+async fn between_a_periods_end_and_its_renewal_the_next_period_counts() {
+    let app = start("true").await;
+    app.put_account("user_1", json!({"stripe_customer_id": "cus_1"})).await.expect(200);
+    app.clock.set(day(3));
+    app.deliver_all(&sign_up("cus_1", PRO, day(3))).await;
+    call(&app, "user_1", 1_000).await.expect(201);
+    // Stripe has not told of the renewal: nothing is left to be reset in the past.
+    app.clock.set(day(34) + 60);
+    call(&app, "user_1", 999).await.expect(201);
+    let refused = call(&app, "user_1", 2).await;
+    assert_eq!(refused.header("retry-after"), Some("Wed, 18 Mar 2026 12:00:00 GMT"));
+    refused.problem(403, "limit_exceeded");
+    let answer = check(&app, "calls?quantity=2").await;
+    // From 18 January to 18 February, and on to 18 March.
+    assert_eq!((&answer["remaining"], &answer["resets_at"]), (&json!(1), &json!(rfc3339(day(62)))));
+    let period = json!({"start": rfc3339(day(34)), "end": rfc3339(day(62))});
+    assert_eq!(usage(&app, "user_1", "").await["period"], period);
+    let renewed = with(subscription("cus_1", "sub_cus_1", PRO, day(34)), json!({"created": day(3)}));
+    app.deliver(&event("customer.subscription.updated", day(34), renewed)).await;
+    assert_eq!(usage(&app, "user_1", "").await["period"]["start"], period["start"]);
+    assert_eq!(check(&app, "calls").await["remaining"], 1, "what was used meanwhile is still there");
+}
+
+#[tokio::test]
 async fn what_is_recorded_counts_and_is_never_refused() {
     on_both_with(with_calls(r#"{ limit = 10, per = "day" }"#), async |app: TestApp| {
         app.put_account("user_1", json!({})).await.expect(201);

@@ -5,12 +5,14 @@ mod support;
 
 mod corpus;
 mod crowd;
+mod debts;
 mod dunning;
 mod fold;
 mod hostile;
 mod linked_holds;
 mod linking;
 mod mixed_shapes;
+mod months;
 mod oracle;
 mod orders;
 mod plan_changes;

@@ -88,18 +88,20 @@ pub struct Price {
     pub id: &'static str,
     pub plan: Plan,
     pub amount: i64,
-    pub yearly: bool,
+    pub months: u32,
 }
 
-/// Monthly ones by ascending plan, then yearly ones.
+/// Monthly ones by ascending plan, then longer ones.
 pub const PRICES: &[Price] = &[
-    Price { id: "price_capped_month", plan: CAPPED, amount: 1_000, yearly: false },
-    Price { id: "price_keeper_month", plan: KEEPER, amount: 2_000, yearly: false },
-    Price { id: "price_plain_month", plan: PLAIN, amount: 3_000, yearly: false },
-    Price { id: "price_boundless_month", plan: BOUNDLESS, amount: 4_000, yearly: false },
-    Price { id: "price_capped_year", plan: CAPPED, amount: 10_000, yearly: true },
-    Price { id: "price_keeper_year", plan: KEEPER, amount: 20_000, yearly: true },
-    Price { id: "price_plain_year", plan: PLAIN, amount: 30_000, yearly: true },
+    Price { id: "price_capped_month", plan: CAPPED, amount: 1_000, months: 1 },
+    Price { id: "price_keeper_month", plan: KEEPER, amount: 2_000, months: 1 },
+    Price { id: "price_plain_month", plan: PLAIN, amount: 3_000, months: 1 },
+    Price { id: "price_boundless_month", plan: BOUNDLESS, amount: 4_000, months: 1 },
+    Price { id: "price_capped_year", plan: CAPPED, amount: 10_000, months: 12 },
+    Price { id: "price_keeper_year", plan: KEEPER, amount: 20_000, months: 12 },
+    Price { id: "price_plain_year", plan: PLAIN, amount: 30_000, months: 12 },
+    Price { id: "price_capped_half", plan: CAPPED, amount: 5_500, months: 6 },
+    Price { id: "price_plain_half", plan: PLAIN, amount: 16_000, months: 6 },
 ];
 
 #[derive(Debug)]

@@ -17,6 +17,7 @@ impl Account {
         ours.free_since = ours.free_since.max(theirs.free_since);
         ours.free_until = ours.free_until.max(theirs.free_until);
         ours.debt += theirs.debt;
+        ours.debt_since = ours.debt_since.into_iter().chain(theirs.debt_since).min();
         ours.overage += theirs.overage;
         for hold in theirs.holds {
             changes.hold(&hold, HoldStatus::Open, 0);

@@ -18,7 +18,8 @@ pub enum Per {
     Day,
     /// The calendar month.
     Month,
-    /// The subscription's billing period, a year on a yearly price; on the default plan the account's own month.
+    /// The subscription's billing period, a year on a yearly price; on the default plan the account's own month. From its end
+    /// on it is the next one, whether or not Stripe has told of the renewal.
     Period,
 }
 

@@ -6,20 +6,25 @@ use super::{Allowance, HoldState, Kind, Ledger, Lot, months_after};
 impl Ledger {
     /// What is recorded of an account that nobody asks about: the free month waits for a spender.
     pub fn settle_idle(&mut self, now: i64) {
-        self.pay_in_time(now);
-        self.end_holds(now);
+        self.begin_what_was_due(now);
+        self.expire(now);
+    }
+
+    /// Whatever came to be spendable since makes good what is owed, one after the other.
+    pub(super) fn begin_what_was_due(&mut self, now: i64) {
+        self.grant_missed_free_months(now);
         self.refill(now);
         self.pay_in_time(now);
-        self.expire(now);
+        self.end_holds(now);
     }
 
     /// All that is due when somebody wants to spend.
     pub fn settle(&mut self, now: i64) {
-        self.pay_in_time(now);
-        self.end_holds(now);
+        self.grant_missed_free_months(now);
         self.refill(now);
         self.grant_free_month(now);
         self.pay_in_time(now);
+        self.end_holds(now);
         self.expire(now);
     }
 
@@ -76,9 +81,10 @@ impl Ledger {
     pub(super) fn refill(&mut self, now: i64) {
         for at in 0..self.allowances.len() {
             loop {
-                let Allowance { start, end, windows, is_monthly, .. } = self.allowances[at];
+                let Allowance { anchor, first_month, start, end, windows, is_monthly, .. } = self.allowances[at];
+                let month = |n: u32| months_after(anchor, first_month + n);
                 let (begins, ends) = match is_monthly {
-                    true => (months_after(start, windows), months_after(start, windows + 1).min(end)),
+                    true => (month(windows), month(windows + 1).min(end)),
                     false => (start, end),
                 };
                 let is_over = windows > 0 && (!is_monthly || begins >= end);
@@ -87,16 +93,18 @@ impl Ledger {
                 }
                 self.allowances[at].windows += 1;
                 let allowance = self.allowances[at].clone();
-                // A month that passed while nobody looked gives nothing, unless it would have been kept.
+                // A month that passed while nobody looked gives nothing, unless it would have been kept, or a debt that there
+                // was at some time of it would have taken it.
                 let is_lost = windows > 0 && ends <= now && allowance.rollover == Rollover::None;
-                if is_lost || allowance.credits <= 0 {
+                if (is_lost && !self.owed_before(ends)) || allowance.credits <= 0 {
                     continue;
                 }
                 let suffix = if windows == 0 { String::new() } else { format!("#{windows}") };
                 self.add(Lot {
                     ends: match allowance.rollover {
                         Rollover::None => Some(ends),
-                        Rollover::Cap(_) => Some(months_after(ends, 1)),
+                        // What is kept is good for the month that follows, too.
+                        Rollover::Cap(_) => Some(month(windows + 2)),
                         Rollover::All => None,
                     },
                     subscription: Some(allowance.subscription),
@@ -107,6 +115,25 @@ impl Ledger {
                     },
                     ..Lot::new(Kind::Plan, allowance.cause + &suffix, allowance.credits, begins)
                 });
+            }
+        }
+    }
+
+    fn owed_before(&self, moment: i64) -> bool {
+        self.debt > 0 && self.owes_since < moment
+    }
+
+    /// Months of the free plan that went by since something is owed. Whoever had looked would have been given them, and they
+    /// would have made it good.
+    fn grant_missed_free_months(&mut self, now: i64) {
+        let anchor = self.free_since.unwrap_or(self.opened);
+        for month in 0.. {
+            let (start, end) = (months_after(anchor, month), months_after(anchor, month + 1));
+            if self.plan.is_some() || end > now {
+                break;
+            }
+            if self.owed_before(end) && self.free_until.is_none_or(|until| until <= start) {
+                self.add_free_month(start, end);
             }
         }
     }
@@ -122,6 +149,10 @@ impl Ledger {
             month += 1;
         }
         let (start, end) = (months_after(anchor, month), months_after(anchor, month + 1));
+        self.add_free_month(start, end);
+    }
+
+    fn add_free_month(&mut self, start: i64, end: i64) {
         self.free_until = Some(end);
         let cause = format!("free_plan:user_1/{start}");
         self.add(Lot { ends: Some(end), ..Lot::new(Kind::Free, cause, 20, start) });

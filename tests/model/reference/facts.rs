@@ -6,16 +6,13 @@ use super::{Allowance, DAY, Dispute, Kind, Ledger, Lot, Purchase};
 impl Ledger {
     /// Takes a fact in, and does what follows from it. The free month waits for a spender.
     pub fn fact(&mut self, now: i64, change: impl FnOnce(&mut Self)) {
-        self.pay_in_time(now);
-        self.end_holds(now);
-        self.refill(now);
         // What was due before makes a debt good before what is new.
-        self.pay_in_time(now);
+        self.begin_what_was_due(now);
         change(self);
         self.refill(now);
         self.pay_in_time(now);
         self.expire(now);
-        self.claim();
+        self.claim(now);
         self.expire(now);
         self.pay(now);
     }
@@ -56,7 +53,7 @@ impl Ledger {
     }
 
     /// Takes back, and returns, as refunds and disputes say.
-    fn claim(&mut self) {
+    fn claim(&mut self, now: i64) {
         for at in self.full_first() {
             let Some(purchase) = self.lots[at].purchase.map(|purchase| self.purchases[purchase].clone()) else {
                 continue;
@@ -66,14 +63,16 @@ impl Ledger {
             let claim = self.lots[at].granted * back / purchase.paid;
             let known = self.lots[at].claimed;
             if claim > known {
-                self.take_back(at, claim - known, purchase.claws_back_debt);
+                let owed = self.take_back(at, claim - known, purchase.claws_back_debt);
+                self.owe(owed, now);
             } else if claim < known {
                 self.give_back(at, claim);
             }
         }
     }
 
-    fn take_back(&mut self, at: usize, claimed: i64, claws_back_debt: bool) {
+    /// Answers what is owed for it.
+    fn take_back(&mut self, at: usize, claimed: i64, claws_back_debt: bool) -> i64 {
         let lot = &mut self.lots[at];
         let of_expired = claimed.min(lot.expired);
         let taken = (claimed - of_expired).min(lot.free());
@@ -83,7 +82,7 @@ impl Ledger {
         lot.remaining -= taken;
         lot.taken_back += of_expired + taken;
         lot.owed += owed;
-        self.debt += owed;
+        owed
     }
 
     fn give_back(&mut self, at: usize, claim: i64) {

@@ -134,6 +134,9 @@ pub struct Allowance {
     pub cause: String,
     pub subscription: String,
     pub purchase: usize,
+    /// The day that the subscription is billed on, and how many months after it the period began.
+    pub anchor: i64,
+    pub first_month: u32,
     pub start: i64,
     pub end: i64,
     pub credits: i64,
@@ -189,6 +192,8 @@ pub struct Ledger {
     /// When, of what, how many units.
     uses: Vec<(i64, &'static str, i64)>,
     debt: i64,
+    /// While something is owed.
+    owes_since: i64,
     overage: i64,
     allowances: Vec<Allowance>,
     plan: Option<&'static Plan>,
@@ -212,6 +217,7 @@ impl Ledger {
             holds: Vec::new(),
             uses: Vec::new(),
             debt: 0,
+            owes_since: now,
             overage: 0,
             allowances: Vec::new(),
             plan: None,
@@ -245,7 +251,8 @@ impl Ledger {
         let lots = self.lots.iter().filter(|lot| lot.remaining > 0);
         let of_lots = lots.flat_map(|lot| [Some(lot.begins), lot.ends]).flatten();
         let open = self.holds.iter().filter(|hold| hold.state == HoldState::Open);
-        let windows = self.allowances.iter().map(|allowance| months_after(allowance.start, allowance.windows));
+        let month = |allowance: &Allowance| months_after(allowance.anchor, allowance.first_month + allowance.windows);
+        let windows = self.allowances.iter().map(month);
         let all = of_lots.chain(open.map(|hold| hold.ends)).chain(windows).chain(self.free_until);
         all.filter(|at| *at > now).min()
     }
@@ -361,11 +368,18 @@ impl Ledger {
         }
     }
 
-    fn spend(&mut self, cover: &Cover) {
+    fn owe(&mut self, amount: i64, now: i64) {
+        if self.debt == 0 {
+            self.owes_since = now;
+        }
+        self.debt += amount;
+    }
+
+    fn spend(&mut self, cover: &Cover, now: i64) {
         for (lot, amount) in &cover.lots {
             self.lots[*lot].remaining -= amount;
         }
-        self.debt += cover.debt;
+        self.owe(cover.debt, now);
         self.overage += cover.overage;
     }
 
@@ -377,7 +391,7 @@ impl Ledger {
             self.admit(now, feature, quantity)?;
         }
         let cover = self.cover(amount, feature, now)?;
-        self.spend(&cover);
+        self.spend(&cover, now);
         self.uses.extend(feature.map(|feature| (now, feature, quantity)));
         Ok(self.available(now))
     }
@@ -447,7 +461,7 @@ impl Ledger {
             cover.overage += more.overage;
         }
         self.end_hold(at, HoldState::Captured);
-        self.spend(&cover);
+        self.spend(&cover, now);
         self.uses.extend(hold.feature.zip(units).map(|(feature, units)| (now, feature, units)));
         self.take_in_returned(at, now);
         Ok(self.available(now))

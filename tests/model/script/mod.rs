@@ -182,6 +182,9 @@ struct Subscription {
     id: String,
     price: &'static Price,
     seats: i64,
+    /// Periods are counted from here, in months.
+    anchor: i64,
+    first_month: u32,
     start: i64,
     end: i64,
     is_upgraded: bool,

@@ -30,7 +30,7 @@ impl Script {
             "cancel_at_period_end": false, "metadata": {},
             "items": {"object": "list", "data": [{"id": "si_1", "object": "subscription_item", "quantity": seats,
                 "price": {"id": price.id, "object": "price", "currency": "usd", "unit_amount": price.amount,
-                    "recurring": {"interval": if price.yearly { "year" } else { "month" }, "interval_count": 1}}}]}})
+                    "recurring": {"interval": "month", "interval_count": price.months}}}]}})
     }
 
     /// A payment that succeeded, and the invoice that it paid.
@@ -62,8 +62,10 @@ impl Script {
         self.now += 1;
         let price = &PRICES[price];
         let (id, start) = (format!("sub_{}", self.now), self.now);
-        let end = months_after(start, if price.yearly { 12 } else { 1 });
-        self.subscription = Some(Subscription { id, price, seats, start, end, is_upgraded: false });
+        let end = months_after(start, price.months);
+        let (anchor, first_month) = (start, 0);
+        self.subscription =
+            Some(Subscription { id, price, seats, anchor, first_month, start, end, is_upgraded: false });
         self.bill_period("customer.subscription.created", "subscription_create")
     }
 
@@ -76,21 +78,28 @@ impl Script {
             return Vec::new();
         }
         self.now = now.max(due) + 1;
-        subscription.price = price.map_or(subscription.price, |price| &PRICES[price]);
+        let before = subscription.price;
+        subscription.price = price.map_or(before, |price| &PRICES[price]);
         subscription.start = subscription.end;
-        subscription.end = months_after(subscription.start, if subscription.price.yearly { 12 } else { 1 });
+        subscription.first_month += before.months;
+        // Another interval is counted from its own beginning.
+        if subscription.price.months != before.months {
+            (subscription.anchor, subscription.first_month) = (subscription.start, 0);
+        }
+        subscription.end = months_after(subscription.anchor, subscription.first_month + subscription.price.months);
         subscription.is_upgraded = false;
         self.bill_period("customer.subscription.updated", "subscription_cycle")
     }
 
     fn bill_period(&mut self, told: &str, reason: &str) -> Vec<Play> {
-        let Subscription { id, price, seats, start, end, .. } = self.subscription.clone().expect("a subscription");
+        let Subscription { id, price, seats, anchor, first_month, start, end, .. } =
+            self.subscription.clone().expect("a subscription");
         let paid = price.amount * seats;
         let line = self.line(1, price, paid, (start, end), false);
         let cause = format!("invoice:in_{0}/il_{0}_1", self.now);
         let [payment, invoice] = self.paid_invoice(reason, paid, vec![line]);
         let subscription = self.event(told, 0, self.subscription_now("active"));
-        let year_of = price.yearly.then(|| id.clone());
+        let year_of = (price.months > 1).then(|| id.clone());
         self.bought.push(Bought { intent: format!("pi_in_{}", self.now), year_of });
         self.stripe(vec![subscription, payment, invoice], |ledger, _| {
             ledger.subscribed(&price.plan);
@@ -99,10 +108,12 @@ impl Script {
                 cause,
                 subscription: id,
                 purchase,
+                anchor,
+                first_month,
                 start,
                 end,
                 credits: price.plan.credits.unwrap_or(0) * seats,
-                is_monthly: price.yearly,
+                is_monthly: price.months > 1,
                 is_proration: false,
                 rollover: price.plan.rollover,
                 windows: 0,
@@ -116,14 +127,15 @@ impl Script {
         let now = self.now + 1;
         let Some(subscription) = &mut self.subscription else { return Vec::new() };
         let next = PRICES.iter().skip_while(|price| price.id != subscription.price.id).nth(1);
-        let Some(next) = next.filter(|next| !next.yearly && next.plan.credits.is_some()) else { return Vec::new() };
+        let Some(next) = next.filter(|next| next.months == 1 && next.plan.credits.is_some()) else { return Vec::new() };
         if subscription.is_upgraded || now <= subscription.start || subscription.end <= now {
             return Vec::new();
         }
         let old = subscription.price;
         (subscription.price, subscription.is_upgraded) = (next, true);
         self.now = now;
-        let Subscription { id, seats, end, .. } = self.subscription.clone().expect("a subscription");
+        let Subscription { id, seats, anchor, first_month, end, .. } =
+            self.subscription.clone().expect("a subscription");
         let share = |whole: i64| whole * seats * quarters / 4;
         let (back, due) = (share(old.amount), share(next.amount));
         let lines = vec![self.line(1, old, -back, (now, end), true), self.line(2, next, due, (now, end), true)];
@@ -139,6 +151,8 @@ impl Script {
                 cause,
                 subscription: id,
                 purchase,
+                anchor,
+                first_month,
                 start: now,
                 end,
                 credits: credits(next) - credits(old),
