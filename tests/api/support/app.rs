@@ -13,7 +13,7 @@ use subledger::domain::catalog::Catalog;
 use subledger::domain::redirect::Redirects;
 use subledger::http::auth::Auth;
 use subledger::http::server::{self, State};
-use subledger::store::connect::{Database, POOL_WAIT};
+use subledger::store::connect::{COMMAND_POOL_WAIT, Database};
 use subledger::stripe::client::ClientSettings;
 use subledger::stripe::signature;
 use tokio::sync::{SemaphorePermit, oneshot};
@@ -132,7 +132,8 @@ impl TestApp {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             lanes: 2,
             pool_size: 4,
-            pool_wait: POOL_WAIT,
+            // Many tests share a busy machine, and none is about waiting for a connection.
+            pool_wait: COMMAND_POOL_WAIT,
             queue_length: setup.queue_length,
             cached_accounts: 4_096,
             cache_bytes: 256 << 20,
