@@ -179,7 +179,8 @@ async fn the_same_check_has_the_same_answer_from_memory_as_from_the_app() {
         let asked = app.get(&format!("{path}/{what}")).await;
         let mut answer = (asked.status, asked.body, asked.headers);
         answer.1["as_of"]["age_ms"].take();
-        ["date", "content-length"].map(|header| answer.2.remove(header));
+        answer.2.remove("date");
+        answer.2.remove("content-length");
         answer
     };
     for (plain, full) in [
