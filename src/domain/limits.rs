@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::allowance::whole_months;
 use super::billing_cycle::{BillingCycle, month_around};
-use super::catalog::{Interval, Per, Plan, PlanPrice, WindowLimit};
-use super::credit::{Access, Credits};
+use super::catalog::{Interval, Per, PlanPrice, WindowLimit};
+use super::credit::Credits;
 use super::draft::Context;
 use super::overrides::ruling;
 use super::rejection::Rejection;
@@ -66,12 +66,11 @@ pub(super) fn same_window(per: Per, a: i64, b: i64) -> bool {
 
 /// The period that holds `now`, after one that is over: Stripe has not told of it yet. It begins where that one ended, and is
 /// as long as the subscription's price says; where no plan names the price, as long as the one before it.
-fn period_after(over: Period, access: &Access, plan: Option<&Plan>, now: DateTime<Utc>) -> Option<Period> {
+fn period_after(over: Period, price: Option<&PlanPrice>, now: DateTime<Utc>) -> Option<Period> {
     let (start, end) = (DateTime::from_timestamp(over.start, 0)?, DateTime::from_timestamp(over.end, 0)?);
     let cycle = BillingCycle::of_period(start, end)?;
     let (first, last) = (cycle.month_of(start)?, cycle.month_of(end)?);
     let is_on_cycle = cycle.month(last)? == end;
-    let price = plan.and_then(|plan| plan.prices.iter().find(|price| pays_by(access, price)));
     let (months, length) = match price.map(|price| (price.interval, i64::from(price.interval_count))) {
         Some((Interval::Day, days)) => (None, 86_400 * days),
         Some((Interval::Week, weeks)) => (None, 7 * 86_400 * weeks),
@@ -90,14 +89,6 @@ fn period_after(over: Period, access: &Access, plan: Option<&Plan>, now: DateTim
     Some(Period { start: cycle.month(begun)?.timestamp(), end: cycle.month(begun + months)?.timestamp() })
 }
 
-fn pays_by(access: &Access, price: &PlanPrice) -> bool {
-    access.items.iter().any(|item| {
-        price.stripe_price_id.as_ref() == Some(&item.price)
-            || price.former_stripe_price_ids.contains(&item.price)
-            || (item.lookup_key.is_some() && item.lookup_key == price.lookup_key)
-    })
-}
-
 /// The billing period of the deciding subscription; on the default plan, the account's own month.
 pub fn period_of(credits: &Credits, standing: &Standing<'_>, now: DateTime<Utc>) -> Period {
     if let Some(access) = standing.subscription
@@ -105,7 +96,7 @@ pub fn period_of(credits: &Credits, standing: &Standing<'_>, now: DateTime<Utc>)
     {
         let known = Period { start, end };
         let is_over = end <= now.timestamp();
-        return if is_over { period_after(known, access, standing.plan, now).unwrap_or(known) } else { known };
+        return if is_over { period_after(known, standing.price, now).unwrap_or(known) } else { known };
     }
     match credits.free_plan_anchor().and_then(|anchor| month_around(anchor, now)) {
         Some((start, end)) => Period { start: start.timestamp(), end: end.timestamp() },

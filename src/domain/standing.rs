@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::catalog::{Catalog, CreditAllowance, FeatureGrant, Overage, Per, Plan, PriceKey, WhilePaused};
+use super::catalog::{Catalog, CreditAllowance, FeatureGrant, Overage, Per, Plan, PlanPrice, PriceKey, WhilePaused};
 use super::credit::{Access, Credits};
 use super::dunning::{Overdue, Stage};
 use super::limits::{LimitNow, limits_at, period_of, tightest};
@@ -16,6 +16,8 @@ use super::overrides::{Override, ruling};
 pub struct Standing<'a> {
     /// `None` when the deciding subscription's price is named by no plan.
     pub plan: Option<&'a Plan>,
+    /// The plan's price that the deciding subscription pays by.
+    pub price: Option<&'a PlanPrice>,
     /// `None` on the default plan.
     pub subscription: Option<&'a Access>,
     /// A payment of the subscription failed, or of the one that would decide, were it paid.
@@ -125,11 +127,15 @@ impl<'a> Standing<'a> {
                 let created = standing.subscription.map(|access| (access.created, access.subscription.as_str()));
                 (openness, standing.plan.map(|plan| plan.rank), created)
             });
-        best.unwrap_or(Self { plan: Some(catalog.default_plan()), subscription: None, overdue: None })
+        best.unwrap_or_else(|| Self::on_default_plan(catalog, None))
+    }
+
+    fn on_default_plan(catalog: &'a Catalog, overdue: Option<Overdue>) -> Self {
+        Self { plan: Some(catalog.default_plan()), price: None, subscription: None, overdue }
     }
 
     fn through(access: &'a Access, catalog: &'a Catalog, now: DateTime<Utc>) -> Option<Self> {
-        let plan = plan_of(access, catalog);
+        let (plan, price) = plan_of(access, catalog).unzip();
         if access.is_paused() && plan.is_none_or(|plan| plan.while_paused == WhilePaused::Stop) {
             return None;
         }
@@ -142,9 +148,9 @@ impl<'a> Standing<'a> {
         }
         let is_restricted = overdue.is_some_and(|overdue| overdue.stage == Stage::Restricted);
         if is_restricted && plan.is_none_or(|plan| plan.dunning.restricted_features.is_none()) {
-            return Some(Self { plan: Some(catalog.default_plan()), subscription: None, overdue });
+            return Some(Self::on_default_plan(catalog, overdue));
         }
-        Some(Self { plan, subscription: Some(access), overdue })
+        Some(Self { plan, price, subscription: Some(access), overdue })
     }
 
     /// How far an overdue payment has come.
@@ -199,13 +205,13 @@ impl<'a> Standing<'a> {
     }
 }
 
-/// The highest plan among a subscription's items.
-pub fn plan_of<'a>(access: &Access, catalog: &'a Catalog) -> Option<&'a Plan> {
+/// The highest plan among a subscription's items, and the price of it.
+fn plan_of<'a>(access: &Access, catalog: &'a Catalog) -> Option<(&'a Plan, &'a PlanPrice)> {
     let plans = access.items.iter().filter_map(|item| {
         let key = PriceKey { stripe_price_id: &item.price, lookup_key: item.lookup_key.as_deref() };
-        catalog.plan_of_price(key).map(|(plan, _)| plan)
+        catalog.plan_of_price(key)
     });
-    plans.max_by_key(|plan| plan.rank)
+    plans.max_by_key(|(plan, _)| plan.rank)
 }
 
 /// May the account use `quantity` units of `feature` at `now`? Authorises no spending: only a debit does.
@@ -312,7 +318,7 @@ impl<'a> OverrideSeen<'a> {
 
 /// Why the plan in force lacks a feature: a subscription would include it, were it not paused or unpaid.
 pub(super) fn why_missing(credits: &Credits, catalog: &Catalog, feature: &str) -> Reason {
-    let has = |access: &Access| plan_of(access, catalog).is_some_and(|plan| plan.features.contains_key(feature));
+    let has = |access: &Access| plan_of(access, catalog).is_some_and(|(plan, _)| plan.features.contains_key(feature));
     let is_unpaid = |access: &Access| access.past_due_since.is_some() || access.status == "unpaid";
     if credits.access.iter().any(|access| is_unpaid(access) && has(access)) {
         Reason::PaymentOverdue
