@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::billing::{Billing, Kind, Touched};
 use super::credit::{Access, AccessItem, Credits, Draw, Lot, LotSource};
 use super::event::{
-    AllowanceProgress, CreditsClawedBack, CreditsGranted, CreditsReinstated, Event, HoldPlaced,
+    AllowanceProgress, CreditsClawedBack, CreditsGranted, CreditsReinstated, Event, HoldPlaced, LotAmended,
     SubscriptionCreditsEnded, UsageRecorded,
 };
 use super::hold::{Hold, HoldRecord, HoldStatus};
@@ -111,7 +111,9 @@ impl Account {
             }
             Event::CreditsClawedBack(clawed_back) => self.claw_back(clawed_back, changes),
             Event::CreditsReinstated(reinstated) => self.reinstate(reinstated, changes),
+            Event::LotAmended(amended) => self.amend_lot(amended, changes),
             Event::CreditsDebited(debited) => {
+                self.credits.count_kept(&debited.kept);
                 self.spend(&debited.lots, changes);
                 self.credits.owe(debited.debt, debited.debt_since);
                 self.credits.overage += debited.overage;
@@ -134,6 +136,7 @@ impl Account {
                 }
             }
             Event::HoldCaptured(captured) => {
+                self.credits.count_kept(&captured.kept);
                 self.end_hold(captured.hold, HoldStatus::Captured, captured.amount, changes);
                 self.spend(&captured.cover.lots, changes);
                 self.credits.owe(captured.cover.debt, captured.debt_since);
@@ -254,7 +257,7 @@ impl Account {
                     changes.touched.insert((Kind::CheckoutSession, session.to_owned()));
                 }
             }
-            LotSource::Plan | LotSource::Promotion | LotSource::Manual => {}
+            LotSource::Plan | LotSource::Promotion | LotSource::Manual | LotSource::Reinstatement => {}
         }
         if let Some(progress) = &granted.allowance {
             self.advance(progress);
@@ -288,6 +291,24 @@ impl Account {
         self.credits.owe_less(forgiven);
         self.return_repaid(event.debt - forgiven, changes);
         self.close_empty_lots(changes);
+    }
+
+    /// Changes what a lot has and when, wherever it is kept. One that should never have been is forgotten.
+    fn amend_lot(&mut self, amended: &LotAmended, changes: &mut Changes) {
+        let LotAmended { lot: id, added, from_expired, effective_at, expires_at, .. } = amended;
+        let open = self.credits.lots.iter().position(|lot| lot.id == *id).map(|at| self.credits.lots.remove(at));
+        let closed = || self.billing.as_mut().and_then(|billing| billing.closed_lots.remove(&id.to_string()));
+        let Some(mut lot) = open.or_else(closed) else { return };
+        changes.touched.insert((Kind::ClosedLot, id.to_string()));
+        changes.closed_lots.remove(id);
+        lot.granted += added - from_expired;
+        lot.remaining += added;
+        lot.expired -= from_expired;
+        (lot.effective_at, lot.expires_at) = (*effective_at, *expires_at);
+        if lot.granted > 0 {
+            self.credits.insert_lot(lot);
+            self.close_empty_lots(changes);
+        }
     }
 
     /// Gives credits back to the lots that had made good a debt.

@@ -185,23 +185,17 @@ impl Billing {
                 let (id, linked) = self.payment_of(charge.payment_intent.as_deref(), Some(&charge.id), touched);
                 linked
                     | self.record_payment(&id, touched, |payment| {
-                        observe_child(&mut payment.charges, charge, created, change)
+                        tracked::observe_child(&mut payment.charges, charge, created, change)
                     })
             }
             StripeObject::Refund(refund) => {
                 let (id, linked) = self.payment_of(refund.payment_intent.as_deref(), refund.charge.as_deref(), touched);
-                linked
-                    | self.record_payment(&id, touched, |payment| {
-                        observe_child(&mut payment.refunds, refund, created, change)
-                    })
+                linked | self.record_payment(&id, touched, |payment| payment.observe_refund(refund, created, change))
             }
             StripeObject::Dispute(dispute) => {
                 let (id, linked) =
                     self.payment_of(dispute.payment_intent.as_deref(), dispute.charge.as_deref(), touched);
-                linked
-                    | self.record_payment(&id, touched, |payment| {
-                        observe_child(&mut payment.disputes, dispute, created, change)
-                    })
+                linked | self.record_payment(&id, touched, |payment| payment.observe_dispute(dispute, created, change))
             }
             StripeObject::CreditNote(note) => {
                 observe_in(&mut self.credit_notes, note, created, change, Kind::CreditNote, touched)
@@ -497,24 +491,9 @@ fn observe_in<T: Snapshot>(
     kind: Kind,
     touched: &mut Touched,
 ) -> bool {
-    let changed = observe_child(family, snapshot, created, change);
+    let changed = tracked::observe_child(family, snapshot, created, change);
     if changed {
         touched.insert((kind, snapshot.id().to_owned()));
     }
     changed
-}
-
-fn observe_child<T: Snapshot>(
-    family: &mut BTreeMap<String, Tracked<T>>,
-    snapshot: &T,
-    created: i64,
-    change: Change,
-) -> bool {
-    match family.get_mut(snapshot.id()) {
-        Some(tracked) => tracked.observe(snapshot.clone(), created, change),
-        None => {
-            family.insert(snapshot.id().to_owned(), Tracked::new(snapshot.clone(), created, change));
-            true
-        }
-    }
 }

@@ -98,21 +98,26 @@ fn clawback_of(lot: &Lot, billing: &Billing, credits: &Credits, catalog: &Catalo
 }
 
 /// What bought a lot.
-struct Purchase<'a> {
+#[derive(Debug)]
+pub struct Purchase<'a> {
     payment_id: &'a str,
-    payment: &'a Payment,
+    pub payment: &'a Payment,
     /// The price, as the Checkout session or the invoice has it.
     price: i64,
 }
 
 impl Purchase<'_> {
+    /// What a refund or dispute may take a share of, in minor units.
+    pub fn paid(&self) -> i64 {
+        // A refund or dispute may be all that is heard of a payment: not every endpoint is sent the payments themselves.
+        let known = self.payment.amount_received().max(self.payment.amount());
+        if known > 0 { known } else { self.price }
+    }
+
     fn refunded(&self) -> Option<RefundedShare> {
         let payment = self.payment;
-        // A refund or dispute may be all that is heard of a payment: not every endpoint is sent the payments themselves.
-        let known = payment.amount_received().max(payment.amount());
-        let paid = if known > 0 { known } else { self.price };
         let back = payment.amount_refunded() + payment.amount_lost_in_dispute() + payment.amount_in_dispute();
-        RefundedShare::new(back, paid)
+        RefundedShare::new(back, self.paid())
     }
 }
 
@@ -126,7 +131,8 @@ fn invoice_purchase<'a>(invoice: &str, billing: &'a Billing) -> Option<Purchase<
     purchase(billing, record.payment_intent.as_deref()?, record.current().map_or(0, |invoice| invoice.amount_paid))
 }
 
-fn purchase_of<'a>(lot: &Lot, billing: &'a Billing) -> Option<Purchase<'a>> {
+/// What bought a lot, once its payment is known.
+pub fn purchase_of<'a>(lot: &Lot, billing: &'a Billing) -> Option<Purchase<'a>> {
     let bought_by = lot.bought_by.as_deref()?;
     match lot.source {
         LotSource::Pack => {
@@ -134,7 +140,7 @@ fn purchase_of<'a>(lot: &Lot, billing: &'a Billing) -> Option<Purchase<'a>> {
             purchase(billing, session.payment_intent.as_deref()?, session.amount_total.unwrap_or(0))
         }
         LotSource::Plan => invoice_purchase(bought_by, billing),
-        LotSource::FreePlan | LotSource::Promotion | LotSource::Manual => None,
+        LotSource::FreePlan | LotSource::Promotion | LotSource::Manual | LotSource::Reinstatement => None,
     }
 }
 

@@ -1,8 +1,6 @@
 //! Credits: lots, what refills them, and the order in which they burn. The part of an account that every debit touches,
 //! kept small for it.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, Utc};
 use litemap::LiteMap;
 use serde::{Deserialize, Serialize};
@@ -14,6 +12,7 @@ use super::claims::RefundedShare;
 use super::hold::Hold;
 use super::ids::{AccountId, LotId, lot_id_of};
 use super::overrides::{Override, Suspension};
+use super::rollover_cap::Cap;
 use super::usage::Usage;
 
 /// Where a lot came from.
@@ -27,6 +26,8 @@ pub enum LotSource {
     Pack,
     Promotion,
     Manual,
+    /// A refund that failed or a dispute that was won, after the lot that it had taken from expired.
+    Reinstatement,
 }
 
 /// What remains of a grant.
@@ -145,20 +146,6 @@ impl Lot {
         self.remaining = left - self.clawed_back - self.expired;
         self.expires_at = self.expires_at.into_iter().chain(other.expires_at).min();
     }
-}
-
-/// Months of a yearly plan, and the next two.
-const CAPS: usize = 14;
-
-/// That a lot caps what is kept of its subscription's earlier ones.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cap {
-    pub subscription: String,
-    pub begins: DateTime<Utc>,
-    pub lot: LotId,
-    /// `None` while the lot has come to nothing, and caps nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kept: Option<i64>,
 }
 
 /// A paid invoice line that grants credits over its period: at once, and month by month when the period is longer.
@@ -370,64 +357,6 @@ impl Credits {
         for part in parts.filter(|part| part.price == price) {
             part.lookup_key = self.lookup_keys.get(price).cloned();
         }
-    }
-
-    /// Learns what a lot caps, or that it does not any more. Of each subscription so many are kept as may begin, or come to
-    /// nothing, within a year.
-    pub fn learn_cap(&mut self, lot: &Lot) {
-        let (Some(subscription), Some(_)) = (&lot.subscription, lot.keeps_earlier) else { return };
-        if lot.never_began() {
-            return self.caps.retain(|known| known.lot != lot.id);
-        }
-        self.take_in_cap(Cap {
-            subscription: subscription.to_string(),
-            begins: lot.effective_at,
-            lot: lot.id,
-            kept: lot.cap_on_earlier(),
-        });
-    }
-
-    pub fn take_in_cap(&mut self, cap: Cap) {
-        let key = |cap: &Cap| (cap.begins, cap.lot);
-        match self.caps.binary_search_by_key(&key(&cap), key) {
-            Ok(at) => self.caps[at] = cap,
-            Err(at) => {
-                let of_subscription = |known: &Cap| known.subscription == cap.subscription;
-                let is_full = self.caps.iter().filter(|known| of_subscription(known)).count() >= CAPS;
-                let oldest = self.caps.iter().position(of_subscription);
-                self.caps.insert(at, cap);
-                if let Some(oldest) = oldest.filter(|_| is_full) {
-                    self.caps.remove(oldest.min(at));
-                }
-            }
-        }
-    }
-
-    /// Credits beyond the caps in force: of each subscription's lots before the newest that caps them, what is not kept.
-    pub fn beyond_caps(&self, now: DateTime<Utc>) -> Vec<Draw> {
-        let mut newest: BTreeMap<&str, (&Cap, i64)> = BTreeMap::new();
-        for cap in self.caps.iter().filter(|cap| cap.begins <= now) {
-            if let Some(kept) = cap.kept {
-                newest.insert(&cap.subscription, (cap, kept));
-            }
-        }
-        let mut beyond = Vec::new();
-        for (subscription, (cap, mut kept)) in newest {
-            let earlier = self.lots.iter().filter(|lot| {
-                lot.subscription.as_deref() == Some(subscription)
-                    && lot.source == LotSource::Plan
-                    && lot.effective_at < cap.begins
-                    && !lot.is_expired_at(now)
-            });
-            for lot in earlier {
-                let carried = lot.spendable().min(kept);
-                kept -= carried;
-                if lot.spendable() > carried {
-                    beyond.push(Draw { lot: lot.id, amount: lot.spendable() - carried });
-                }
-            }
-        }
-        beyond
     }
 
     /// Learning it would change nothing.

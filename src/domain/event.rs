@@ -1,19 +1,22 @@
 //! Events: what happened, for ever. Each has a stored name and version; an upcaster lifts older versions when read.
 
+mod credits;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_with::skip_serializing_none;
-use uuid::Uuid;
 
+pub use self::credits::{
+    AllowanceArmed, AllowanceProgress, ChargeRejected, CreditsClawedBack, CreditsDebited, CreditsExpired,
+    CreditsGranted, CreditsReinstated, DebtRepaid, HoldCaptured, HoldExpired, HoldExtended, HoldPlaced, HoldReleased,
+    LotAmended, SubscriptionCreditsEnded,
+};
 use super::billing::{Billing, Observation};
-use super::charge::{Charge, Cover};
-use super::credit::{Allowance, Credits, Draw, Lot, is_zero};
-use super::hold::{Hold, Used};
-use super::ids::{AccountId, LotId};
+use super::credit::{Credits, is_zero};
+use super::ids::AccountId;
 use super::overrides::{Override, Suspension};
 use super::reconciliation::Reconciled;
-use super::rejection::Rejection;
 use super::stripe_object::StripeObject;
 use super::usage::{Counted, UsageAction};
 
@@ -47,184 +50,6 @@ pub struct AccountAbsorbed {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AccountMerged {
     pub into: AccountId,
-}
-
-/// A paid invoice line will grant credits over its period.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AllowanceArmed {
-    /// The mark by which the invoice remembers it.
-    pub line: String,
-    pub allowance: Allowance,
-}
-
-/// How far an allowance has been granted.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AllowanceProgress {
-    pub cause: String,
-    pub windows: u32,
-    /// Nothing more will come of it.
-    pub done: bool,
-}
-
-/// A subscription ended: what it granted, and would have granted later, ends with it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SubscriptionCreditsEnded {
-    pub subscription: String,
-    pub at: DateTime<Utc>,
-    /// It had been paid for, so the free plan starts afresh.
-    pub restarts_free_plan: bool,
-}
-
-/// A lot came to be.
-#[skip_serializing_none]
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CreditsGranted {
-    pub lot: Lot,
-    /// Catalog in force, by digest.
-    pub catalog: String,
-    pub allowance: Option<AllowanceProgress>,
-    /// Why, in the words of whoever granted it by hand.
-    pub reason: Option<String>,
-}
-
-/// Credits expired unused.
-#[skip_serializing_none]
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CreditsExpired {
-    pub lots: Vec<Draw>,
-    /// What ended all of these lots: `expired_at:` and their date, or `rollover_cap:` and their subscription. `None` in
-    /// events from before it was kept.
-    pub cause: Option<String>,
-}
-
-/// Credits that came to be spendable made good what was owed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DebtRepaid {
-    pub lots: Vec<Draw>,
-}
-
-/// A refund or dispute took back what its payment had bought.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CreditsClawedBack {
-    pub lot: LotId,
-    /// Credits asked back.
-    pub claimed: i64,
-    /// Credits that were still there to be taken.
-    pub clawed_back: i64,
-    /// Credits that had expired unused, and count as taken back instead.
-    #[serde(default)]
-    pub from_expired: i64,
-    /// Credits owed because they were spent already and the plan makes that a debt.
-    pub debt: i64,
-    /// When they came to be owed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub debt_since: Option<DateTime<Utc>>,
-    /// The payment whose refund or dispute it was.
-    pub cause: String,
-}
-
-/// A refund failed or a dispute was won: what it had taken back returns.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CreditsReinstated {
-    pub lot: LotId,
-    pub claimed: i64,
-    pub reinstated: i64,
-    pub debt: i64,
-    pub cause: String,
-}
-
-/// Credits were spent.
-#[skip_serializing_none]
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CreditsDebited {
-    pub debit: Uuid,
-    pub amount: i64,
-    pub feature: Option<String>,
-    pub quantity: Option<i64>,
-    // A `Cover`, written out: reading one that is flattened takes twice as long, and most of a log is debits.
-    pub lots: Vec<Draw>,
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub debt: i64,
-    /// When what is owed of it came to be owed.
-    pub debt_since: Option<DateTime<Utc>>,
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub overage: i64,
-    /// What could be spent afterwards.
-    pub available: i64,
-    /// Where the use of the feature counts. `None` for a debit by amount, and for those before uses were counted.
-    pub counted: Option<Counted>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub unlimited: bool,
-    /// Catalog in force: the beginning of its digest.
-    pub catalog: Option<String>,
-}
-
-/// Credits were set aside.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct HoldPlaced {
-    #[serde(flatten)]
-    pub hold: Hold,
-    /// Catalog in force: the beginning of its digest.
-    pub catalog: String,
-}
-
-/// A hold lasts until another time.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct HoldExtended {
-    pub hold: Uuid,
-    pub expires_at: DateTime<Utc>,
-}
-
-/// Credits that were set aside were spent, and the rest of them given back.
-#[skip_serializing_none]
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct HoldCaptured {
-    pub hold: Uuid,
-    /// Credits spent.
-    pub amount: i64,
-    pub feature: Option<String>,
-    pub quantity: Option<i64>,
-    #[serde(flatten)]
-    pub cover: Cover,
-    /// When what is owed of it came to be owed.
-    pub debt_since: Option<DateTime<Utc>>,
-    /// Where the use of the feature counts.
-    pub counted: Option<Counted>,
-    /// Credits given back; negative, when more were taken than were set aside.
-    pub released: i64,
-    /// Catalog in force: the beginning of its digest.
-    pub catalog: String,
-    /// What was asked for. `None` in events from before it was kept.
-    pub used: Option<Used>,
-}
-
-/// Credits that were set aside were given back.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct HoldReleased {
-    pub hold: Uuid,
-    /// Credits given back.
-    pub amount: i64,
-}
-
-/// A hold ended by the clock, and its credits were given back.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct HoldExpired {
-    pub hold: Uuid,
-    /// Credits given back.
-    pub amount: i64,
-}
-
-/// A debit or a hold was refused, for a reason that lies in the account: on record so that it can be explained, and asked
-/// again of another catalog. Changes nothing.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ChargeRejected {
-    /// Of the debit or hold that was asked for.
-    pub id: Uuid,
-    pub is_hold: bool,
-    pub charge: Charge,
-    pub rejection: Rejection,
-    /// Catalog in force: the beginning of its digest.
-    pub catalog: String,
 }
 
 /// A caller stated that a feature was used.
@@ -307,6 +132,7 @@ pub enum Event {
     DebtRepaid(DebtRepaid),
     CreditsClawedBack(CreditsClawedBack),
     CreditsReinstated(CreditsReinstated),
+    LotAmended(LotAmended),
     CreditsDebited(CreditsDebited),
     HoldPlaced(HoldPlaced),
     HoldExtended(HoldExtended),
@@ -355,6 +181,7 @@ impl Event {
             Event::DebtRepaid(_) => "debt_repaid",
             Event::CreditsClawedBack(_) => "credits_clawed_back",
             Event::CreditsReinstated(_) => "credits_reinstated",
+            Event::LotAmended(_) => "lot_amended",
             Event::CreditsDebited(_) => "credits_debited",
             Event::HoldPlaced(_) => "hold_placed",
             Event::HoldExtended(_) => "hold_extended",
@@ -389,6 +216,7 @@ impl Event {
             Event::DebtRepaid(payload) => serde_json::to_string(payload),
             Event::CreditsClawedBack(payload) => serde_json::to_string(payload),
             Event::CreditsReinstated(payload) => serde_json::to_string(payload),
+            Event::LotAmended(payload) => serde_json::to_string(payload),
             Event::CreditsDebited(payload) => serde_json::to_string(payload),
             Event::HoldPlaced(payload) => serde_json::to_string(payload),
             Event::HoldExtended(payload) => serde_json::to_string(payload),
@@ -448,6 +276,7 @@ impl Event {
             "debt_repaid" => read!(Event::DebtRepaid),
             "credits_clawed_back" => read!(Event::CreditsClawedBack),
             "credits_reinstated" => read!(Event::CreditsReinstated),
+            "lot_amended" => read!(Event::LotAmended),
             "override_set" => read!(Event::OverrideSet),
             "override_removed" => read!(Event::OverrideRemoved),
             "account_suspended" => read!(Event::AccountSuspended),
@@ -495,6 +324,8 @@ fn observed_name(object: &StripeObject) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::credit::Draw;
+    use crate::domain::ids::LotId;
 
     #[test]
     fn an_old_debit_is_lifted_when_read() {

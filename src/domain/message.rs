@@ -34,6 +34,7 @@ pub const MESSAGE_TYPES: &[&str] = &[
     "hold_released",
     "invoice_observed",
     "invoice_payment_observed",
+    "lot_amended",
     "low_balance_set",
     "notification.action_required",
     "notification.low_balance",

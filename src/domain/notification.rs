@@ -35,6 +35,7 @@ pub const SPENDING_TYPES: &[&str] = &[
     "hold_expired",
     "hold_placed",
     "hold_released",
+    "lot_amended",
     "low_balance_set",
 ];
 

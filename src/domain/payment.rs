@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 
 use super::stripe_object::{Charge, Dispute, PaymentIntent, Refund};
-use super::tracked::{self, Tracked};
+use super::tracked::{self, Change, Tracked};
 
 /// Where a payment stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,10 @@ pub struct Payment {
     pub refunds: BTreeMap<String, Tracked<Refund>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub disputes: BTreeMap<String, Tracked<Dispute>>,
+    /// The first second in which any notification told that a refund had failed or a dispute was won, by their ids. The newest
+    /// notification may be a later one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub returned_at: BTreeMap<String, i64>,
     /// The order it pays, as any snapshot of the PaymentIntent told: older API versions do not tell.
     pub order_reference: Option<String>,
     /// Charges that any object named together with this PaymentIntent; some objects name only their charge.
@@ -39,6 +43,17 @@ pub struct Payment {
     pub charge_ids: BTreeSet<String>,
     pub stripe_invoice_id: Option<String>,
     pub stripe_checkout_session_id: Option<String>,
+}
+
+/// Money that a refund or dispute had taken and that came back; times are Unix seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Returned<'a> {
+    /// Of the refund or dispute.
+    pub id: &'a str,
+    /// In minor units.
+    pub amount: i64,
+    pub taken_at: i64,
+    pub returned_at: i64,
 }
 
 impl Payment {
@@ -128,6 +143,38 @@ impl Payment {
         self.disputes.values().filter(|dispute| dispute.current.is_lost()).map(|dispute| dispute.current.amount).sum()
     }
 
+    /// Takes an observation of a refund in; `false` when nothing new was learnt.
+    pub fn observe_refund(&mut self, refund: &Refund, observed_at: i64, change: Change) -> bool {
+        let is_return = refund.has_failed() && self.learn_return(&refund.id, observed_at);
+        tracked::observe_child(&mut self.refunds, refund, observed_at, change) | is_return
+    }
+
+    /// Takes an observation of a dispute in; `false` when nothing new was learnt.
+    pub fn observe_dispute(&mut self, dispute: &Dispute, observed_at: i64, change: Change) -> bool {
+        let is_return = dispute.is_won() && self.learn_return(&dispute.id, observed_at);
+        tracked::observe_child(&mut self.disputes, dispute, observed_at, change) | is_return
+    }
+
+    /// Notes that a notification told that money is back; `false` if one of as early a second did before.
+    fn learn_return(&mut self, id: &str, observed_at: i64) -> bool {
+        let first = self.returned_at.get(id).map_or(observed_at, |known| observed_at.min(*known));
+        self.returned_at.insert(id.to_owned(), first) != Some(first)
+    }
+
+    /// What came back of refunds that failed and disputes that were won, in the order in which it was taken.
+    pub fn returned(&self) -> Vec<Returned<'_>> {
+        let refunds = self.refunds.values().map(|refund| &*refund.current).filter(|refund| refund.has_failed());
+        let refunds = refunds.map(|refund| (refund.id.as_str(), refund.amount, refund.created));
+        let disputes = self.disputes.values().map(|dispute| &*dispute.current).filter(|dispute| dispute.is_won());
+        let disputes = disputes.map(|dispute| (dispute.id.as_str(), dispute.amount, dispute.created));
+        let returned = refunds.chain(disputes).filter_map(|(id, amount, created)| {
+            Some(Returned { id, amount, taken_at: created?, returned_at: *self.returned_at.get(id)? })
+        });
+        let mut returned: Vec<_> = returned.collect();
+        returned.sort_unstable_by_key(|returned| (returned.taken_at, returned.id));
+        returned
+    }
+
     /// What open disputes withhold.
     pub fn amount_in_dispute(&self) -> i64 {
         self.disputes.values().filter(|dispute| dispute.current.is_open()).map(|dispute| dispute.current.amount).sum()
@@ -153,6 +200,9 @@ impl Payment {
         merge_all(&mut self.charges, other.charges);
         merge_all(&mut self.refunds, other.refunds);
         merge_all(&mut self.disputes, other.disputes);
+        for (id, returned_at) in other.returned_at {
+            self.learn_return(&id, returned_at);
+        }
         self.charge_ids.extend(other.charge_ids);
         merge_least(&mut self.order_reference, other.order_reference);
         merge_least(&mut self.stripe_invoice_id, other.stripe_invoice_id);

@@ -372,5 +372,6 @@ fn source_name(source: LotSource) -> &'static str {
         LotSource::Pack => "pack",
         LotSource::Promotion => "promotion",
         LotSource::Manual => "manual",
+        LotSource::Reinstatement => "reinstatement",
     }
 }

@@ -24,6 +24,8 @@ use super::event::{
 use super::hold::expire_holds;
 use super::ids::{AccountId, LotId};
 use super::plan_change::{Dues, window_cause};
+use super::reinstatement::settle_reinstatements;
+use super::rollover_cap::cap_rollover;
 use super::standing::Standing;
 
 /// How late a StripeEvent may come. Stripe tries for three days.
@@ -45,6 +47,8 @@ pub fn settle_all(draft: &mut Draft<'_>, context: Context<'_>) {
     repay_debt_until(draft, context.now);
     expire_lots(draft, context.now);
     settle_claims(draft, context, &dues);
+    expire_lots(draft, context.now);
+    settle_reinstatements(draft, context, &dues);
     expire_lots(draft, context.now);
     repay_debt(draft, context.now);
 }
@@ -132,7 +136,7 @@ pub fn is_clock_due(credits: &Credits, context: Context<'_>) -> bool {
         || credits.holds.iter().any(|hold| hold.is_expired_at(context.now))
         || credits.debt > 0 && credits.spendable_at(context.now) > 0
         // One that was paid for in advance may begin by now.
-        || !credits.beyond_caps(context.now).is_empty()
+        || credits.is_cap_due(context.now)
 }
 
 /// Arms what paid invoices give and has not been armed yet. Gives all allowances of subscriptions that were changed within
@@ -322,21 +326,6 @@ fn due_windows(allowance: &Allowance, context: Context<'_>) -> Vec<DueWindow> {
         }
     }
     due
-}
-
-/// With a capped rollover, what is left of a subscription's earlier lots beyond the cap expires as the next one begins,
-/// whichever of them was heard of first.
-fn cap_rollover(draft: &mut Draft<'_>, now: DateTime<Utc>) {
-    let credits = &draft.account.credits;
-    let mut by_subscription: BTreeMap<String, Vec<Draw>> = BTreeMap::new();
-    for draw in credits.beyond_caps(now) {
-        let subscription = credits.lot(draw.lot).and_then(|lot| lot.subscription.as_deref()).unwrap_or_default();
-        by_subscription.entry(subscription.to_owned()).or_default().push(draw);
-    }
-    for (subscription, lots) in by_subscription {
-        let cause = Some(format!("rollover_cap:{subscription}"));
-        draft.emit(Event::CreditsExpired(CreditsExpired { lots, cause }));
-    }
 }
 
 /// A month of the default plan.

@@ -130,6 +130,9 @@ impl Dispute {
     pub fn is_lost(&self) -> bool {
         self.status == "lost"
     }
+    pub fn is_won(&self) -> bool {
+        self.status == "won"
+    }
     /// The outcome is open, and the disputed amount withheld. An inquiry (`warning_…`) withholds nothing.
     pub fn is_open(&self) -> bool {
         matches!(self.status.as_str(), "needs_response" | "under_review")

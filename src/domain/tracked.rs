@@ -4,6 +4,8 @@
 //! *set* of observations: a terminal state beats a live one, a later second beats an earlier one, and within a second
 //! `previous_attributes` tells which snapshot followed which.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 
@@ -148,6 +150,22 @@ pub fn observe<T: Snapshot>(slot: &mut Option<Tracked<T>>, snapshot: T, observed
         Some(tracked) => tracked.observe(snapshot, observed_at, change),
         None => {
             *slot = Some(Tracked::new(snapshot, observed_at, change));
+            true
+        }
+    }
+}
+
+/// Takes an observation in of one of a family of objects, by their ids; `false` when nothing new was learnt.
+pub fn observe_child<T: Snapshot>(
+    family: &mut BTreeMap<String, Tracked<T>>,
+    snapshot: &T,
+    created: i64,
+    change: Change,
+) -> bool {
+    match family.get_mut(snapshot.id()) {
+        Some(tracked) => tracked.observe(snapshot.clone(), created, change),
+        None => {
+            family.insert(snapshot.id().to_owned(), Tracked::new(snapshot.clone(), created, change));
             true
         }
     }

@@ -59,6 +59,7 @@ const ENTRY_TYPES: &[&str] = &[
     "debt_repaid",
     "credits_clawed_back",
     "credits_reinstated",
+    "lot_amended",
     "hold_placed",
     "hold_captured",
     "hold_released",
@@ -222,6 +223,14 @@ fn entry(event: &Event, at: DateTime<Utc>, place: &str) -> Option<Entry> {
                 format!("reinstatement_{place}"),
             )
         },
+        Event::LotAmended(amended) if amended.added == 0 => return None,
+        Event::LotAmended(amended) => {
+            let kind = if amended.added > 0 { "reinstatement" } else { "clawback" };
+            Entry {
+                lots: vec![DrawView { id: amended.lot, amount: amended.added.abs() }],
+                ..blank(kind, amended.cause.clone(), amended.added, format!("{kind}_{place}"))
+            }
+        }
         Event::HoldPlaced(placed) => Entry {
             lots: DrawView::of(&placed.hold.cover.lots),
             feature: placed.hold.feature.clone(),

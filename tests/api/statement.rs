@@ -122,9 +122,9 @@ async fn a_repayment_names_the_lot_that_paid_and_the_lot_is_in_the_statement() {
     .await;
 }
 
-/// What a dispute took comes back to the lot that it was taken from, however late.
+/// What a dispute took comes back; and if the lot that it was taken from has expired, as a lot of its own.
 #[tokio::test]
-async fn what_returns_to_a_lot_that_has_expired_expires_at_once_and_both_are_told() {
+async fn what_returns_to_a_lot_that_has_expired_is_a_lot_of_its_own() {
     let app = TestApp::start().await;
     app.deliver_all(&sign_up("cus_1", PRO, START)).await;
     app.debit("cus_1", "key-1", json!({"amount": 100})).await.expect(201);
@@ -134,13 +134,21 @@ async fn what_returns_to_a_lot_that_has_expired_expires_at_once_and_both_are_tol
     assert_eq!(app.available("cus_1").await, 0);
     app.clock.set(day(60));
     app.deliver_all(&[event("charge.dispute.closed", day(60), with(open, json!({"status": "won"})))]).await;
-    assert_eq!(app.available("cus_1").await, 0);
+    let credits = app.get("/v1/accounts/cus_1/credits").await.expect(200);
+    let lot = credits["lots"].as_array().and_then(|lots| lots.last()).expect("a lot");
+    assert_eq!(lot["source"], "reinstatement", "{credits}");
+    // Taken with 26 days left.
+    assert_eq!((&lot["granted"], &lot["expires_at"]), (&json!(900), &json!(rfc3339(day(86)))));
     let payment = "payment:pi_1".to_owned();
     let entries = causes(&app, "cus_1").await;
     let expected = all([
         ("clawback", payment.clone()),
         ("reinstatement", payment),
         ("expiry", format!("expired_at:{}", rfc3339(day(31)))),
+        ("grant", lot["cause"].as_str().expect("a cause").to_owned()),
     ]);
     assert_eq!(entries[2..], expected);
+    assert!(lot["cause"].as_str().is_some_and(|cause| cause.starts_with("reinstatement:du_1/")), "{lot}");
+    app.clock.set(day(86));
+    assert_eq!(app.available("cus_1").await, 0);
 }

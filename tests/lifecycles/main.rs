@@ -16,6 +16,7 @@ mod months;
 mod oracle;
 mod orders;
 mod plan_changes;
+mod reinstatement;
 mod router;
 mod rules;
 mod subscription;

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use subledger::domain::account::Account;
 use subledger::domain::charge::Charge;
-use subledger::domain::command::{Command, decide};
+use subledger::domain::command::{Command, HoldAct, OfHold, decide};
 use subledger::domain::draft::Draft;
+use subledger::domain::hold::Used;
 use subledger::domain::ids::AccountId;
 use subledger::domain::settle::credits_at;
 use uuid::Uuid;
@@ -15,17 +16,18 @@ use crate::fold::{End, Fold, account, difference};
 use crate::router::merge;
 use crate::support::shuffle::each_permutation;
 
-const JANUARY: i64 = 1_767_225_600;
-const FEBRUARY: i64 = 1_769_904_000;
-const MARCH: i64 = 1_772_323_200;
+const DAY: i64 = 86_400;
+pub const JANUARY: i64 = 1_767_225_600;
+pub const FEBRUARY: i64 = 1_769_904_000;
+pub const MARCH: i64 = 1_772_323_200;
 const APRIL: i64 = 1_775_001_600;
 
-fn told(event_type: &str, created: i64, object: Value) -> Value {
+pub fn told(event_type: &str, created: i64, object: Value) -> Value {
     let id = format!("evt_{event_type}_{created}_{}", object["id"]);
     json!({"id": id.replace('"', ""), "type": event_type, "created": created, "data": {"object": object}})
 }
 
-fn subscription(price: Value, start: i64, end: i64, status: &str) -> Value {
+pub fn subscription(price: Value, start: i64, end: i64, status: &str) -> Value {
     let ended_at = (status == "canceled").then_some(end);
     json!({"object": "subscription", "id": "sub_1", "customer": "cus_1", "status": status, "created": JANUARY,
         "current_period_start": start, "current_period_end": end, "ended_at": ended_at,
@@ -33,7 +35,7 @@ fn subscription(price: Value, start: i64, end: i64, status: &str) -> Value {
 }
 
 /// A paid invoice for one whole period, paid by `pi_{id}`.
-fn invoice(id: &str, price: &str, start: i64, end: i64) -> Value {
+pub fn invoice(id: &str, price: &str, start: i64, end: i64) -> Value {
     json!({"object": "invoice", "id": id, "customer": "cus_1", "currency": "usd", "status": "paid",
         "subscription": "sub_1", "billing_reason": "subscription_cycle", "payment_intent": format!("pi_{id}"),
         "subtotal": 2900, "total": 2900, "amount_paid": 2900,
@@ -41,7 +43,7 @@ fn invoice(id: &str, price: &str, start: i64, end: i64) -> Value {
             "price": {"id": price}, "quantity": 1, "period": {"start": start, "end": end}}]}})
 }
 
-fn intent(id: &str, amount: i64) -> Value {
+pub fn intent(id: &str, amount: i64) -> Value {
     json!({"object": "payment_intent", "id": id, "customer": "cus_1", "currency": "usd", "status": "succeeded",
         "amount": amount, "amount_received": amount})
 }
@@ -57,14 +59,14 @@ fn dispute(status: &str) -> Value {
         "amount": 1000, "status": status})
 }
 
-fn refund(id: &str, more: Value) -> Value {
+pub fn refund(id: &str, more: Value) -> Value {
     let mut refund = json!({"object": "refund", "id": id, "currency": "usd", "amount": 100, "status": "succeeded"});
     refund.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
     refund
 }
 
 /// Every permutation of the events ends the same; gives that end.
-fn end_in_any_order(fold: &Fold, now: i64, events: &[Value]) -> End {
+pub fn end_in_any_order(fold: &Fold, now: i64, events: &[Value]) -> End {
     let commands: Vec<Command> = events.iter().map(|event| fold.command(event)).collect();
     let straight: Vec<usize> = (0..commands.len()).collect();
     let end = fold.end_at(fold.context_at(now), &commands, &straight);
@@ -75,18 +77,18 @@ fn end_in_any_order(fold: &Fold, now: i64, events: &[Value]) -> End {
     end
 }
 
-fn available(fold: &Fold, end: &End, now: i64) -> i64 {
+pub fn available(fold: &Fold, end: &End, now: i64) -> i64 {
     end.credits.available_at(fold.context_at(now).now)
 }
 
-fn debit(fold: &Fold, account: &mut Account, amount: i64, now: i64) {
+pub fn debit(fold: &Fold, account: &mut Account, amount: i64, now: i64) {
     let mut changes = Default::default();
     let mut draft = Draft::new(account, &mut changes);
     let debit = Command::Debit { debit: Uuid::from_u128(7), charge: Charge::Amount(amount) };
     decide(&mut draft, &debit, fold.context_at(now)).expect("enough credits");
 }
 
-fn play(fold: &Fold, account: &mut Account, now: i64, events: &[Value]) {
+pub fn play(fold: &Fold, account: &mut Account, now: i64, events: &[Value]) {
     for event in events {
         fold.apply(account, &fold.command(event), fold.context_at(now));
     }
@@ -188,7 +190,7 @@ fn a_price_known_by_its_lookup_key_grants_although_the_subscription_has_moved_on
     assert_eq!(granted, [100], "January's credits were granted too, and expired");
 }
 
-const ROLLING_OVER: &str = r#"
+pub const ROLLING_OVER: &str = r#"
 [features.a]
 name = "A"
 kind = "boolean"
@@ -343,6 +345,37 @@ fn a_debt_that_a_later_grant_paid_is_given_back_when_the_dispute_is_won() {
     assert_eq!((account.credits.debt, account.credits.available_at(fold.context_at(now).now)), (0, 100));
     play(&fold, &mut account, now, &[told("charge.dispute.closed", JANUARY + 20, dispute("won"))]);
     assert_eq!((account.credits.debt, account.credits.available_at(fold.context_at(now).now)), (0, 600));
+}
+
+#[test]
+fn what_a_hold_gives_back_after_a_renewal_is_kept_as_far_as_the_cap_has_room() {
+    let fold = Fold::of_seller(ROLLING_OVER);
+    let mut account = account("user_1");
+    play(&fold, &mut account, JANUARY + 1, &three_months()[1..2]);
+    let mut act = |command: &Command, now: i64| {
+        let mut changes = Default::default();
+        let mut draft = Draft::new(&mut account, &mut changes);
+        decide(&mut draft, command, fold.context_at(now)).expect("granted");
+        account.credits.available_at(fold.context_at(now).now)
+    };
+    let place = |nth: u128, amount: i64| Command::Hold {
+        hold: Uuid::from_u128(nth),
+        charge: Charge::Amount(amount),
+        expires_at: fold.context_at(FEBRUARY + 20 * DAY).now,
+    };
+    let end = |nth: u128, act: HoldAct| Command::OfHold(OfHold { hold: Uuid::from_u128(nth), ended: None, act });
+    let debit = |amount: i64| Command::Debit { debit: Uuid::now_v7(), charge: Charge::Amount(amount) };
+    for nth in 1..=3 {
+        act(&place(nth, 30), FEBRUARY - DAY);
+    }
+    act(&fold.command(&three_months()[2]), FEBRUARY + 1);
+    // 10 of January were free, and rolled over; so 20 more may.
+    assert_eq!(act(&debit(10), FEBRUARY + 2), 100);
+    assert_eq!(act(&end(1, HoldAct::Release), FEBRUARY + 3), 120);
+    assert_eq!(act(&debit(20), FEBRUARY + 4), 100);
+    assert_eq!(act(&end(2, HoldAct::Release), FEBRUARY + 5), 100, "the cap of 30 has no room left");
+    // What was set aside may be spent all the same.
+    assert_eq!(act(&end(3, HoldAct::Capture(Used::Amount(25))), FEBRUARY + 6), 100);
 }
 
 #[test]

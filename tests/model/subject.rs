@@ -219,6 +219,10 @@ impl<'a> Subject<'a> {
                     expired -= event.from_expired;
                 }
                 Event::CreditsReinstated(event) => clawed_back -= event.reinstated + event.debt,
+                Event::LotAmended(event) => {
+                    granted += event.added - event.from_expired;
+                    expired -= event.from_expired;
+                }
                 _ => {}
             }
         }
@@ -269,6 +273,7 @@ fn entry(event: &Event) -> i64 {
         Event::CreditsExpired(event) => -event.lots.iter().map(|draw| draw.amount).sum::<i64>(),
         Event::CreditsClawedBack(event) => -event.clawed_back - event.debt,
         Event::CreditsReinstated(event) => event.reinstated + event.debt,
+        Event::LotAmended(event) => event.added,
         Event::HoldPlaced(event) => -event.hold.cover.taken(),
         Event::HoldCaptured(event) => event.released,
         Event::HoldReleased(event) => event.amount,

@@ -318,6 +318,7 @@ fn reasons(credits: &Credits, event: &Event, context: Context<'_>) -> Rule {
         Event::CreditsGranted(granted) => because.push(format!("granted by {}", granted.lot.cause)),
         Event::CreditsClawedBack(clawed) => because.push(format!("claimed back by {}", clawed.cause)),
         Event::CreditsReinstated(reinstated) => because.push(format!("given back by {}", reinstated.cause)),
+        Event::LotAmended(amended) => because.push(format!("late news changed what came of {}", amended.cause)),
         _ => {}
     }
     rule

@@ -263,9 +263,7 @@ fn act(account: &mut Account, command: &Command, context: Context<'_>) -> (Vec<E
 /// Whether the catalog made it of something else, so that another catalog would make something else of that.
 fn is_derived(event: &Event) -> bool {
     match event {
-        Event::CreditsGranted(granted) => {
-            matches!(granted.lot.source, LotSource::Plan | LotSource::FreePlan | LotSource::Pack)
-        }
+        Event::CreditsGranted(granted) => !matches!(granted.lot.source, LotSource::Promotion | LotSource::Manual),
         Event::AllowanceArmed(_)
         | Event::AllowanceAdvanced(_)
         | Event::SubscriptionCreditsEnded(_)
@@ -273,6 +271,7 @@ fn is_derived(event: &Event) -> bool {
         | Event::DebtRepaid(_)
         | Event::CreditsClawedBack(_)
         | Event::CreditsReinstated(_)
+        | Event::LotAmended(_)
         | Event::HoldExpired(_) => true,
         Event::AccountOpened(_)
         | Event::CustomerLinked(_)

@@ -14,7 +14,7 @@ use crate::domain::ids::LotId;
 pub struct CreditFlows {
     /// Of packs that were paid for.
     pub sold: i64,
-    /// Of plans, and by hand.
+    /// Of plans, by hand, and what came back to lots that had expired.
     pub granted: i64,
     /// Taken out of lots by debits, captures, and to make good what was owed.
     pub spent: i64,
@@ -39,9 +39,11 @@ impl CreditFlows {
                 let flows = Self { clawed_back: lot.clawed_back, ..none };
                 match lot.source {
                     LotSource::Pack => Self { sold: lot.granted, ..flows },
-                    LotSource::Plan | LotSource::FreePlan | LotSource::Promotion | LotSource::Manual => {
-                        Self { granted: lot.granted, ..flows }
-                    }
+                    LotSource::Plan
+                    | LotSource::FreePlan
+                    | LotSource::Promotion
+                    | LotSource::Manual
+                    | LotSource::Reinstatement => Self { granted: lot.granted, ..flows },
                 }
             }
             Event::CreditsDebited(debited) => Self { spent: drawn(&debited.lots), overage: debited.overage, ..none },
@@ -54,6 +56,9 @@ impl CreditFlows {
                 Self { clawed_back: clawed.clawed_back + clawed.from_expired, breakage: -clawed.from_expired, ..none }
             }
             Event::CreditsReinstated(reinstated) => Self { reinstated: reinstated.reinstated, ..none },
+            Event::LotAmended(amended) => {
+                Self { granted: amended.added - amended.from_expired, breakage: -amended.from_expired, ..none }
+            }
             Event::AccountOpened(_)
             | Event::CustomerLinked(_)
             | Event::AccountAbsorbed(_)
@@ -121,7 +126,7 @@ pub fn uses_of(event: &Event) -> Vec<Draw> {
 }
 
 /// Stored names of the events that [`CreditFlows::of`], [`packs_of`] or [`uses_of`] may say something of.
-pub const FLOWING: [&str; 8] = [
+pub const FLOWING: [&str; 9] = [
     "account_absorbed",
     "credits_granted",
     "credits_debited",
@@ -130,4 +135,5 @@ pub const FLOWING: [&str; 8] = [
     "credits_expired",
     "credits_clawed_back",
     "credits_reinstated",
+    "lot_amended",
 ];

@@ -86,6 +86,7 @@ fn lots_add_up(account: &str, log: &[Event], balance: &Credits) {
                 *left.entry(reinstated.lot).or_default() += reinstated.reinstated;
                 debt = (debt - reinstated.debt).max(0);
             }
+            Event::LotAmended(amended) => *left.entry(amended.lot).or_default() += amended.added,
             Event::AccountAbsorbed(absorbed) => {
                 let theirs = absorbed.credits.lots.iter().filter(|lot| lot.source == LotSource::FreePlan);
                 shares_free_month |= free_months > 0 && theirs.count() > 0;

@@ -175,7 +175,7 @@ impl Ledger {
             let belongs = |lot: &Lot| lot.subscription.as_ref() == Some(&subscription);
             let capping = |lot: &&Lot| belongs(lot) && lot.keeps_earlier.is_some() && lot.begins <= now;
             let Some(newest) = self.lots.iter().filter(capping).max_by_key(|lot| lot.begins).cloned() else { continue };
-            let mut kept = newest.keeps_earlier.expect("a cap");
+            let mut kept = (newest.keeps_earlier.expect("a cap") - newest.kept_spent).max(0);
             for at in self.burn_order() {
                 if belongs(&self.lots[at]) && self.lots[at].begins < newest.begins {
                     let carried = self.lots[at].free().min(kept);

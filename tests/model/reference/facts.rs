@@ -14,6 +14,8 @@ impl Ledger {
         self.expire(now);
         self.claim(now);
         self.expire(now);
+        self.reinstate();
+        self.expire(now);
         self.pay(now);
     }
 
@@ -23,7 +25,9 @@ impl Ledger {
 
     /// Answers the number of the purchase.
     pub fn bought(&mut self, paid: i64, claws_back_debt: bool) -> usize {
-        self.purchases.push(Purchase { paid, refunds: Vec::new(), dispute: Dispute::None, claws_back_debt });
+        let (refunds, returns) = (Vec::new(), Vec::new());
+        let dispute = Dispute::None;
+        self.purchases.push(Purchase { paid, refunds, dispute, disputed_at: 0, returns, claws_back_debt });
         self.purchases.len() - 1
     }
 
@@ -67,6 +71,42 @@ impl Ledger {
                 self.owe(owed, now);
             } else if claim < known {
                 self.give_back(at, claim);
+            }
+        }
+    }
+
+    /// What came back to a lot after its end is a lot of its own, for as long as that had left when it was taken.
+    fn reinstate(&mut self) {
+        for at in 0..self.lots.len() {
+            let lot = self.lots[at].clone();
+            let (Some(purchase), Some(ends)) = (lot.purchase.map(|nth| self.purchases[nth].clone()), lot.ends) else {
+                continue;
+            };
+            let mut ended = lot.expired;
+            for (id, amount, taken, back) in &purchase.returns {
+                let due =
+                    if *taken < ends && ends <= *back { (lot.granted * amount / purchase.paid).min(ended) } else { 0 };
+                ended -= due;
+                let cause = format!("reinstatement:{id}/{}", lot.id);
+                let known = self.lots.iter().position(|known| known.cause == cause);
+                let Some(known) = known else {
+                    if due > 0 {
+                        let ends = Some(back + ends - taken.max(&lot.begins));
+                        let priority = lot.priority;
+                        self.add(Lot { priority, ends, ..Lot::new(Kind::Reinstated, cause, due, *back) });
+                    }
+                    continue;
+                };
+                let known = &mut self.lots[known];
+                while known.granted < due {
+                    (known.granted, known.remaining) = (known.granted + 1, known.remaining + 1);
+                }
+                while known.granted > due && known.free() > 0 {
+                    (known.granted, known.remaining) = (known.granted - 1, known.remaining - 1);
+                }
+                while known.granted > due && known.expired > 0 {
+                    (known.granted, known.expired) = (known.granted - 1, known.expired - 1);
+                }
             }
         }
     }

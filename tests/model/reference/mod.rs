@@ -45,6 +45,8 @@ pub enum Used {
 pub enum Kind {
     Plan,
     Free,
+    /// What came back to a lot that had ended.
+    Reinstated,
     Other,
 }
 
@@ -62,6 +64,8 @@ pub struct Lot {
     subscription: Option<String>,
     purchase: Option<usize>,
     keeps_earlier: Option<i64>,
+    /// What was spent of the earlier lots since it began.
+    kept_spent: i64,
     claimed: i64,
     taken_back: i64,
     owed: i64,
@@ -84,6 +88,7 @@ impl Lot {
             subscription: None,
             purchase: None,
             keeps_earlier: None,
+            kept_spent: 0,
             claimed: 0,
             taken_back: 0,
             owed: 0,
@@ -158,16 +163,25 @@ pub enum Dispute {
 #[derive(Debug, Clone)]
 pub struct Purchase {
     pub paid: i64,
-    /// Amounts that were refunded, and whether the money did go back.
-    pub refunds: Vec<(i64, bool)>,
+    /// Amounts that were refunded, and when, unless the money did not go back after all.
+    pub refunds: Vec<(i64, Option<i64>)>,
     /// Of the whole.
     pub dispute: Dispute,
+    pub disputed_at: i64,
+    /// Refunds that failed and a dispute that was won: id, amount, when it was taken and when it came back.
+    pub returns: Vec<(String, i64, i64, i64)>,
     pub claws_back_debt: bool,
 }
 
 impl Purchase {
+    /// Money that had been taken came back.
+    pub fn returned(&mut self, id: String, amount: i64, taken: i64, now: i64) {
+        self.returns.push((id, amount, taken, now));
+        self.returns.sort_by_key(|(id, _, taken, _)| (*taken, id.clone()));
+    }
+
     pub fn refunded(&self) -> i64 {
-        self.refunds.iter().filter(|(_, good)| *good).map(|(amount, _)| amount).sum()
+        self.refunds.iter().filter(|(_, at)| at.is_some()).map(|(amount, _)| amount).sum()
     }
 }
 
@@ -375,6 +389,16 @@ impl Ledger {
         self.debt += amount;
     }
 
+    /// Of a capped plan's earlier lots, what is spent was kept.
+    fn spend_kept(&mut self, lots: &[(usize, i64)], now: i64) {
+        for (at, amount) in lots {
+            let (subscription, begins) = (self.lots[*at].subscription.clone(), self.lots[*at].begins);
+            let caps = |lot: &&mut Lot| lot.keeps_earlier.is_some() && lot.subscription == subscription;
+            let later = self.lots.iter_mut().filter(|lot| begins < lot.begins && lot.begins <= now);
+            later.filter(caps).for_each(|lot| lot.kept_spent += amount);
+        }
+    }
+
     fn spend(&mut self, cover: &Cover, now: i64) {
         for (lot, amount) in &cover.lots {
             self.lots[*lot].remaining -= amount;
@@ -391,6 +415,7 @@ impl Ledger {
             self.admit(now, feature, quantity)?;
         }
         let cover = self.cover(amount, feature, now)?;
+        self.spend_kept(&cover.lots, now);
         self.spend(&cover, now);
         self.uses.extend(feature.map(|feature| (now, feature, quantity)));
         Ok(self.available(now))
@@ -456,6 +481,7 @@ impl Ledger {
                 self.admit(now, feature, beyond)?;
             }
             let more = self.cover((amount - hold.amount).max(0), hold.feature, now)?;
+            self.spend_kept(&more.lots, now);
             cover.lots.extend(more.lots);
             cover.debt += more.debt;
             cover.overage += more.overage;

@@ -213,20 +213,24 @@ impl Script {
         }
         self.now += 1;
         let id = format!("re_{nth}_{}", purchase.refunds.len());
-        let refund = refund(&id, &bought.intent, amount, "succeeded");
+        let refund = refund(&id, &bought.intent, amount, ("succeeded", self.now));
         let told = self.event("refund.created", 0, refund);
-        self.stripe(vec![told], |ledger, _| ledger.purchases[nth].refunds.push((amount, true)))
+        self.stripe(vec![told], |ledger, now| ledger.purchases[nth].refunds.push((amount, Some(now))))
     }
 
     pub(super) fn fail_refund(&mut self, nth: usize) -> Vec<Play> {
         let Some((nth, bought)) = self.purchase(nth) else { return Vec::new() };
         let refunds = &self.ledger.purchases[nth].refunds;
-        let Some(good) = refunds.iter().rposition(|(_, good)| *good) else { return Vec::new() };
-        let amount = refunds[good].0;
+        let good = |(at, (amount, good)): (usize, &(i64, Option<i64>))| good.map(|taken| (at, *amount, taken));
+        let Some((good, amount, taken)) = refunds.iter().enumerate().rev().find_map(good) else { return Vec::new() };
         self.now += 1;
-        let refund = refund(&format!("re_{nth}_{good}"), &bought.intent, amount, "failed");
+        let id = format!("re_{nth}_{good}");
+        let refund = refund(&id, &bought.intent, amount, ("failed", taken));
         let told = self.event("refund.failed", 0, refund);
-        self.stripe(vec![told], |ledger, _| ledger.purchases[nth].refunds[good].1 = false)
+        self.stripe(vec![told], |ledger, now| {
+            ledger.purchases[nth].refunds[good].1 = None;
+            ledger.purchases[nth].returned(id, amount, taken, now);
+        })
     }
 
     pub(super) fn dispute(&mut self, nth: usize, from: Dispute, to: Dispute) -> Vec<Play> {
@@ -241,14 +245,21 @@ impl Script {
             Dispute::Lost => ("charge.dispute.closed", "lost"),
             Dispute::Open | Dispute::None => ("charge.dispute.created", "needs_response"),
         };
-        let dispute = json!({"object": "dispute", "id": format!("dp_{nth}"), "payment_intent": bought.intent,
-            "charge": format!("ch_{nth}"), "currency": "usd", "amount": purchase.paid, "status": status});
+        let (id, paid) = (format!("dp_{nth}"), purchase.paid);
+        let opened = if to == Dispute::Open { self.now } else { purchase.disputed_at };
+        let dispute = json!({"object": "dispute", "id": id, "payment_intent": bought.intent, "created": opened,
+            "charge": format!("ch_{nth}"), "currency": "usd", "amount": paid, "status": status});
         let told = self.event(event_type, 0, dispute);
-        self.stripe(vec![told], |ledger, _| ledger.purchases[nth].dispute = to)
+        self.stripe(vec![told], |ledger, now| {
+            (ledger.purchases[nth].dispute, ledger.purchases[nth].disputed_at) = (to, opened);
+            if to == Dispute::Won {
+                ledger.purchases[nth].returned(id, paid, opened, now);
+            }
+        })
     }
 }
 
-fn refund(id: &str, intent: &str, amount: i64, status: &str) -> Value {
+fn refund(id: &str, intent: &str, amount: i64, (status, created): (&str, i64)) -> Value {
     json!({"object": "refund", "id": id, "payment_intent": intent, "charge": null, "currency": "usd",
-        "amount": amount, "status": status, "metadata": {}})
+        "amount": amount, "status": status, "created": created, "metadata": {}})
 }
