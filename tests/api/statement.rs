@@ -138,7 +138,7 @@ async fn what_returns_to_a_lot_that_has_expired_is_a_lot_of_its_own() {
     let lot = credits["lots"].as_array().and_then(|lots| lots.last()).expect("a lot");
     assert_eq!(lot["source"], "reinstatement", "{credits}");
     // Taken with 26 days left.
-    assert_eq!((&lot["granted"], &lot["expires_at"]), (&json!(900), &json!(rfc3339(day(86)))));
+    assert_eq!((&lot["granted"], &lot["expires_at"]), (&json!(400), &json!(rfc3339(day(86)))));
     let payment = "payment:pi_1".to_owned();
     let entries = causes(&app, "cus_1").await;
     let expected = all([
