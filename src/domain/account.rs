@@ -100,6 +100,7 @@ impl Account {
                 self.close_empty_lots(changes);
             }
             Event::DebtRepaid(repaid) => {
+                self.credits.count_kept(&repaid.kept);
                 for draw in &repaid.lots {
                     if let Some(lot) = self.credits.lot_mut(draw.lot) {
                         lot.remaining -= draw.amount;
@@ -326,6 +327,7 @@ impl Account {
                 lot.remaining += returned;
             });
             self.reopen_lot(id, changes);
+            self.credits.keep_again(id, returned);
         }
     }
 

@@ -156,7 +156,7 @@ pub fn capture(draft: &mut Draft<'_>, hold: Hold, used: Used, context: Context<'
     let beyond = used.beyond(&hold, amount);
     let cover = capture_cover(draft, &hold, amount, quantity, beyond, context)?;
     let released = hold.cover.taken() - cover.taken();
-    let kept = draft.account.credits.kept_of(&beyond_held(&hold, &cover), context.now);
+    let kept = draft.account.credits.kept_of(&cover.lots, Some(&hold), context.now);
     let feature = hold.feature.clone();
     let counted = feature.as_ref().map(|_| counted_now(&draft.account.credits, context));
     let catalog = context.catalog_version();
@@ -228,12 +228,6 @@ fn capture_cover(
         cover.overage += more.overage;
     }
     Ok(cover)
-}
-
-/// What a capture takes of lots beyond what its hold had set aside there.
-fn beyond_held(hold: &Hold, cover: &Cover) -> Vec<Draw> {
-    let held = |lot| hold.cover.lots.iter().filter(|draw| draw.lot == lot).map(|draw| draw.amount).sum::<i64>();
-    cover.lots.iter().map(|draw| Draw { amount: (draw.amount - held(draw.lot)).max(0), ..*draw }).collect()
 }
 
 /// Gives all of a hold back.

@@ -3,7 +3,6 @@
 use chrono::{DateTime, Datelike, Months, NaiveTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::allowance::whole_months;
 use super::billing_cycle::{BillingCycle, month_around};
 use super::catalog::{Interval, Per, PlanPrice, WindowLimit};
 use super::credit::Credits;
@@ -11,6 +10,7 @@ use super::draft::Context;
 use super::overrides::ruling;
 use super::rejection::Rejection;
 use super::standing::Standing;
+use super::terms::whole_months;
 use super::usage::Counted;
 
 /// A billing period, in Unix seconds: `end` is the first that is not in it.

@@ -42,5 +42,6 @@ pub mod stripe_payment;
 pub mod stripe_refusal;
 pub mod subscription_change;
 pub mod subscription_record;
+pub mod terms;
 pub mod tracked;
 pub mod usage;

@@ -9,7 +9,7 @@ use chrono::{DateTime, Months, SecondsFormat, TimeDelta, Utc};
 
 use super::account::{Account, Changes};
 use super::allowance::{
-    Terms, allowances_of, changed_subscriptions, ended_at, is_armed, refunded_subscriptions, unarmed_subscriptions,
+    allowances_of, changed_subscriptions, ended_at, is_armed, refunded_subscriptions, unarmed_subscriptions,
 };
 use super::billing::{CheckoutRecord, InvoiceRecord};
 use super::billing_cycle::{month_around, months_begun};
@@ -28,6 +28,7 @@ use super::plan_change::{Dues, window_cause};
 use super::reinstatement::settle_reinstatements;
 use super::rollover_cap::{cap_rollover, return_capped};
 use super::standing::Standing;
+use super::terms::Terms;
 
 /// How late a StripeEvent may come. Stripe tries for three days.
 const LATEST_NEWS: TimeDelta = TimeDelta::days(30);
@@ -36,7 +37,6 @@ const LATEST_NEWS: TimeDelta = TimeDelta::days(30);
 pub fn settle_all(draft: &mut Draft<'_>, context: Context<'_>) {
     repay_debt_until(draft, context.now);
     expire_holds(draft, context.now);
-    let mut caps = draft.account.credits.caps.to_vec();
     let Facts { allowances, late_changes } = arm_allowances(draft);
     let dues = Dues::of(&allowances, context);
     end_subscriptions(draft);
@@ -49,9 +49,8 @@ pub fn settle_all(draft: &mut Draft<'_>, context: Context<'_>) {
     end_subscriptions(draft);
     repay_debt_until(draft, context.now);
     expire_lots(draft, context.now);
-    caps.extend(draft.account.credits.caps.iter().cloned());
     settle_claims(draft, context, &dues);
-    return_capped(draft, &caps, context.now);
+    return_capped(draft, context.now);
     expire_lots(draft, context.now);
     settle_reinstatements(draft, context, &dues);
     expire_lots(draft, context.now);
