@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 use uuid::Uuid;
 
+use super::catalog::Feature;
 use super::charge::{Charge, Cover, Priced, require_amount};
 use super::command::Outcome;
 use super::credit::{Credits, Draw};
@@ -66,7 +67,7 @@ pub enum Used {
     All,
     /// Credits.
     Amount(i64),
-    /// Units of the hold's feature, at the catalog's cost.
+    /// Units of the hold's feature, at the catalog's cost, or at what they cost when they were held, if that is less.
     Quantity(i64),
 }
 
@@ -90,7 +91,7 @@ impl Used {
                 let feature = hold.feature.as_ref().ok_or_else(without_feature)?;
                 let unknown = || Rejection::UnknownFeature { feature: feature.clone() };
                 let declared = context.catalog.feature(feature).ok_or_else(unknown)?;
-                Ok((declared.bounded_cost_of(quantity)?, Some(quantity)))
+                Ok((cost_of_held(hold, declared, quantity)?, Some(quantity)))
             }
         }
     }
@@ -109,6 +110,22 @@ impl Used {
             Used::All | Used::Amount(_) | Used::Quantity(_) => None,
         }
     }
+}
+
+/// Credits for so many units of a hold. Those that were held cost no more than was set aside for them: has the feature become
+/// dearer since, they cost their share of that. Those beyond cost what the catalog says.
+fn cost_of_held(hold: &Hold, feature: &Feature, quantity: i64) -> Result<i64, Rejection> {
+    let held_units = hold.quantity.unwrap_or(0);
+    let now = |units: i64| feature.cost_of(units).unwrap_or(i64::MAX);
+    let (part, whole) = (now(quantity.min(held_units)), now(held_units));
+    let beyond = if quantity > held_units { feature.bounded_cost_of(quantity)? - whole } else { 0 };
+    if whole <= hold.amount {
+        return Ok(part + beyond);
+    }
+    // Rounded up, so that nothing is had for nothing.
+    let wide = |credits: i64| u128::from(credits.unsigned_abs());
+    let share = (wide(part) * wide(hold.amount)).div_ceil(wide(whole));
+    Ok(i64::try_from(share).unwrap_or(hold.amount) + beyond)
 }
 
 impl Hold {
