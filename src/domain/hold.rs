@@ -24,6 +24,9 @@ use super::settle::{expire_lots, settle_clock};
 /// How long a hold may last from the moment it is placed or extended.
 pub const MAX_HOLD: TimeDelta = TimeDelta::days(31);
 
+/// Open holds of one account: they are in the part of it that every debit writes.
+pub const MAX_OPEN_HOLDS: usize = 1_000;
+
 /// An open hold.
 #[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +142,11 @@ impl Credits {
         self.holds.iter().find(|hold| hold.id == id)
     }
 
+    /// How many holds have not ended.
+    pub fn open_holds(&self, now: DateTime<Utc>) -> usize {
+        self.holds.iter().filter(|hold| !hold.is_expired_at(now)).count()
+    }
+
     /// Units of a feature that open holds have set aside.
     pub fn units_held(&self, feature: &str, now: DateTime<Utc>) -> i64 {
         let open =
@@ -157,6 +165,9 @@ pub fn place(
     context: Context<'_>,
 ) -> Result<Outcome, Rejection> {
     require_expiry(expires_at, context.now)?;
+    if draft.account.credits.open_holds(context.now) >= MAX_OPEN_HOLDS {
+        return Err(Rejection::TooManyHolds { max: MAX_OPEN_HOLDS });
+    }
     if let (Some(feature), Some(quantity)) = (&feature, quantity) {
         admit(&draft.account.credits, feature, quantity, context)?;
     }

@@ -226,6 +226,9 @@ fn rejection_kind(rejection: &Rejection) -> (StatusCode, &'static str, &'static 
         }
         Rejection::QuantityOutOfRange { .. } => (S::BAD_REQUEST, "out_of_range", "A number is out of range"),
         Rejection::TimeOutOfRange { .. } => (S::BAD_REQUEST, "time_out_of_range", "A time is out of range"),
+        Rejection::TooManyHolds { .. } => {
+            (S::UNPROCESSABLE_ENTITY, "too_many_holds", "The account has too many open holds")
+        }
         Rejection::OutOfRange { .. } => (S::BAD_REQUEST, "out_of_range", "A number is out of range"),
         Rejection::AlreadyExpired => (S::BAD_REQUEST, "already_expired", "The credits would have expired"),
         Rejection::HoldNotFound { .. } => (S::NOT_FOUND, "hold_not_found", "No such hold"),
@@ -321,6 +324,7 @@ pub const CODES: &[&str] = &[
     "time_out_of_range",
     "too_many_overrides",
     "too_many_payment_calls",
+    "too_many_holds",
     "too_many_webhook_endpoints",
     "unauthorized",
     "unknown_credit_pack",

@@ -450,3 +450,33 @@ async fn units_that_were_held_are_captured_after_a_change_of_price_without_leave
     capture(&held[2], 6).await.problem(422, "capture_exceeds_hold");
     assert_eq!(capture(&held[2], 2).await.expect(200)["captured"], 3);
 }
+
+#[tokio::test]
+async fn an_account_has_at_most_a_thousand_open_holds() {
+    let app = start().await;
+    app.grant("user_1", 2_000).await.expect(201);
+    let path = "/v1/accounts/user_1/credits/holds";
+    let soon = json!({"amount": 1, "expires_at": rfc3339(START + 60)});
+    let long = json!({"amount": 1, "expires_at": rfc3339(START + 600)});
+    let place = async |n: usize, body: &Value| {
+        app.call(Method::POST, path).idempotency_key(&format!("hold-{n}")).json(body.clone()).send().await
+    };
+    let first = place(0, &long).await.expect(201);
+    let placed = (1..1_000).map(|n| place(n, if n == 1 { &soon } else { &long }));
+    for answer in futures_util::future::join_all(placed).await {
+        answer.expect(201);
+    }
+    let refused = place(1_000, &long).await.problem(422, "too_many_holds");
+    let detail = refused["detail"].as_str().expect("a detail");
+    assert!(detail.starts_with("an account has at most 1000 open holds; capture or release one first"), "{detail}");
+    assert_eq!(refused.get("receipt"), None);
+    assert_eq!(place(1_000, &long).await.problem(422, "too_many_holds")["detail"], refused["detail"]);
+    // One that ends makes room, and so does one that has expired, whether or not anything has recorded that.
+    act(&app, &first, "release", json!({})).await.expect(200);
+    place(1_001, &long).await.expect(201);
+    place(1_002, &long).await.problem(422, "too_many_holds");
+    app.clock.set(START + 60);
+    place(1_003, &long).await.expect(201);
+    place(1_004, &long).await.problem(422, "too_many_holds");
+    app.debit("user_1", "key-1", json!({"amount": 1})).await.expect(201);
+}
