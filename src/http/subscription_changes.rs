@@ -6,10 +6,11 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
 use super::checkout::quantity;
+use super::fields::time_if_given;
 use super::payment_routes::Call;
 use super::problem::ApiError;
 use super::reading::{consistency, min_position};
-use super::request::{MAX_JSON_BYTES, account_id, parse_json, read_body, stripe_id, time};
+use super::request::{MAX_JSON_BYTES, account_id, parse_json, read_body, stripe_id};
 use super::server::State;
 use super::stripe_views::InvoicePreviewView;
 use crate::app::selling::changes::{ChangeRequest, PauseBehavior, Proration, When};
@@ -60,7 +61,7 @@ struct PostChange {
     when: When,
     #[serde(default)]
     proration: Proration,
-    #[serde(default, deserialize_with = "time")]
+    #[serde(default, deserialize_with = "time_if_given")]
     proration_date: Option<DateTime<Utc>>,
 }
 
@@ -153,7 +154,7 @@ struct PostPause {
     subscription: Option<String>,
     #[serde(default)]
     behavior: PauseBehavior,
-    #[serde(default, deserialize_with = "time")]
+    #[serde(default, deserialize_with = "time_if_given")]
     resumes_at: Option<DateTime<Utc>>,
 }
 
