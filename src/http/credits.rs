@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::debits::created;
-use super::fields::{amount, time_if_given};
+use super::fields::{amount, or_default, time_if_given};
 use super::problem::ApiError;
 use super::reading::{AsOf, ReadQuery};
 use super::request::{account_id, keyed_json, reason};
@@ -44,7 +44,7 @@ pub async fn get(
 struct PostGrant {
     #[serde(deserialize_with = "amount")]
     amount: i64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     source: GrantSource,
     priority: Option<i32>,
     #[serde(default, deserialize_with = "time_if_given")]

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
 use super::checkout::quantity;
-use super::fields::time_if_given;
+use super::fields::{or_default, time_if_given};
 use super::payment_routes::Call;
 use super::problem::ApiError;
 use super::reading::{consistency, min_position};
@@ -57,9 +57,9 @@ struct PostChange {
     price: Option<String>,
     interval: Option<Interval>,
     quantity: Option<i64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     when: When,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     proration: Proration,
     #[serde(default, deserialize_with = "time_if_given")]
     proration_date: Option<DateTime<Utc>>,
@@ -152,7 +152,7 @@ fn answer_preview(state: &State, preview: Option<InvoicePreview>, account: &str)
 #[serde(deny_unknown_fields)]
 struct PostPause {
     subscription: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     behavior: PauseBehavior,
     #[serde(default, deserialize_with = "time_if_given")]
     resumes_at: Option<DateTime<Utc>>,

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::events::Cursor;
-use super::fields::time_if_given;
+use super::fields::{or_default, time_if_given};
 use super::problem::ApiError;
 use super::request::{MAX_JSON_BYTES, parse_json, plain_id, read_body};
 use super::server::State;
@@ -33,7 +33,7 @@ fn not_found(id: &str) -> ApiError {
 struct PostEndpoint {
     url: String,
     description: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     event_types: Vec<String>,
 }
 

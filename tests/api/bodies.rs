@@ -191,3 +191,38 @@ async fn a_rows_key_stands_for_what_the_row_says() {
     }
     assert_eq!(app.available("user_1").await, FREE_CREDITS - 1);
 }
+
+/// As if it had been left out, in every row and on every route.
+#[tokio::test]
+async fn null_is_the_same_as_nothing() {
+    let app = TestApp::start().await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    let post = async |path: &str, body: Value| app.post(&format!("/v1/accounts/user_1/{path}"), body).await.expect(201);
+    let debit = post("credits/debits", json!({"feature": "generation", "quantity": null, "amount": null})).await;
+    assert_eq!((&debit["quantity"], &debit["amount"]), (&json!(1), &json!(1)));
+    post("credits/debits", json!({"amount": 1, "feature": null, "quantity": null})).await;
+    let hold = json!({"feature": "generation", "quantity": null, "amount": null, "expires_at": null});
+    let held = post("credits/holds", hold).await;
+    assert_eq!((&held["quantity"], &held["amount"]), (&json!(1), &json!(1)));
+    let capture = format!("/v1/holds/{}/capture", held["id"].as_str().expect("an id"));
+    app.post(&capture, json!({"amount": null, "quantity": null})).await.expect(200);
+    let nothing = json!({"source": null, "priority": null, "effective_at": null, "expires_at": null, "reason": null});
+    let mut grant = nothing.clone();
+    grant["amount"] = json!(5);
+    let granted = post("credits/grants", grant).await;
+    assert_eq!((&granted["source"], &granted["priority"]), (&json!("manual"), &json!(50)));
+    let usage = json!({"feature": "generation", "quantity": 2, "action": null, "timestamp": null});
+    assert_eq!(post("usage", usage).await["action"], "increment");
+    let row = json!({"account": "user_1", "idempotency_key": "row", "feature": "generation", "quantity": null, "amount": null});
+    let rows = app.call(Method::POST, "/v1/debits/batch").json(json!({"debits": [row]})).send().await.expect(200);
+    assert_eq!(rows["data"][0]["debit"]["quantity"], 1, "{rows}");
+    let check = json!({"account": "user_1", "feature": "generation", "quantity": null, "min_position": null,
+        "consistency": null});
+    let rows =
+        app.call(Method::POST, "/v1/entitlements/check").json(json!({"checks": [check]})).send().await.expect(200);
+    assert_eq!(rows["data"][0]["status"], 200, "{rows}");
+    // What must be given is something.
+    app.post("/v1/accounts/user_1/credits/debits", json!({"feature": null, "quantity": 1}))
+        .await
+        .problem(400, "invalid_body");
+}
