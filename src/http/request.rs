@@ -114,7 +114,12 @@ pub async fn keyed_json_or_default<T: DeserializeOwned + Default>(
 
 /// The key of a request that must have one. It stands for the route, the path and the body.
 pub fn idempotency_key(request: &HttpRequest, body: &[u8]) -> Result<Key, ApiError> {
-    let header = request.headers().get("idempotency-key").ok_or(ApiError::IdempotencyKeyMissing)?;
+    let mut headers = request.headers().get_all("idempotency-key");
+    let header = headers.next().ok_or(ApiError::IdempotencyKeyMissing)?;
+    // With another one in front of it, the same key would be another.
+    if headers.next().is_some() {
+        return Err(ApiError::SeveralIdempotencyKeys);
+    }
     let key = header.to_str().map_err(|_| ApiError::IdempotencyKeyInvalid)?;
     key_of(key, &[request.method().as_str().as_bytes(), request.path().as_bytes(), body])
 }
@@ -122,7 +127,8 @@ pub fn idempotency_key(request: &HttpRequest, body: &[u8]) -> Result<Key, ApiErr
 /// Checks a key's form.
 pub fn key_of(key: &str, request: &[&[u8]]) -> Result<Key, ApiError> {
     let printable = key.bytes().all(|byte| (0x20..0x7f).contains(&byte));
-    if key.trim().is_empty() || key.len() > MAX_KEY_LEN || !printable {
+    // HTTP takes the blanks around a header's value away: with them, a row's key could never be a header's.
+    if key.is_empty() || key.trim() != key || key.len() > MAX_KEY_LEN || !printable {
         return Err(ApiError::IdempotencyKeyInvalid);
     }
     Ok(Key::of_request(key, request))

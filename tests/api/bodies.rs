@@ -192,6 +192,31 @@ async fn a_rows_key_stands_for_what_the_row_says() {
     assert_eq!(app.available("user_1").await, FREE_CREDITS - 1);
 }
 
+#[tokio::test]
+async fn a_key_is_one_key_by_whichever_route_it_comes() {
+    let app = TestApp::start().await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    let debits = "/v1/accounts/user_1/credits/debits";
+    let call = || app.call(Method::POST, debits).json(json!({"amount": 1}));
+    call().idempotency_key("k").send().await.expect(201);
+    for second in ["other", "k"] {
+        let answer = call().idempotency_key("k").idempotency_key(second).send().await;
+        let problem = answer.problem(400, "idempotency_key_invalid");
+        assert_eq!(problem["detail"], "there are several Idempotency-Key headers; send one");
+    }
+    let checkout = app.call(Method::POST, "/v1/accounts/user_1/checkout-sessions").json(json!({"plan": "pro"}));
+    checkout.idempotency_key("a").idempotency_key("b").send().await.problem(400, "idempotency_key_invalid");
+    // Around a header's value, HTTP takes blanks away.
+    assert!(call().idempotency_key(" k ").send().await.is_replay());
+    for key in [" k ", " k", "k ", " "] {
+        let row = json!({"account": "user_1", "idempotency_key": key, "amount": 1});
+        let call = app.call(Method::POST, "/v1/debits/batch").json(json!({"debits": [row]})).beyond_the_contract();
+        let answer = call.send().await.expect(200);
+        assert_eq!(answer["data"][0]["problem"]["code"], "idempotency_key_invalid", "{key:?}: {answer}");
+    }
+    assert_eq!(app.available("user_1").await, FREE_CREDITS - 1);
+}
+
 /// As if it had been left out, in every row and on every route.
 #[tokio::test]
 async fn null_is_the_same_as_nothing() {
