@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 use uuid::Uuid;
 
+use super::catalog::Feature;
 use super::charge::{Charge, Cover, Priced, require_amount};
 use super::command::Outcome;
 use super::credit::{Credits, Draw};
@@ -22,6 +23,9 @@ use super::settle::{expire_lots, settle_clock};
 
 /// How long a hold may last from the moment it is placed or extended.
 pub const MAX_HOLD: TimeDelta = TimeDelta::days(31);
+
+/// Open holds of one account: they are in the part of it that every debit writes.
+pub const MAX_OPEN_HOLDS: usize = 1_000;
 
 /// An open hold.
 #[skip_serializing_none]
@@ -66,7 +70,7 @@ pub enum Used {
     All,
     /// Credits.
     Amount(i64),
-    /// Units of the hold's feature, at the catalog's cost.
+    /// Units of the hold's feature, at the catalog's cost, or at what they cost when they were held, if that is less.
     Quantity(i64),
 }
 
@@ -90,7 +94,7 @@ impl Used {
                 let feature = hold.feature.as_ref().ok_or_else(without_feature)?;
                 let unknown = || Rejection::UnknownFeature { feature: feature.clone() };
                 let declared = context.catalog.feature(feature).ok_or_else(unknown)?;
-                Ok((declared.bounded_cost_of(quantity)?, Some(quantity)))
+                Ok((cost_of_held(hold, declared, quantity)?, Some(quantity)))
             }
         }
     }
@@ -111,6 +115,22 @@ impl Used {
     }
 }
 
+/// Credits for so many units of a hold. Those that were held cost no more than was set aside for them: has the feature become
+/// dearer since, they cost their share of that. Those beyond cost what the catalog says.
+fn cost_of_held(hold: &Hold, feature: &Feature, quantity: i64) -> Result<i64, Rejection> {
+    let held_units = hold.quantity.unwrap_or(0);
+    let now = |units: i64| feature.cost_of(units).unwrap_or(i64::MAX);
+    let (part, whole) = (now(quantity.min(held_units)), now(held_units));
+    let beyond = if quantity > held_units { feature.bounded_cost_of(quantity)? - whole } else { 0 };
+    if whole <= hold.amount {
+        return Ok(part + beyond);
+    }
+    // Rounded up, so that nothing is had for nothing.
+    let wide = |credits: i64| u128::from(credits.unsigned_abs());
+    let share = (wide(part) * wide(hold.amount)).div_ceil(wide(whole));
+    Ok(i64::try_from(share).unwrap_or(hold.amount) + beyond)
+}
+
 impl Hold {
     pub fn is_expired_at(&self, now: DateTime<Utc>) -> bool {
         self.expires_at <= now
@@ -120,6 +140,11 @@ impl Hold {
 impl Credits {
     pub fn hold(&self, id: Uuid) -> Option<&Hold> {
         self.holds.iter().find(|hold| hold.id == id)
+    }
+
+    /// How many holds have not ended.
+    pub fn open_holds(&self, now: DateTime<Utc>) -> usize {
+        self.holds.iter().filter(|hold| !hold.is_expired_at(now)).count()
     }
 
     /// Units of a feature that open holds have set aside.
@@ -140,6 +165,9 @@ pub fn place(
     context: Context<'_>,
 ) -> Result<Outcome, Rejection> {
     require_expiry(expires_at, context.now)?;
+    if draft.account.credits.open_holds(context.now) >= MAX_OPEN_HOLDS {
+        return Err(Rejection::TooManyHolds { max: MAX_OPEN_HOLDS });
+    }
     if let (Some(feature), Some(quantity)) = (&feature, quantity) {
         admit(&draft.account.credits, feature, quantity, context)?;
     }
