@@ -196,8 +196,9 @@ impl Account {
     }
 
     fn opened_at_latest(&mut self, at: DateTime<Utc>) {
-        let opened = self.credits.opened_at.map_or(at, |known| known.min(at));
-        self.credits.opened_at = Some(opened);
+        if self.credits.opened_at.is_none_or(|known| at < known) {
+            self.credits.recount_free_months(|credits| credits.opened_at = Some(at));
+        }
     }
 
     fn advance(&mut self, progress: &AllowanceProgress) {
