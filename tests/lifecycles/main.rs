@@ -18,6 +18,7 @@ mod orders;
 mod periods;
 mod plan_changes;
 mod reinstatement;
+mod rollovers;
 mod router;
 mod rules;
 mod subscription;
