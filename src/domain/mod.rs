@@ -25,6 +25,7 @@ pub mod money;
 pub mod notification;
 pub mod overrides;
 pub mod payment;
+pub mod period_usage;
 pub mod plan_change;
 pub mod reconciliation;
 pub mod redirect;
