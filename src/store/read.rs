@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 
+use super::catalog::LAST_POSITION;
 use super::error::StoreError;
 use super::load::{account, account_id};
 use super::log::{COLUMNS, StoredEvent, stored};
@@ -54,6 +55,8 @@ pub struct Seen {
     pub partition_id: i16,
     /// How far the partition was.
     pub position: i64,
+    /// Where the catalog in force stood.
+    pub catalog_position: i64,
     /// `None` for an account that nothing is known of. A row that cannot be read must not hide the others.
     pub account: Result<Option<Account>, StoreError>,
 }
@@ -64,12 +67,14 @@ pub async fn balances(client: &impl GenericClient, ids: &[&str], partitions: &[i
     // Laterally, behind an offset: row by row through the key, whatever the statistics say.
     let rows = client
         .query_typed(
-            "/* balances */ select q.account_id, h.partition_id, h.position, b.version, b.position, b.state
+            &format!(
+                "/* balances */ select q.account_id, h.partition_id, h.position, b.version, b.position, b.state, {LAST_POSITION}
              from unnest($1::text[], $2::smallint[]) as q (account_id, partition_id)
              join heads h on h.partition_id = q.partition_id
              left join lateral (
                  select version, position, state::text as state from balances
-                 where balances.account_id = q.account_id offset 0) b on true",
+                 where balances.account_id = q.account_id offset 0) b on true"
+            ),
             &[(&ids, Type::TEXT_ARRAY), (&partitions, Type::INT2_ARRAY)],
         )
         .await?;
@@ -85,7 +90,7 @@ fn seen(row: &Row) -> Result<Seen, StoreError> {
             Some(Account { id, version, position, credits, billing: None })
         }),
     };
-    Ok(Seen { id, partition_id: row.get(1), position: row.get(2), account })
+    Ok(Seen { id, partition_id: row.get(1), position: row.get(2), catalog_position: row.get(6), account })
 }
 
 /// A row of `billing_objects`.
