@@ -1,5 +1,6 @@
 //! The catalogs on record, and changing the one in force, one at a time.
 
+use chrono::{DateTime, Utc};
 use tokio_postgres::GenericClient;
 
 use super::error::StoreError;
@@ -34,6 +35,36 @@ pub async fn last(client: &impl GenericClient) -> Result<Option<StoredEvent>, St
                  order by position desc limit 1"
             ),
             &[],
+        )
+        .await?;
+    Ok(row.as_ref().map(stored))
+}
+
+/// The catalog that was put on record last by a time.
+pub async fn last_by(client: &impl GenericClient, at: DateTime<Utc>) -> Result<Option<StoredEvent>, StoreError> {
+    let row = client
+        .query_opt(
+            &format!(
+                "/* last_by */ select {COLUMNS}, payload::text from events where type = 'catalog_applied' and at <= $1
+                 order by position desc limit 1"
+            ),
+            &[&at],
+        )
+        .await?;
+    Ok(row.as_ref().map(stored))
+}
+
+/// A catalog whose digest begins so, in lower-case hexadecimal digits. That it may be on record several times makes no
+/// difference.
+pub async fn by_digest(client: &impl GenericClient, beginning: &str) -> Result<Option<StoredEvent>, StoreError> {
+    let row = client
+        .query_opt(
+            &format!(
+                r#"/* by_digest */ select {COLUMNS}, payload::text from events
+                 where type = 'catalog_applied' and (payload ->> 'digest') collate "C" between $1 and $2 limit 1"#
+            ),
+            // No digit is as high as that.
+            &[&beginning, &format!("{beginning}g")],
         )
         .await?;
     Ok(row.as_ref().map(stored))

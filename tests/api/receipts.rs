@@ -124,6 +124,38 @@ async fn a_record_that_the_rules_would_not_have_made_is_found_out() {
 }
 
 #[tokio::test]
+async fn decisions_are_found_under_their_catalog_however_many_there_have_been() {
+    let mut app = TestApp::start().await;
+    app.skip_checks();
+    let many = "insert into events
+            select e.partition_id, h.position + n, e.account_id, b.version + n, h.position + n - 1, e.type, e.type_version,
+                   e.at, e.payload, e.hash
+            from events e join heads h using (partition_id) join balances b using (account_id)
+            cross join generate_series(1, 2100) n where e.type = 'catalog_applied';
+        update balances b set version = version + 2100, position = h.position + 2100 from heads h
+            where b.partition_id = h.partition_id and exists (
+                select from events e where e.account_id = b.account_id and e.type = 'catalog_applied');
+        update heads set position = position + 2100 where position > 0";
+    app.database().await.batch_execute(many).await.expect(many);
+    app.clock.advance(Duration::seconds(10));
+    app.apply_catalog(&SELLER.replacen("credit_cost = 1\n", "credit_cost = 3\n", 1)).await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    let debit = app.debit("user_1", "key-1", json!({"feature": "generation"})).await.expect(201);
+    let check = app.get("/v1/accounts/user_1/entitlements/generation").await.expect(200);
+    app.clock.advance(Duration::seconds(10));
+    app.apply_catalog(&SELLER.replacen("credit_cost = 1\n", "credit_cost = 5\n", 1)).await;
+    app.clock.advance(Duration::minutes(1));
+    for receipt in [&debit["receipt"], &check["receipt"]] {
+        let explained = explain(&app, receipt).await;
+        assert_says(&explained["because"].to_string(), &["1 of generation cost 3 credits"]);
+    }
+    for (seconds, remaining) in [(15, 2), (25, 1)] {
+        let path = format!("/v1/accounts/user_1/entitlements/generation?as_of={}", rfc3339(START + seconds));
+        assert_eq!(app.get(&path).await.expect(200)["remaining"], remaining, "after {seconds} s");
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_receipt_is_a_404() {
     let app = TestApp::start().await;
     for receipt in [

@@ -12,7 +12,7 @@ use crate::app::catalog::ActiveCatalog;
 use crate::app::error::AppError;
 use crate::app::service::Service;
 use crate::domain::account::{Account, Changes};
-use crate::domain::catalog::{Catalog, Feature, Overage};
+use crate::domain::catalog::{Feature, Overage};
 use crate::domain::charge::{Charge, overage_left};
 use crate::domain::command::{Command, decide};
 use crate::domain::credit::{Credits, Draw, Lot, LotSource};
@@ -213,13 +213,7 @@ impl Service {
         let Some(version) = version.filter(|version| !version.is_empty()) else {
             return self.catalog_as_of(at).await;
         };
-        let current = self.catalog.current();
-        if current.digest.starts_with(version) {
-            return Ok(current);
-        }
-        let named = self.catalogs().await?.into_iter().find(|(_, catalog)| catalog.digest.starts_with(version));
-        let empty = || ActiveCatalog::new(Catalog::empty());
-        Ok(Arc::new(named.map_or_else(empty, |(_, catalog)| catalog)))
+        self.catalog_named(version).await
     }
 
     /// The receipt of a debit or a hold that only its id is known of. An id tells its time, so each partition is searched
