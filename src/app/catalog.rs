@@ -7,6 +7,7 @@ use tokio::sync::Mutex;
 use tokio_postgres::GenericClient;
 
 use super::error::AppError;
+use super::read_path::reads::Consistency;
 use super::service::Service;
 use crate::domain::catalog::{Catalog, Plan};
 use crate::domain::command::Command;
@@ -163,9 +164,15 @@ pub struct Applied {
 impl Service {
     /// The catalog in force, with all that stands up to a position of the catalog's partition: one that was put through another
     /// replica may not have been heard of yet.
-    pub async fn catalog_now(&self, min_position: i64) -> Result<Arc<ActiveCatalog>, AppError> {
+    pub async fn catalog_now(
+        &self,
+        min_position: i64,
+        consistency: Consistency,
+    ) -> Result<Arc<ActiveCatalog>, AppError> {
         let (catalog, position) = self.catalog.current_at();
-        if position >= min_position {
+        let is_fresh = consistency == Consistency::Bounded
+            && self.balances.polled_at().is_some_and(|at| at.elapsed() <= self.staleness);
+        if position >= min_position && is_fresh {
             return Ok(catalog);
         }
         self.wait_for_position(partition_of(SYSTEM_ACCOUNT, self.partitions), min_position).await?;

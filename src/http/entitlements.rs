@@ -233,6 +233,10 @@ async fn read_one(state: &State, row: &Value) -> Result<(PostCheck, AccountNow),
         let problem = format!("must be a whole number from 1 to {MAX_AMOUNT}");
         return Err(ApiError::InvalidParameter { field: "quantity".to_owned(), problem });
     }
+    if check.min_position < 0 {
+        let problem = format!("must be a whole number from 0 to {}", i64::MAX);
+        return Err(ApiError::InvalidParameter { field: "min_position".to_owned(), problem });
+    }
     let consistency: Consistency = consistency(check.consistency.as_deref())?;
     let name = account_id(&check.account)?;
     let read = Read { min_position: check.min_position, consistency, as_of: None };

@@ -297,12 +297,17 @@ async fn a_strong_read_shows_the_catalog_in_force_through_a_replica_that_cannot_
     let b = deaf(&ground).await;
     let text = std::fs::read_to_string(CATALOG).expect("a catalog");
     apply(&a, &text.replace("generation", "creation")).await;
-    let check = async |query: &str| {
-        b.caller.get(&format!("/v1/accounts/user_1/entitlements/creation{query}")).await.status
-    };
+    let check =
+        async |query: &str| b.caller.get(&format!("/v1/accounts/user_1/entitlements/creation{query}")).await.status;
     assert_eq!(check("").await, 404, "what is in memory is as old as it may be");
     assert_eq!(check("?consistency=strong").await, 200);
     assert_eq!(check("").await, 200, "it has been read");
+    apply(&a, &text).await;
+    let version =
+        async |side: &Side, query: &str| side.caller.get(&format!("/v1/plans{query}")).await.json()["catalog"].clone();
+    let (first, now) = (version(&b, "").await, version(&a, "").await);
+    assert_ne!(first, now, "what is in memory is as old as it may be");
+    assert_eq!(version(&b, "?consistency=strong").await, now);
     end(ground, [a, b]).await;
 }
 
