@@ -295,7 +295,7 @@ impl Account {
 
     /// Changes what a lot has and when, wherever it is kept. One that should never have been is forgotten.
     fn amend_lot(&mut self, amended: &LotAmended, changes: &mut Changes) {
-        let LotAmended { lot: id, added, from_expired, effective_at, expires_at, .. } = amended;
+        let LotAmended { lot: id, added, from_expired, effective_at, expires_at, keeps_earlier, .. } = amended;
         let open = self.credits.lots.iter().position(|lot| lot.id == *id).map(|at| self.credits.lots.remove(at));
         let closed = || self.billing.as_mut().and_then(|billing| billing.closed_lots.remove(&id.to_string()));
         let Some(mut lot) = open.or_else(closed) else { return };
@@ -304,8 +304,10 @@ impl Account {
         lot.granted += added - from_expired;
         lot.remaining += added;
         lot.expired -= from_expired;
-        (lot.effective_at, lot.expires_at) = (*effective_at, *expires_at);
-        if lot.granted > 0 {
+        (lot.effective_at, lot.expires_at, lot.keeps_earlier) = (*effective_at, *expires_at, *keeps_earlier);
+        self.credits.caps.retain(|cap| cap.lot != *id || lot.keeps_earlier.is_some());
+        if !amended.forgotten {
+            self.credits.learn_cap(&lot);
             self.credits.insert_lot(lot);
             self.close_empty_lots(changes);
         }

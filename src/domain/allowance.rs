@@ -138,6 +138,7 @@ fn allowance(
     billing: &Billing,
 ) -> Option<AllowanceArmed> {
     let billed_until = DateTime::from_timestamp(end, 0)?;
+    let billed_at = invoice.created.and_then(|created| DateTime::from_timestamp(created, 0));
     let ended_at = ended_at(billing, subscription);
     let allowance = Allowance {
         cause: format!("invoice:{}/{mark}", invoice.id),
@@ -148,6 +149,7 @@ fn allowance(
         period_end: ended_at.map_or(billed_until, |ended_at| billed_until.min(ended_at)),
         billed_until: Some(billed_until),
         billed_from: None,
+        billed_late: None,
         refills_until: None,
         refunded: refunded_of_invoice(&invoice.id, billing).map(Box::new),
         parts,
@@ -155,7 +157,8 @@ fn allowance(
         begins_early: false,
         windows: 0,
     };
-    Some(AllowanceArmed { line: mark, allowance })
+    let billed_late = billed_at.filter(|at| allowance.is_change() && billed_until <= *at);
+    Some(AllowanceArmed { line: mark, allowance: Allowance { billed_late, ..allowance } })
 }
 
 /// Subscription and item.
@@ -290,9 +293,7 @@ pub struct Terms {
     pub prorated: i128,
     /// For a change: the policy of the plan upgraded to, or of the one that is left.
     pub policy: PlanChange,
-    pub rollover: Rollover,
-    /// How long credits that do not roll over go on while the next are being paid.
-    renewal: TimeDelta,
+    keeping: Keeping,
     is_change: bool,
     /// `None` where periods are days or weeks.
     cycle: Option<BillingCycle>,
@@ -301,6 +302,32 @@ pub struct Terms {
     first_month: Option<u32>,
     /// See [`Allowance::has_unknown_months`].
     has_unknown_months: bool,
+}
+
+/// How a plan keeps what is left of its credits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keeping {
+    pub rollover: Rollover,
+    /// How long credits that do not roll over go on while the next are being paid.
+    renewal: TimeDelta,
+}
+
+impl Keeping {
+    pub fn of(plan: &Plan) -> Self {
+        Self { rollover: plan.rollover, renewal: TimeDelta::hours(plan.renewal_hours.into()) }
+    }
+}
+
+/// The plans that an allowance's parts are of: those that were given up, and the highest of those that were added.
+pub fn plans_of<'c>(allowance: &Allowance, catalog: &'c Catalog) -> (Vec<&'c Plan>, Option<&'c Plan>) {
+    let plan = |part: &AllowancePart| {
+        let key = PriceKey { stripe_price_id: &part.price, lookup_key: part.lookup_key.as_deref() };
+        catalog.plan_of_price(key).map(|(plan, _)| plan)
+    };
+    let (given_up, added): (Vec<&AllowancePart>, Vec<&AllowancePart>) =
+        allowance.parts.iter().partition(|part| part.prorated_amount.is_some_and(|amount| amount < 0));
+    let added = added.into_iter().filter_map(plan).max_by_key(|plan| (plan.rank, &plan.id));
+    (given_up.into_iter().filter_map(plan).collect(), added)
 }
 
 /// A part's plan and price, and its credits for a whole window.
@@ -339,20 +366,22 @@ impl Terms {
             allowance.parts.iter().map(|part| worth_of(allowance, part, catalog)).collect::<Option<_>>()?;
         let most = i128::from(MAX_AMOUNT);
         let credits = worths.iter().map(Worth::signed).sum::<i128>().clamp(-most, most);
-        // The plan that is upgraded to, or the one that is left.
-        let deciding = worths.iter().max_by_key(|worth| (i128::from(worth.sign()) * credits.signum(), worth.plan.rank));
+        // The plan that is upgraded to, or the one that is left, in whatever order the invoice names them.
+        let deciding = worths
+            .iter()
+            .max_by_key(|worth| (i128::from(worth.sign()) * credits.signum(), worth.plan.rank, &worth.plan.id))
+            .map(|worth| worth.plan);
         let period_months = worths.iter().filter_map(|worth| whole_months(worth.price)).max();
         let cycle = period_months.and_then(|months| allowance.cycle(months));
         let has_refills = period_months.is_some_and(|months| months > 1);
         let first_month = cycle.filter(|_| has_refills).and_then(|cycle| cycle.month_of(allowance.period_start));
-        let rollover = worths.last().map_or(Rollover::None, |worth| worth.plan.rollover);
-        let needs_months = has_refills || cycle.is_some() && matches!(rollover, Rollover::Capped(_));
+        let keeping = deciding.map_or(Keeping { rollover: Rollover::None, renewal: TimeDelta::zero() }, Keeping::of);
+        let needs_months = has_refills || cycle.is_some() && matches!(keeping.rollover, Rollover::Capped(_));
         let mut terms = Self {
             credits: i64::try_from(credits).unwrap_or(0),
             prorated: worths.iter().map(Worth::prorated).sum(),
-            policy: deciding.map_or(PlanChange::Prorated, |worth| worth.plan.plan_change),
-            rollover,
-            renewal: worths.last().map_or(TimeDelta::zero(), |worth| TimeDelta::hours(worth.plan.renewal_hours.into())),
+            policy: deciding.map_or(PlanChange::Prorated, |plan| plan.plan_change),
+            keeping,
             is_change: allowance.is_change(),
             cycle,
             first_month,
@@ -382,7 +411,9 @@ impl Terms {
     /// Start and end of the n-th window; `None` past the period's end.
     pub fn window(&self, allowance: &Allowance, n: u32) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
         if !self.has_refills() {
-            return (n == 0).then_some((allowance.period_start, allowance.period_end));
+            let length = (allowance.period_end - allowance.period_start).max(TimeDelta::zero());
+            let start = allowance.billed_late.unwrap_or(allowance.period_start);
+            return (n == 0).then_some((start, start.checked_add_signed(length)?));
         }
         let start = if n == 0 { allowance.period_start } else { self.window_month(n)? };
         let end = self.window_month(n + 1)?;
@@ -399,9 +430,21 @@ impl Terms {
         self.first_month.is_some()
     }
 
-    /// A change of a period that has refills raises or lowers those of others.
+    /// A change of a period that has refills raises or lowers those of others, or has them kept as another plan does.
     pub fn counts_for_others(&self, allowance: &Allowance) -> bool {
-        allowance.is_change() && self.has_refills() && self.credits != 0
+        allowance.is_change() && self.has_refills()
+    }
+
+    /// The same, kept as the plan in force keeps its credits.
+    pub fn kept(self, keeping: Option<Keeping>) -> Self {
+        Self { keeping: keeping.unwrap_or(self.keeping), ..self }
+    }
+
+    /// The n-th window began, was over, and left nothing that could be used by `now`.
+    pub fn has_passed(&self, allowance: &Allowance, n: u32, now: DateTime<Utc>) -> bool {
+        // Not when it ends with the subscription: that may not be known yet.
+        let billed_expiry = self.expiry(self.billed_end(allowance, n));
+        n > 0 && self.keeping.rollover == Rollover::None && billed_expiry.is_some_and(|at| at <= now)
     }
 
     /// A change waits for news of its period, which Stripe sent before, while its months depend on it. News that are later
@@ -429,16 +472,16 @@ impl Terms {
     /// neither takes anything from earlier lots.
     pub fn keeps_earlier(&self, allowance: &Allowance, n: u32) -> Option<i64> {
         let comes_on_top = self.is_change || (allowance.begins_early && n == 0);
-        match self.rollover {
+        match self.keeping.rollover {
             Rollover::Capped(cap) if !comes_on_top => Some(cap),
-            Rollover::None if !comes_on_top && self.renewal > TimeDelta::zero() => Some(0),
+            Rollover::None if !comes_on_top && self.keeping.renewal > TimeDelta::zero() => Some(0),
             Rollover::Capped(_) | Rollover::None | Rollover::All => None,
         }
     }
 
     pub fn expiry(&self, window_end: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        match self.rollover {
-            Rollover::None => window_end.checked_add_signed(self.renewal),
+        match self.keeping.rollover {
+            Rollover::None => window_end.checked_add_signed(self.keeping.renewal),
             // What rolls over may be used for one more month.
             Rollover::Capped(_) => match self.cycle {
                 Some(cycle) => cycle.month_after(window_end),

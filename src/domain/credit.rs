@@ -164,6 +164,9 @@ pub struct Allowance {
     pub billed_until: Option<DateTime<Utc>>,
     /// For a change: the start of the period that it falls in, once that is known.
     pub billed_from: Option<DateTime<Utc>>,
+    /// For a change that was billed only when the period that it falls in was over: when. Its credits count from then, for as
+    /// long as was left of that period.
+    pub billed_late: Option<DateTime<Utc>>,
     /// From then on the item's next period, which began early, is refilled instead.
     pub refills_until: Option<DateTime<Utc>>,
     /// What of its price went back: the same share of each window's credits goes with it.

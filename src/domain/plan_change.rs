@@ -18,14 +18,18 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use super::allowance::{MILLION, Terms};
-use super::catalog::PlanChange;
+use super::allowance::{Keeping, MILLION, Terms, plans_of};
+use super::catalog::{Catalog, Plan, PlanChange};
 use super::credit::Allowance;
 use super::draft::Context;
 
-/// What lots are due, by their causes, where it is less than what they would be worth alone.
+/// What lots are due, by their causes, where it is less than what they would be worth alone; and how those of later months
+/// are kept, where another plan is in force by then than the one that grants them.
 #[derive(Debug, Default)]
-pub struct Dues(BTreeMap<String, Due>);
+pub struct Dues {
+    dues: BTreeMap<String, Due>,
+    keeping: BTreeMap<String, Keeping>,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Due {
@@ -55,22 +59,44 @@ impl Dues {
             known.sort_by_key(Known::place);
             dues.add_first_windows(&known);
             dues.add_refills(&known, context.now);
+            if known.iter().any(|one| one.terms.counts_for_others(one.allowance)) {
+                dues.add_keeping(&known, context);
+            }
         }
         dues
+    }
+
+    /// How the lot of a window is kept, unless as its own plan says.
+    pub fn keeping(&self, cause: &str) -> Option<Keeping> {
+        self.keeping.get(cause).copied()
+    }
+
+    fn add_keeping(&mut self, known: &[Known<'_>], context: Context<'_>) {
+        for (at, one) in known.iter().enumerate().filter(|(_, one)| one.terms.has_refills()) {
+            let Some(own) = plans_of(one.allowance, context.catalog).1 else { continue };
+            for n in 1.. {
+                let window = one.terms.window(one.allowance, n).filter(|(start, _)| *start <= context.now);
+                let Some((start, _)) = window else { break };
+                let in_force = plan_in_force(own, one, &known[at + 1..], start, context.catalog);
+                if in_force.id != own.id {
+                    self.keeping.insert(window_cause(one.allowance, n), Keeping::of(in_force));
+                }
+            }
+        }
     }
 
     /// How many of the credits that a lot was granted are not due.
     ///
     /// Told as a share, so that a catalog that has changed since does not change what was granted under an older one.
     pub fn excess(&self, cause: &str, granted: i64) -> i64 {
-        let Some(Due { alone, due }) = self.0.get(cause) else { return 0 };
+        let Some(Due { alone, due }) = self.dues.get(cause) else { return 0 };
         let excess = i128::from(granted) * i128::from(alone - due) / i128::from(*alone).max(1);
         i64::try_from(excess).unwrap_or(granted)
     }
 
     fn put(&mut self, cause: String, alone: i64, due: i64) {
         if due < alone {
-            self.0.insert(cause, Due { alone, due: due.max(0) });
+            self.dues.insert(cause, Due { alone, due: due.max(0) });
         }
     }
 
@@ -137,14 +163,37 @@ impl Known<'_> {
     }
 }
 
+/// The plan that has taken the place of `own`, of a period that is or holds `one`, when a window begins.
+fn plan_in_force<'c>(
+    own: &'c Plan,
+    one: &Known<'_>,
+    later: &[Known<'_>],
+    start: DateTime<Utc>,
+    catalog: &'c Catalog,
+) -> &'c Plan {
+    let concerned = |other: &&Known<'_>| {
+        let same_period = other.allowance.billed_until() == one.allowance.billed_until();
+        same_period && other.allowance.is_change() && other.allowance.period_start < start
+    };
+    later.iter().filter(concerned).fold(own, |plan, other| match plans_of(other.allowance, catalog) {
+        (given_up, Some(added)) if given_up.iter().any(|left| left.id == plan.id) => added,
+        _ => plan,
+    })
+}
+
 /// How many of the credits that `known[at]` adds to a period are left when a window of it begins.
 fn level_left(known: &[Known<'_>], at: usize, start: DateTime<Utc>) -> i64 {
     let period = known[at].allowance.billed_until();
     let mut steps: Vec<(usize, i64)> = Vec::new();
+    // What a moment gives up before it is known what was there: nothing tells the order within a second.
+    let (mut moment, mut given_up) = (DateTime::<Utc>::MIN_UTC, 0);
     for (index, one) in known.iter().enumerate() {
         let concerned = one.allowance.billed_until() == period && one.allowance.period_start < start;
         if !concerned || !one.terms.has_refills() {
             continue;
+        }
+        if moment != one.allowance.period_start {
+            (moment, given_up) = (one.allowance.period_start, 0);
         }
         let mut left = -one.terms.credits;
         while left > 0
@@ -155,8 +204,12 @@ fn level_left(known: &[Known<'_>], at: usize, start: DateTime<Utc>) -> i64 {
             left -= taken;
             steps.retain(|(_, height)| *height > 0);
         }
-        if one.terms.credits > 0 {
-            steps.push((index, one.terms.credits));
+        given_up += left.max(0);
+        let added = one.terms.credits.max(0);
+        let kept = added - added.min(given_up);
+        given_up -= added - kept;
+        if kept > 0 {
+            steps.push((index, kept));
         }
     }
     steps.iter().find(|(index, _)| *index == at).map_or(0, |(_, height)| *height)
@@ -168,6 +221,11 @@ struct RunningSum {
     until: DateTime<Utc>,
     sum: i128,
     high: i128,
+    /// Of the period that runs: the sum as it began, how high the plan is above where it began, in credits, and how high it
+    /// has been.
+    first: i128,
+    level: i128,
+    highest: i128,
     /// By how much the plan has risen, or fallen, step by step, and under which policy: going back undoes the last step
     /// under the policy it was made under, so that a round trip through plans of different policies gains nothing.
     steps: Vec<(i128, PlanChange)>,
@@ -175,7 +233,7 @@ struct RunningSum {
 
 impl Default for RunningSum {
     fn default() -> Self {
-        Self { until: DateTime::<Utc>::MIN_UTC, sum: 0, high: 0, steps: Vec::new() }
+        Self { until: DateTime::<Utc>::MIN_UTC, sum: 0, high: 0, first: 0, level: 0, highest: 0, steps: Vec::new() }
     }
 }
 
@@ -204,7 +262,10 @@ impl RunningSum {
             self.sum += worth(left, terms.policy);
             self.steps.push((left, terms.policy));
         }
-        self.high = self.high.max(self.sum);
+        self.level += i128::from(terms.credits);
+        self.highest = self.highest.max(self.level);
+        // No way through plans of different policies is worth more than the highest of them whole.
+        self.high = self.high.max(self.sum.min(self.first + self.highest * MILLION));
     }
 
     /// The rest of a period that was paid for is given back: what it was worth counts, whatever the policy.
@@ -216,6 +277,7 @@ impl RunningSum {
     fn begin_anew(&mut self, terms: &Terms) {
         self.sum += i128::from(terms.credits) * MILLION;
         self.high = self.high.max(self.sum);
+        (self.first, self.level, self.highest) = (self.sum, 0, 0);
         self.steps.clear();
     }
 }

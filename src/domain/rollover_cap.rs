@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::credit::{Credits, Draw, Lot, LotSource, is_zero};
 use super::draft::Draft;
-use super::event::{CreditsExpired, Event};
+use super::event::{CreditsExpired, Event, LotAmended};
 use super::ids::LotId;
 
 /// Months of a yearly plan, and the next two.
@@ -138,5 +138,38 @@ pub fn cap_rollover(draft: &mut Draft<'_>, now: DateTime<Utc>) {
     for (subscription, lots) in by_subscription {
         let cause = Some(format!("rollover_cap:{subscription}"));
         draft.emit(Event::CreditsExpired(CreditsExpired { lots, cause }));
+    }
+}
+
+/// What caps had taken of lots comes back, where one of `known` caps no more, or less: late news told of a change of the plan.
+/// It is taken again by those that are left.
+pub fn return_capped(draft: &mut Draft<'_>, known: &[Cap], now: DateTime<Utc>) {
+    let caps = &draft.account.credits.caps;
+    let is_eased = |cap: &&Cap| {
+        let kept = caps.iter().find(|other| other.lot == cap.lot).and_then(|other| other.kept);
+        cap.begins <= now && cap.kept.is_some_and(|before| kept.is_none_or(|kept| kept > before))
+    };
+    let eased: Vec<&str> = known.iter().filter(is_eased).map(|cap| cap.subscription.as_str()).collect();
+    if eased.is_empty() {
+        return;
+    }
+    let closed = draft.account.billing.iter().flat_map(|billing| billing.closed_lots.values());
+    let capped = draft.account.credits.lots.iter().chain(closed).filter(|lot| {
+        let of_subscription =
+            lot.subscription.as_deref().is_some_and(|of| eased.contains(&of)) && lot.source == LotSource::Plan;
+        of_subscription && lot.expired > 0 && !lot.is_expired_at(now)
+    });
+    let returned = capped.map(|lot| LotAmended {
+        lot: lot.id,
+        added: lot.expired,
+        from_expired: lot.expired,
+        effective_at: lot.effective_at,
+        expires_at: lot.expires_at,
+        keeps_earlier: lot.keeps_earlier,
+        forgotten: false,
+        cause: lot.cause.to_string(),
+    });
+    for event in returned.collect::<Vec<_>>() {
+        draft.emit(Event::LotAmended(event));
     }
 }

@@ -13,7 +13,7 @@ use super::allowance::{
 };
 use super::billing::{CheckoutRecord, InvoiceRecord};
 use super::billing_cycle::{month_around, months_begun};
-use super::catalog::{Catalog, CreditAllowance, DEFAULT_PACK_PRIORITY, PriceKey, Rollover};
+use super::catalog::{Catalog, CreditAllowance, DEFAULT_PACK_PRIORITY, PriceKey};
 use super::claims::settle_claims;
 use super::credit::{Allowance, Credits, Draw, Lot, LotSource};
 use super::debt::{repay_debt, repay_debt_until};
@@ -23,9 +23,10 @@ use super::event::{
 };
 use super::hold::expire_holds;
 use super::ids::{AccountId, LotId};
+use super::late_change::settle_late_changes;
 use super::plan_change::{Dues, window_cause};
 use super::reinstatement::settle_reinstatements;
-use super::rollover_cap::cap_rollover;
+use super::rollover_cap::{cap_rollover, return_capped};
 use super::standing::Standing;
 
 /// How late a StripeEvent may come. Stripe tries for three days.
@@ -35,18 +36,22 @@ const LATEST_NEWS: TimeDelta = TimeDelta::days(30);
 pub fn settle_all(draft: &mut Draft<'_>, context: Context<'_>) {
     repay_debt_until(draft, context.now);
     expire_holds(draft, context.now);
-    let facts = arm_allowances(draft);
-    let dues = Dues::of(facts.iter().map(|armed| &armed.allowance), context);
+    let mut caps = draft.account.credits.caps.to_vec();
+    let Facts { allowances, late_changes } = arm_allowances(draft);
+    let dues = Dues::of(&allowances, context);
     end_subscriptions(draft);
     grant_packs(draft, context);
     // The free plan's month waits for somebody to spend from it: until all of Stripe's news is in, nobody can tell
     // whether the account is on the free plan at all.
     grant_allowances(draft, context, Some(&dues));
+    settle_late_changes(draft, &allowances, &late_changes, &dues, context);
     // What rolls over would outlive a subscription that had ended before its invoice was heard of.
     end_subscriptions(draft);
     repay_debt_until(draft, context.now);
     expire_lots(draft, context.now);
+    caps.extend(draft.account.credits.caps.iter().cloned());
     settle_claims(draft, context, &dues);
+    return_capped(draft, &caps, context.now);
     expire_lots(draft, context.now);
     settle_reinstatements(draft, context, &dues);
     expire_lots(draft, context.now);
@@ -130,7 +135,7 @@ fn settled(id: &AccountId, credits: &Credits, context: Context<'_>) -> (Vec<Even
 
 /// Whether anything has come due that [`credits_at`] would show.
 pub fn is_clock_due(credits: &Credits, context: Context<'_>) -> bool {
-    credits.allowances.iter().any(|allowance| !due_windows(allowance, context).is_empty())
+    credits.allowances.iter().any(|allowance| is_window_due(allowance, context))
         || free_month_due(credits, context).is_some()
         || credits.lots.iter().any(|lot| lot.is_expired_at(context.now))
         || credits.holds.iter().any(|hold| hold.is_expired_at(context.now))
@@ -139,11 +144,19 @@ pub fn is_clock_due(credits: &Credits, context: Context<'_>) -> bool {
         || credits.is_cap_due(context.now)
 }
 
-/// Arms what paid invoices give and has not been armed yet. Gives all allowances of subscriptions that were changed within
-/// a period: what one of these is due depends on the others.
-fn arm_allowances(draft: &mut Draft<'_>) -> Vec<AllowanceArmed> {
+/// What is known of subscriptions that were changed within a period.
+#[derive(Default)]
+struct Facts {
+    /// All of them: what one is due depends on the others.
+    allowances: Vec<Allowance>,
+    /// Changes of which nothing was known before, though later months of their periods may have been granted.
+    late_changes: Vec<Allowance>,
+}
+
+/// Arms what paid invoices give and has not been armed yet.
+fn arm_allowances(draft: &mut Draft<'_>) -> Facts {
     let Some(billing) = &draft.account.billing else {
-        return Vec::new();
+        return Facts::default();
     };
     let credits = &draft.account.credits;
     let changed = changed_subscriptions(billing);
@@ -168,11 +181,13 @@ fn arm_allowances(draft: &mut Draft<'_>) -> Vec<AllowanceArmed> {
     let is_changed = |armed: &AllowanceArmed| {
         armed.allowance.subscription.as_deref().is_some_and(|subscription| changed.contains(subscription))
     };
-    let facts = all.into_iter().filter(is_changed).collect();
+    let is_late = |armed: &&AllowanceArmed| armed.allowance.is_change() && !is_armed(armed);
+    let late_changes = all.iter().filter(is_late).map(|armed| armed.allowance.clone()).collect();
+    let allowances = all.into_iter().filter(is_changed).map(|armed| armed.allowance).collect();
     for armed in due {
         draft.emit(Event::AllowanceArmed(armed));
     }
-    facts
+    Facts { allowances, late_changes }
 }
 
 fn end_subscriptions(draft: &mut Draft<'_>) {
@@ -244,6 +259,14 @@ fn grant(draft: &mut Draft<'_>, context: Context<'_>, lot: Lot, allowance: Optio
     draft.emit(Event::CreditsGranted(CreditsGranted { lot, catalog, allowance, reason: None }));
 }
 
+/// Grants the lot of a window with what is due of it.
+pub fn grant_window(draft: &mut Draft<'_>, context: Context<'_>, mut lot: Lot, dues: &Dues) {
+    let excess = dues.excess(&lot.cause, lot.granted);
+    lot.remaining -= excess;
+    (lot.claimed_back, lot.clawed_back) = (excess, excess);
+    grant(draft, context, lot, None);
+}
+
 /// A window that has begun, or the end of an allowance.
 struct DueWindow {
     lot: Option<Lot>,
@@ -255,16 +278,18 @@ struct DueWindow {
 /// Grants the windows that are due. `dues` are those of all that is known; without them, those of the allowances that
 /// wait for their next window.
 fn grant_allowances(draft: &mut Draft<'_>, context: Context<'_>, dues: Option<&Dues>) {
-    let allowances = draft.account.credits.allowances.clone();
-    let with_allowance = |allowance| due_windows(allowance, context).into_iter().map(move |window| (allowance, window));
-    let mut due: Vec<(&Allowance, DueWindow)> = allowances.iter().flat_map(with_allowance).collect();
-    if due.is_empty() {
+    if !draft.account.credits.allowances.iter().any(|allowance| is_window_due(allowance, context)) {
         return;
     }
+    let allowances = draft.account.credits.allowances.clone();
     let own = if dues.is_none() { Dues::of(&allowances, context) } else { Dues::default() };
+    let known = dues.unwrap_or(&own);
+    let with_allowance =
+        |allowance| due_windows(allowance, known, context).into_iter().map(move |window| (allowance, window));
+    let mut due: Vec<(&Allowance, DueWindow)> = allowances.iter().flat_map(with_allowance).collect();
     for (allowance, window) in &mut due {
         let Some(lot) = &mut window.lot else { continue };
-        let excess = dues.unwrap_or(&own).excess(&lot.cause, lot.granted);
+        let excess = known.excess(&lot.cause, lot.granted);
         // Where all is known, [`settle_claims`] takes back what was refunded, as the last of all news.
         let refunded = allowance.refunded.as_deref().filter(|_| dues.is_none());
         let claimed = excess + refunded.map_or(0, |share| share.of_credits(lot.granted - excess));
@@ -283,8 +308,12 @@ fn grant_allowances(draft: &mut Draft<'_>, context: Context<'_>, dues: Option<&D
     }
 }
 
+fn is_window_due(allowance: &Allowance, context: Context<'_>) -> bool {
+    !due_windows(allowance, &Dues::default(), context).is_empty()
+}
+
 /// What an allowance has to grant by now: the first window whenever it becomes known, later ones as they begin.
-fn due_windows(allowance: &Allowance, context: Context<'_>) -> Vec<DueWindow> {
+fn due_windows(allowance: &Allowance, dues: &Dues, context: Context<'_>) -> Vec<DueWindow> {
     let progress = |windows, done| AllowanceProgress { cause: allowance.cause.clone(), windows, done };
     let end = |windows| DueWindow { lot: None, passed: false, progress: progress(windows, true) };
     let Some(terms) = Terms::of(allowance, context.catalog) else {
@@ -295,7 +324,7 @@ fn due_windows(allowance: &Allowance, context: Context<'_>) -> Vec<DueWindow> {
     };
     // What others are due in the months to come depends on it.
     let is_remembered = terms.counts_for_others(allowance) && context.now < allowance.period_end;
-    if (terms.credits < 0 && is_remembered) || terms.waits_for_period(allowance, context.now) {
+    if (terms.credits <= 0 && is_remembered) || terms.waits_for_period(allowance, context.now) {
         return Vec::new();
     }
     let mut due = Vec::new();
@@ -308,24 +337,32 @@ fn due_windows(allowance: &Allowance, context: Context<'_>) -> Vec<DueWindow> {
             break;
         }
         let is_last = terms.credits <= 0 || terms.window(allowance, window + 1).is_none();
-        // Not when it ends with the subscription: that may not be known yet.
-        let billed_expiry = terms.expiry(terms.billed_end(allowance, window));
-        let passed =
-            window > 0 && terms.rollover == Rollover::None && billed_expiry.is_some_and(|at| at <= context.now);
-        let credits = terms.granted(window);
-        let lot = (credits > 0).then(|| Lot {
-            expires_at: terms.expiry(ends),
-            subscription: allowance.subscription.as_deref().map(Box::from),
-            bought_by: Some(allowance.invoice.as_str().into()),
-            keeps_earlier: terms.keeps_earlier(allowance, window),
-            ..Lot::new(LotSource::Plan, &window_cause(allowance, window), credits, start)
-        });
+        let terms = terms.clone().kept(dues.keeping(&window_cause(allowance, window)));
+        let passed = terms.has_passed(allowance, window, context.now);
+        let lot = window_lot(allowance, &terms, window, (start, ends));
         due.push(DueWindow { lot, passed, progress: progress(window + 1, is_last && !is_remembered) });
         if is_last {
             break;
         }
     }
     due
+}
+
+/// The whole lot of a window; `None` if it grants nothing.
+pub fn window_lot(
+    allowance: &Allowance,
+    terms: &Terms,
+    n: u32,
+    (start, ends): (DateTime<Utc>, DateTime<Utc>),
+) -> Option<Lot> {
+    let credits = terms.granted(n);
+    (credits > 0).then(|| Lot {
+        expires_at: terms.expiry(ends),
+        subscription: allowance.subscription.as_deref().map(Box::from),
+        bought_by: Some(allowance.invoice.as_str().into()),
+        keeps_earlier: terms.keeps_earlier(allowance, n),
+        ..Lot::new(LotSource::Plan, &window_cause(allowance, n), credits, start)
+    })
 }
 
 /// A month of the default plan.

@@ -17,6 +17,7 @@ mod oracle;
 mod orders;
 mod plan_changes;
 mod reinstatement;
+mod rollovers;
 mod router;
 mod rules;
 mod subscription;

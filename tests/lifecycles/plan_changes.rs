@@ -86,6 +86,47 @@ fn a_round_trip_through_plans_of_different_policies_gains_nothing() {
 }
 
 #[test]
+fn no_way_through_plans_of_different_policies_is_worth_more_than_the_highest_of_them() {
+    let seller = SELLER.replace("credits = 2000\nplan_change = \"prorated\"", "credits = 2000\nplan_change = \"full\"");
+    assert_ne!(seller, SELLER);
+    let fold = Fold::of_seller(&seller);
+    let mut stripe = Stripe::subscribe(SMALL, JANUARY);
+    stripe.change(MIDDLE, JANUARY + 2 * DAY, true);
+    stripe.change(SMALL, JANUARY + 22 * DAY, true);
+    stripe.change(BIG, JANUARY + 22 * DAY + 60, true);
+    assert_eq!(available_at(&fold, &stripe, JANUARY + 23 * DAY), 2000);
+}
+
+#[test]
+fn the_order_of_an_invoices_lines_decides_nothing() {
+    let seller = SELLER.replace("credits = 500", "credits = 500\nrollover = \"all\"");
+    let fold = Fold::of_seller(&seller);
+    let ends = [false, true].map(|reversed| {
+        let mut stripe = Stripe::subscribe(SMALL, JANUARY);
+        stripe.change(MIDDLE, MIDDLE_OF_JANUARY, true);
+        for (_, sent) in stripe.sent.iter_mut().filter(|_| reversed) {
+            sent["data"]["object"]["lines"]["data"].as_array_mut().expect("lines").reverse();
+        }
+        available_at(&fold, &stripe, JANUARY + 200 * DAY)
+    });
+    assert_eq!(ends, [200, 200], "what the upgrade added rolls over as its plan says");
+}
+
+#[test]
+fn an_interval_that_is_switched_to_and_fro_within_a_second_is_refilled_once() {
+    let fold = Fold::of_seller(SELLER);
+    for yearly in [&[true, false, true][..], &[true, false, true, false][..]] {
+        let mut stripe = Stripe::subscribe(SMALL, JANUARY);
+        for to in yearly {
+            stripe.change(if *to { SMALL.yearly() } else { SMALL }, JANUARY, true);
+        }
+        let is_yearly = yearly.last() == Some(&true);
+        let now = JANUARY + 40 * DAY;
+        assert_eq!(available_at(&fold, &stripe, now), if is_yearly { 100 } else { 0 }, "{yearly:?}");
+    }
+}
+
+#[test]
 fn seats_up_down_and_up_again_grant_once() {
     let fold = Fold::of_seller(SELLER);
     let mut stripe = Stripe::subscribe(deal(1, 2), JANUARY);
@@ -252,15 +293,17 @@ fn a_new_period_that_begins_early_without_proration_ends_the_old_ones_refills() 
 }
 
 #[test]
-fn prorations_that_wait_for_the_next_invoice_grant_nothing_usable_unless_credits_roll_over() {
+fn prorations_that_wait_for_the_next_invoice_count_from_then_for_as_long_as_they_were_of() {
     let next = JANUARY + 31 * DAY;
     let mut stripe = Stripe::subscribe(SMALL, JANUARY);
     stripe.change(MIDDLE, MIDDLE_OF_JANUARY, false);
     stripe.pass(next);
     let fold = Fold::of_seller(SELLER);
-    assert_eq!(available_at(&fold, &stripe, next + 1), 500);
+    assert_eq!(available_at(&fold, &stripe, next + 1), 500 + 200, "January's share was paid for");
+    assert_eq!(available_at(&fold, &stripe, next + 31 * DAY / 2 - 1), 500 + 200);
+    assert_eq!(available_at(&fold, &stripe, next + 31 * DAY / 2), 500, "half of January was left");
     let rolling = SELLER.replace("credits = 500", "credits = 500\nrollover = \"all\"");
-    assert_eq!(available_at(&Fold::of_seller(&rolling), &stripe, next + 1), 500 + 200, "January's share was paid for");
+    assert_eq!(available_at(&Fold::of_seller(&rolling), &stripe, next + 31 * DAY / 2), 500 + 200);
 
     let mut stripe = Stripe::subscribe(SMALL, JANUARY);
     for to in [MIDDLE, SMALL, MIDDLE] {
@@ -365,13 +408,19 @@ fn any_policies() -> impl Strategy<Value = [&'static str; 3]> {
     prop_oneof![Just(["prorated"; 3]), [policy(), policy(), policy()]]
 }
 
-fn seller_of(policies: [&str; 3]) -> String {
+/// Each plan with its policy and rollover.
+pub fn seller_of(policies: [&str; 3], rollovers: [&str; 3]) -> String {
     let mut parts = SELLER.split("plan_change = \"prorated\"");
     let mut seller = parts.next().unwrap_or_default().to_owned();
-    for (policy, part) in policies.into_iter().zip(parts) {
-        seller.push_str(&format!("plan_change = \"{policy}\"{part}"));
+    for ((policy, rollover), part) in policies.into_iter().zip(rollovers).zip(parts) {
+        seller.push_str(&format!("plan_change = \"{policy}\"\nrollover = {rollover}{part}"));
     }
     seller
+}
+
+fn any_rollovers() -> impl Strategy<Value = [&'static str; 3]> {
+    let rollover = || prop_oneof![Just("\"none\""), Just("\"all\""), Just("{ cap = 150 }")];
+    prop_oneof![2 => Just(["\"none\""; 3]), 1 => Just(["\"all\""; 3]), 3 => [rollover(), rollover(), rollover()]]
 }
 
 proptest! {
@@ -381,12 +430,11 @@ proptest! {
         first in (0..3usize, 1..4i64, any::<bool>()),
         steps in prop::collection::vec(any_step(), 1..9),
         policies in any_policies(),
-        rollover in prop_oneof![3 => Just(""), 1 => Just("rollover = \"all\"\n")],
+        rollovers in any_rollovers(),
         after in prop_oneof![0..3i64, 0..50 * DAY],
         seed in any::<u64>(),
     ) {
-        let seller = seller_of(policies).replace("prices.monthly", &format!("{rollover}prices.monthly"));
-        let fold = Fold::of_seller(&seller);
+        let fold = Fold::of_seller(&seller_of(policies, rollovers));
         let (plan, seats, yearly) = first;
         let mut stripe = Stripe::subscribe(Deal { plan, seats, yearly }, JANUARY);
         let mut at = JANUARY;

@@ -96,18 +96,23 @@ pub struct CreditsReinstated {
     pub cause: String,
 }
 
-/// Late news changed what is known of credits that came back as a lot of their own.
+/// Late news changed what a lot has, or how it is kept: one of credits that came back, or of a month whose plan had changed.
 #[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LotAmended {
     pub lot: LotId,
     /// Credits that it has more; fewer, if negative.
     pub added: i64,
-    /// Credits that it was never to have, and that had expired in it.
+    /// Credits fewer that had expired in it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub from_expired: i64,
     pub effective_at: DateTime<Utc>,
     pub expires_at: Option<DateTime<Utc>>,
+    /// See [`Lot::keeps_earlier`].
+    pub keeps_earlier: Option<i64>,
+    /// Had the news come in time, it would never have been granted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forgotten: bool,
     /// The lot's.
     pub cause: String,
 }
