@@ -103,7 +103,8 @@ async fn plans_and_the_catalog_are_shown() {
     assert_eq!(program.json(&["catalog", "apply", sample], 0)["is_new"], true);
     assert!(program.run(&["catalog", "apply", sample]).expect(0).contains("in force already"));
     assert_eq!(program.json(&["catalog", "simulate", sample], 0)["affected"], 0);
-    let draft = std::fs::read_to_string(sample).expect("a catalog").replacen("\nmodels = [\"flux-schnell\"]\n", "\n", 1);
+    let draft =
+        std::fs::read_to_string(sample).expect("a catalog").replacen("\nmodels = [\"flux-schnell\"]\n", "\n", 1);
     let path = std::env::temp_dir().join(format!("subledger-draft-{}.toml", std::process::id()));
     std::fs::write(&path, draft).expect("a draft");
     let path = path.to_str().expect("a path");

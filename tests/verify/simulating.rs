@@ -91,6 +91,9 @@ async fn what_was_linked_since_would_have_been_otherwise_too() {
         let answer = ledger.service.execute(account(name), debit, None).await.expect("answered");
         assert!(answer.result.is_ok(), "{name}: {answer:?}");
     };
+    for name in ["pi_1", "cus_1"] {
+        ledger.open(name).await;
+    }
     // Each stream has the free plan's ten credits; together they have one month of it.
     spend("pi_1", 1).await;
     spend("cus_1", 1).await;
