@@ -15,7 +15,7 @@ use super::event::{
 };
 use super::hold::{Hold, HoldRecord, HoldStatus};
 use super::ids::{AccountId, LotId};
-use super::stripe_object::{StripeObject, Subscription};
+use super::stripe_object::{Invoice, StripeObject, Subscription};
 use super::subscription_record::SubscriptionRecord;
 use super::usage::{UsageAction, UsageDay, Use};
 
@@ -100,6 +100,7 @@ impl Account {
                 self.close_empty_lots(changes);
             }
             Event::DebtRepaid(repaid) => {
+                self.credits.count_kept(&repaid.kept);
                 for draw in &repaid.lots {
                     if let Some(lot) = self.credits.lot_mut(draw.lot) {
                         lot.remaining -= draw.amount;
@@ -196,8 +197,9 @@ impl Account {
     }
 
     fn opened_at_latest(&mut self, at: DateTime<Utc>) {
-        let opened = self.credits.opened_at.map_or(at, |known| known.min(at));
-        self.credits.opened_at = Some(opened);
+        if self.credits.opened_at.is_none_or(|known| at < known) {
+            self.credits.recount_free_months(|credits| credits.opened_at = Some(at));
+        }
     }
 
     fn advance(&mut self, progress: &AllowanceProgress) {
@@ -326,6 +328,7 @@ impl Account {
                 lot.remaining += returned;
             });
             self.reopen_lot(id, changes);
+            self.credits.keep_again(id, returned);
         }
     }
 
@@ -410,11 +413,14 @@ impl Account {
 }
 
 /// Since when a payment is overdue: since it failed, or since Stripe said so of the subscription, whichever was heard of as
-/// the earlier. What is heard later never moves it to a later moment.
+/// the earlier. What is heard later never moves it to a later moment. A failed payment that no period depends on says
+/// nothing by itself: a change may wait for it while all goes on as before. Where Stripe makes the subscription overdue for
+/// it, the subscription says so.
 fn past_due_since(billing: &Billing, subscription: &str) -> Option<i64> {
     let of_subscription = billing.invoices.values().filter(|record| {
-        record.current().and_then(|invoice| invoice.subscription.as_deref()) == Some(subscription)
-            && record.is_unpaid_after_failure()
+        let of_subscription = |invoice: &&Invoice| invoice.subscription.as_deref() == Some(subscription);
+        let invoice = record.current().filter(of_subscription);
+        invoice.is_some_and(Invoice::pays_for_period) && record.is_unpaid_after_failure()
     });
     let failed = of_subscription.filter_map(|record| record.first_failed_at).min();
     let told = billing.subscriptions.get(subscription).and_then(SubscriptionRecord::overdue_since);

@@ -327,7 +327,7 @@ fn decide_debit(
         amount,
         feature,
         quantity,
-        kept: draft.account.credits.kept_of(&lots, context.now),
+        kept: draft.account.credits.kept_of(&lots, None, context.now),
         lots,
         debt,
         debt_since: (debt > 0).then_some(context.now),

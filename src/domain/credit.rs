@@ -398,7 +398,7 @@ impl Credits {
 }
 
 /// The burn order, with the id as the last word so that it is total.
-fn burn_key(lot: &Lot) -> (i32, DateTime<Utc>, DateTime<Utc>, LotId) {
+pub fn burn_key(lot: &Lot) -> (i32, DateTime<Utc>, DateTime<Utc>, LotId) {
     (lot.priority, lot.expires_at.unwrap_or(DateTime::<Utc>::MAX_UTC), lot.effective_at, lot.id)
 }
 

@@ -71,6 +71,7 @@ pub fn repay_debt(draft: &mut Draft<'_>, now: DateTime<Utc>) {
     }
     let lots = credits.draw(credits.debt, now);
     if !lots.is_empty() {
-        draft.emit(Event::DebtRepaid(DebtRepaid { lots }));
+        let kept = credits.kept_of(&lots, None, now);
+        draft.emit(Event::DebtRepaid(DebtRepaid { lots, kept }));
     }
 }

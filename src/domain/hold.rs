@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 use uuid::Uuid;
 
+use super::catalog::Feature;
 use super::charge::{Charge, Cover, Priced, require_amount};
 use super::command::Outcome;
 use super::credit::{Credits, Draw};
@@ -22,6 +23,9 @@ use super::settle::{expire_lots, settle_clock};
 
 /// How long a hold may last from the moment it is placed or extended.
 pub const MAX_HOLD: TimeDelta = TimeDelta::days(31);
+
+/// Open holds of one account: they are in the part of it that every debit writes.
+pub const MAX_OPEN_HOLDS: usize = 1_000;
 
 /// An open hold.
 #[skip_serializing_none]
@@ -66,7 +70,7 @@ pub enum Used {
     All,
     /// Credits.
     Amount(i64),
-    /// Units of the hold's feature, at the catalog's cost.
+    /// Units of the hold's feature, at the catalog's cost, or at what they cost when they were held, if that is less.
     Quantity(i64),
 }
 
@@ -90,7 +94,7 @@ impl Used {
                 let feature = hold.feature.as_ref().ok_or_else(without_feature)?;
                 let unknown = || Rejection::UnknownFeature { feature: feature.clone() };
                 let declared = context.catalog.feature(feature).ok_or_else(unknown)?;
-                Ok((declared.bounded_cost_of(quantity)?, Some(quantity)))
+                Ok((cost_of_held(hold, declared, quantity)?, Some(quantity)))
             }
         }
     }
@@ -111,6 +115,22 @@ impl Used {
     }
 }
 
+/// Credits for so many units of a hold. Those that were held cost no more than was set aside for them: has the feature become
+/// dearer since, they cost their share of that. Those beyond cost what the catalog says.
+fn cost_of_held(hold: &Hold, feature: &Feature, quantity: i64) -> Result<i64, Rejection> {
+    let held_units = hold.quantity.unwrap_or(0);
+    let now = |units: i64| feature.cost_of(units).unwrap_or(i64::MAX);
+    let (part, whole) = (now(quantity.min(held_units)), now(held_units));
+    let beyond = if quantity > held_units { feature.bounded_cost_of(quantity)? - whole } else { 0 };
+    if whole <= hold.amount {
+        return Ok(part + beyond);
+    }
+    // Rounded up, so that nothing is had for nothing.
+    let wide = |credits: i64| u128::from(credits.unsigned_abs());
+    let share = (wide(part) * wide(hold.amount)).div_ceil(wide(whole));
+    Ok(i64::try_from(share).unwrap_or(hold.amount) + beyond)
+}
+
 impl Hold {
     pub fn is_expired_at(&self, now: DateTime<Utc>) -> bool {
         self.expires_at <= now
@@ -120,6 +140,11 @@ impl Hold {
 impl Credits {
     pub fn hold(&self, id: Uuid) -> Option<&Hold> {
         self.holds.iter().find(|hold| hold.id == id)
+    }
+
+    /// How many holds have not ended.
+    pub fn open_holds(&self, now: DateTime<Utc>) -> usize {
+        self.holds.iter().filter(|hold| !hold.is_expired_at(now)).count()
     }
 
     /// Units of a feature that open holds have set aside.
@@ -140,6 +165,9 @@ pub fn place(
     context: Context<'_>,
 ) -> Result<Outcome, Rejection> {
     require_expiry(expires_at, context.now)?;
+    if draft.account.credits.open_holds(context.now) >= MAX_OPEN_HOLDS {
+        return Err(Rejection::TooManyHolds { max: MAX_OPEN_HOLDS });
+    }
     if let (Some(feature), Some(quantity)) = (&feature, quantity) {
         admit(&draft.account.credits, feature, quantity, context)?;
     }
@@ -156,7 +184,7 @@ pub fn capture(draft: &mut Draft<'_>, hold: Hold, used: Used, context: Context<'
     let beyond = used.beyond(&hold, amount);
     let cover = capture_cover(draft, &hold, amount, quantity, beyond, context)?;
     let released = hold.cover.taken() - cover.taken();
-    let kept = draft.account.credits.kept_of(&beyond_held(&hold, &cover), context.now);
+    let kept = draft.account.credits.kept_of(&cover.lots, Some(&hold), context.now);
     let feature = hold.feature.clone();
     let counted = feature.as_ref().map(|_| counted_now(&draft.account.credits, context));
     let catalog = context.catalog_version();
@@ -228,12 +256,6 @@ fn capture_cover(
         cover.overage += more.overage;
     }
     Ok(cover)
-}
-
-/// What a capture takes of lots beyond what its hold had set aside there.
-fn beyond_held(hold: &Hold, cover: &Cover) -> Vec<Draw> {
-    let held = |lot| hold.cover.lots.iter().filter(|draw| draw.lot == lot).map(|draw| draw.amount).sum::<i64>();
-    cover.lots.iter().map(|draw| Draw { amount: (draw.amount - held(draw.lot)).max(0), ..*draw }).collect()
 }
 
 /// Gives all of a hold back.

@@ -3,12 +3,13 @@
 
 use chrono::{DateTime, Utc};
 
-use super::allowance::{Terms, ended_at};
+use super::allowance::ended_at;
 use super::credit::{Allowance, Lot};
 use super::draft::{Context, Draft};
 use super::event::{Event, LotAmended};
 use super::plan_change::{Dues, window_cause};
 use super::settle::{grant_window, window_lot};
+use super::terms::Terms;
 
 /// Amends the months that `changes`, of which nothing was known before, have kept in another way. `facts` are all
 /// allowances of their subscriptions.
@@ -20,6 +21,9 @@ pub fn settle_late_changes(
     context: Context<'_>,
 ) {
     for allowance in facts {
+        if let Some(placed) = placed(draft, allowance, context) {
+            draft.emit(Event::LotAmended(placed));
+        }
         let of_period = |change: &&Allowance| {
             change.subscription == allowance.subscription && change.billed_until() == allowance.billed_until()
         };
@@ -31,6 +35,33 @@ pub fn settle_late_changes(
             }
         }
     }
+}
+
+/// A change of a month that was granted before anybody knew the day that its period is billed on: what rolls over of it lasts
+/// to that day.
+fn placed(draft: &Draft<'_>, allowance: &Allowance, context: Context<'_>) -> Option<LotAmended> {
+    let unplaced = Terms::of(&Allowance { billed_from: None, ..allowance.clone() }, context.catalog)?;
+    if !unplaced.has_unknown_months || unplaced.has_refills() {
+        return None;
+    }
+    let terms = Terms::of(allowance, context.catalog)?;
+    let (before, wanted) = (window(draft, allowance, &unplaced, 0)?, window(draft, allowance, &terms, 0)?);
+    let lot = lot_of(draft, &wanted)?;
+    if lot.expires_at == before.expires_at { amended(lot, &wanted, false, context.now) } else { None }
+}
+
+/// The whole lot of a window. Though the subscription lived longer, it would end with it.
+fn window(draft: &Draft<'_>, allowance: &Allowance, terms: &Terms, n: u32) -> Option<Lot> {
+    let billing = draft.account.billing.as_ref()?;
+    let ended = allowance.subscription.as_deref().and_then(|subscription| ended_at(billing, subscription));
+    let mut lot = window_lot(allowance, terms, n, terms.window(allowance, n)?)?;
+    lot.expires_at = lot.expires_at.into_iter().chain(ended).min();
+    Some(lot)
+}
+
+fn lot_of<'a>(draft: &'a Draft<'_>, wanted: &Lot) -> Option<&'a Lot> {
+    let closed = draft.account.billing.iter().flat_map(|billing| billing.closed_lots.values());
+    draft.account.credits.lots.iter().chain(closed).find(|lot| lot.id == wanted.id)
 }
 
 /// A month that is not as it would be, had the news come in time.
@@ -47,23 +78,16 @@ fn months_since(
     dues: &Dues,
     context: Context<'_>,
 ) -> Vec<Month> {
-    let (Some(billing), Some(own)) = (&draft.account.billing, Terms::of(allowance, context.catalog)) else {
-        return Vec::new();
-    };
-    let credits = &draft.account.credits;
-    let armed = credits.allowances.iter().find(|known| known.cause == allowance.cause);
+    let Some(own) = Terms::of(allowance, context.catalog) else { return Vec::new() };
+    let armed = draft.account.credits.allowances.iter().find(|known| known.cause == allowance.cause);
     let windows = armed.map_or(u32::MAX, |known| known.windows);
-    let ended = allowance.subscription.as_deref().and_then(|subscription| ended_at(billing, subscription));
-    let begun = (1..windows).map_while(|n| own.window(allowance, n).map(|window| (n, window)));
-    let begun = begun.take_while(|(_, (start, _))| *start <= context.now).filter(|(_, (start, _))| since < *start);
-    let month = |(n, window): (u32, (DateTime<Utc>, DateTime<Utc>))| {
-        let cause = window_cause(allowance, n);
-        let terms = own.clone().kept(dues.keeping(&cause));
-        let mut wanted = window_lot(allowance, &terms, n, window)?;
-        wanted.expires_at = wanted.expires_at.into_iter().chain(ended).min();
+    let starts = (1..windows).map_while(|n| own.window(allowance, n).map(|(start, _)| (n, start)));
+    let begun = starts.take_while(|(_, start)| *start <= context.now).filter(|(_, start)| since < *start);
+    let month = |(n, _)| {
+        let terms = own.clone().kept(dues.keeping(&window_cause(allowance, n)));
+        let wanted = window(draft, allowance, &terms, n)?;
         let has_passed = terms.has_passed(allowance, n, context.now);
-        let mut lots = credits.lots.iter().chain(billing.closed_lots.values());
-        match lots.find(|lot| lot.id == wanted.id) {
+        match lot_of(draft, &wanted) {
             Some(lot) => amended(lot, &wanted, has_passed, context.now).map(Month::Amended),
             None => (!has_passed).then(|| Month::Missed(Box::new(wanted))),
         }

@@ -3,7 +3,6 @@
 use chrono::{DateTime, Datelike, Months, NaiveTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::allowance::whole_months;
 use super::billing_cycle::{BillingCycle, month_around};
 use super::catalog::{Interval, Per, PlanPrice, WindowLimit};
 use super::credit::Credits;
@@ -11,6 +10,7 @@ use super::draft::Context;
 use super::overrides::ruling;
 use super::rejection::Rejection;
 use super::standing::Standing;
+use super::terms::whole_months;
 use super::usage::Counted;
 
 /// A billing period, in Unix seconds: `end` is the first that is not in it.
@@ -98,10 +98,26 @@ pub fn period_of(credits: &Credits, standing: &Standing<'_>, now: DateTime<Utc>)
         let is_over = end <= now.timestamp();
         return if is_over { period_after(known, standing.price, now).unwrap_or(known) } else { known };
     }
-    match credits.free_plan_anchor().and_then(|anchor| month_around(anchor, now)) {
+    free_month(credits, now.timestamp())
+}
+
+/// The account's own month that holds `at`.
+pub(super) fn free_month(credits: &Credits, at: i64) -> Period {
+    let month = |anchor| month_around(anchor, DateTime::from_timestamp(at, 0)?);
+    match credits.free_plan_anchor().and_then(month) {
         Some((start, end)) => Period { start: start.timestamp(), end: end.timestamp() },
-        None => window_around(Per::Month, now.timestamp(), Period { start: 0, end: 0 }),
+        None => window_around(Per::Month, at, Period { start: 0, end: 0 }),
     }
+}
+
+/// Whether a period that began at `start` is not over at `at`, whether or not it decides. One that began after all that Stripe
+/// has told of a subscription is taken for its next.
+pub(super) fn goes_on(credits: &Credits, start: i64, at: i64) -> bool {
+    let of_subscription = credits.access.iter().any(|access| match (access.period_start, access.period_end) {
+        (Some(known), Some(end)) => (at < end && start == known) || (end <= at && end <= start),
+        _ => false,
+    });
+    of_subscription || start == free_month(credits, at).start
 }
 
 /// How far each of a feature's limits is used up at `now`.

@@ -18,10 +18,10 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use super::allowance::{Keeping, MILLION, Terms, plans_of};
 use super::catalog::{Catalog, Plan, PlanChange};
 use super::credit::Allowance;
 use super::draft::Context;
+use super::terms::{Keeping, MILLION, Terms, plans_of};
 
 /// What lots are due, by their causes, where it is less than what they would be worth alone; and how those of later months
 /// are kept, where another plan is in force by then than the one that grants them.
@@ -142,12 +142,13 @@ impl Dues {
 
 impl Known<'_> {
     /// At one moment, whole periods come first, and what is given up before what is added, so that the sum rises no higher
-    /// than to what the moment ends in.
+    /// than to what the moment ends in; and of that, a new period before what is changed of it.
     fn place(&self) -> (DateTime<Utc>, u8, i64, String) {
         let rank = match (self.is_switch(), self.allowance.is_change()) {
             (false, false) => 0,
             (_, true) if self.terms.credits < 0 => 1,
-            _ => 2,
+            (true, _) => 2,
+            (false, true) => 3,
         };
         (self.allowance.period_start, rank, self.terms.credits, self.allowance.cause.clone())
     }

@@ -60,6 +60,8 @@ pub enum Rejection {
     PaymentOverdue { feature: String },
     #[error("an account has at most {max} overrides; remove one first")]
     TooManyOverrides { max: usize },
+    #[error("an account has at most {max} open holds; capture or release one first, or hold more in one")]
+    TooManyHolds { max: usize },
     #[error("{field} must be from 1 to {max}")]
     OutOfRange { field: String, max: i64 },
     #[error("quantity must be from {min} to {max}")]
@@ -131,6 +133,7 @@ impl Rejection {
             | Self::UnknownFeature { .. }
             | Self::FeatureNotMetered { .. }
             | Self::TooManyOverrides { .. }
+            | Self::TooManyHolds { .. }
             | Self::OutOfRange { .. }
             | Self::QuantityOutOfRange { .. }
             | Self::TimeOutOfRange { .. }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::credit::{Credits, Draw, Lot, LotSource, is_zero};
+use super::credit::{Credits, Draw, Lot, LotSource, burn_key, is_zero};
 use super::draft::Draft;
 use super::event::{CreditsExpired, Event, LotAmended};
+use super::hold::Hold;
 use super::ids::LotId;
 
 /// Months of a yearly plan, and the next two.
@@ -73,26 +74,46 @@ impl Credits {
         }
     }
 
-    /// Of each subscription the newest cap that has begun, with what it keeps.
-    fn caps_in_force(&self, now: DateTime<Utc>) -> BTreeMap<&str, (&Cap, i64)> {
-        let begun = self.caps.iter().filter(|cap| cap.begins <= now);
-        begun.filter_map(|cap| Some((cap.subscription.as_str(), (cap, cap.kept?)))).collect()
+    /// The caps that have begun, with what each keeps.
+    fn begun_caps(&self, now: DateTime<Utc>) -> impl Iterator<Item = (&Cap, i64)> {
+        self.caps.iter().filter(move |cap| cap.begins <= now).filter_map(|cap| Some((cap, cap.kept?)))
     }
 
-    /// Credits beyond the caps in force: of each subscription's lots before the newest that caps them, what is not kept.
-    fn beyond_caps(&self, now: DateTime<Utc>) -> Vec<Draw> {
-        let mut beyond = Vec::new();
-        for (cap, kept) in self.caps_in_force(now).into_values() {
-            let mut left = kept.saturating_sub(cap.spent).max(0);
-            for lot in self.lots.iter().filter(|lot| cap.caps(lot) && !lot.is_expired_at(now)) {
-                let carried = lot.spendable().min(left);
-                left -= carried;
-                if lot.spendable() > carried {
-                    beyond.push(Draw { lot: lot.id, amount: lot.spendable() - carried });
-                }
-            }
+    /// How much a cap lets the earlier lots have still: what was spent of them since counts, and what holds have set aside
+    /// since. Holds that are older had taken theirs before there was anything to cap.
+    fn room(&self, cap: &Cap, kept: i64) -> i64 {
+        let since = self.holds.iter().filter(|hold| cap.begins <= hold.created_at);
+        let of_cap = |draw: &&Draw| self.lot(draw.lot).is_some_and(|lot| cap.caps(lot));
+        let held: i64 = since.flat_map(|hold| &hold.cover.lots).filter(of_cap).map(|draw| draw.amount).sum();
+        kept.saturating_sub(cap.spent).saturating_sub(held).max(0)
+    }
+
+    /// A cap on the lot may have been forgotten, since there were too many of them.
+    fn is_cap_forgotten(&self, lot: &Lot) -> bool {
+        let mut caps = self.caps.iter().filter(|cap| lot.subscription.as_deref() == Some(cap.subscription.as_str()));
+        let oldest = caps.next();
+        oldest.is_some_and(|oldest| lot.effective_at < oldest.begins) && caps.count() + 1 >= CAPS
+    }
+
+    /// How much of the `whole` of each lot the caps have room for. The lots come as they burn, and those are kept that last
+    /// longest: so it makes no difference whether any has expired since.
+    fn carried<'a>(&self, lots: Vec<(&'a Lot, i64)>, now: DateTime<Utc>) -> Vec<(&'a Lot, i64)> {
+        let mut rooms: Vec<(&Cap, i64)> = self.begun_caps(now).map(|(cap, kept)| (cap, self.room(cap, kept))).collect();
+        let mut carried = Vec::with_capacity(lots.len());
+        for (lot, whole) in lots.into_iter().rev() {
+            let most = rooms.iter().filter(|(cap, _)| cap.caps(lot)).fold(whole, |most, (_, room)| most.min(*room));
+            rooms.iter_mut().filter(|(cap, _)| cap.caps(lot)).for_each(|(_, room)| *room -= most);
+            carried.push((lot, most));
         }
-        beyond
+        carried
+    }
+
+    /// Credits beyond the caps: of each subscription's lots before those that cap them, what is not kept.
+    fn beyond_caps(&self, now: DateTime<Utc>) -> Vec<Draw> {
+        let plans = self.lots.iter().filter(|lot| lot.source == LotSource::Plan && !lot.is_expired_at(now));
+        let carried = self.carried(plans.map(|lot| (lot, lot.spendable())).collect(), now);
+        let beyond = carried.iter().map(|(lot, kept)| Draw { lot: lot.id, amount: lot.spendable() - kept });
+        beyond.filter(|draw| draw.amount > 0).collect()
     }
 
     /// Whether [`cap_rollover`] would record anything.
@@ -100,17 +121,28 @@ impl Credits {
         !self.caps.is_empty() && !self.beyond_caps(now).is_empty()
     }
 
-    /// What of draws at `now` had been kept under caps, by the lot that caps.
-    pub fn kept_of(&self, draws: &[Draw], now: DateTime<Utc>) -> Vec<Draw> {
+    /// What of draws at `now` had been kept under caps, by the lot that caps; not what the hold that they capture had set aside
+    /// before.
+    pub fn kept_of(&self, draws: &[Draw], captured: Option<&Hold>, now: DateTime<Utc>) -> Vec<Draw> {
         if self.caps.is_empty() {
             return Vec::new();
         }
         let drawn = |cap: &Cap| {
+            let older = captured.filter(|hold| hold.created_at < cap.begins).map_or(&[][..], |hold| &hold.cover.lots);
+            let held = |lot| older.iter().filter(|draw| draw.lot == lot).map(|draw| draw.amount).sum::<i64>();
             let capped = draws.iter().filter(|draw| self.lot(draw.lot).is_some_and(|lot| cap.caps(lot)));
-            capped.map(|draw| draw.amount).sum()
+            capped.map(|draw| (draw.amount - held(draw.lot)).max(0)).sum()
         };
-        let by_cap = self.caps_in_force(now).into_values().map(|(cap, _)| Draw { lot: cap.lot, amount: drawn(cap) });
+        let by_cap = self.begun_caps(now).map(|(cap, _)| Draw { lot: cap.lot, amount: drawn(cap) });
         by_cap.filter(|draw| draw.amount > 0).collect()
+    }
+
+    /// Credits of a lot that had been kept, and had gone to a debt that was none after all, are kept again.
+    pub fn keep_again(&mut self, lot: LotId, returned: i64) {
+        let Some(lot) = self.lots.iter().find(|known| known.id == lot) else { return };
+        for cap in self.caps.iter_mut().filter(|cap| cap.caps(lot)) {
+            cap.spent = (cap.spent - returned).max(0);
+        }
     }
 
     /// Counts what was spent of credits that had been kept, by the lot that caps.
@@ -141,35 +173,22 @@ pub fn cap_rollover(draft: &mut Draft<'_>, now: DateTime<Utc>) {
     }
 }
 
-/// What caps had taken of lots comes back, where one of `known` caps no more, or less: late news told of a change of the plan.
-/// It is taken again by those that are left.
-pub fn return_capped(draft: &mut Draft<'_>, known: &[Cap], now: DateTime<Utc>) {
-    let caps = &draft.account.credits.caps;
-    let is_eased = |cap: &&Cap| {
-        let kept = caps.iter().find(|other| other.lot == cap.lot).and_then(|other| other.kept);
-        cap.begins <= now && cap.kept.is_some_and(|before| kept.is_none_or(|kept| kept > before))
-    };
-    let eased: Vec<&str> = known.iter().filter(is_eased).map(|cap| cap.subscription.as_str()).collect();
-    if eased.is_empty() {
+/// Credits that caps had taken come back as far as those in force have room for them: late news took others of the earlier
+/// lots, or the month that had capped them.
+pub fn return_capped(draft: &mut Draft<'_>, now: DateTime<Utc>) {
+    let credits = &draft.account.credits;
+    let closed = draft.account.billing.iter().flat_map(|billing| billing.closed_lots.values());
+    let lots = credits.lots.iter().chain(closed);
+    let mut plans: Vec<&Lot> = lots.filter(|lot| lot.source == LotSource::Plan && !lot.is_expired_at(now)).collect();
+    if plans.iter().all(|lot| lot.expired == 0) {
         return;
     }
-    let closed = draft.account.billing.iter().flat_map(|billing| billing.closed_lots.values());
-    let capped = draft.account.credits.lots.iter().chain(closed).filter(|lot| {
-        let of_subscription =
-            lot.subscription.as_deref().is_some_and(|of| eased.contains(&of)) && lot.source == LotSource::Plan;
-        of_subscription && lot.expired > 0 && !lot.is_expired_at(now)
-    });
-    let returned = capped.map(|lot| LotAmended {
-        lot: lot.id,
-        added: lot.expired,
-        from_expired: lot.expired,
-        effective_at: lot.effective_at,
-        expires_at: lot.expires_at,
-        keeps_earlier: lot.keeps_earlier,
-        forgotten: false,
-        cause: lot.cause.to_string(),
-    });
-    for event in returned.collect::<Vec<_>>() {
+    plans.sort_by_key(|lot| burn_key(lot));
+    let expired = |lot: &Lot| if credits.is_cap_forgotten(lot) { 0 } else { lot.expired };
+    let whole = plans.into_iter().map(|lot| (lot, lot.spendable() + expired(lot))).collect();
+    let returned = credits.carried(whole, now).into_iter().filter(|(lot, kept)| lot.spendable() < *kept);
+    let returned: Vec<_> = returned.map(|(lot, kept)| LotAmended::returned(lot, kept - lot.spendable())).collect();
+    for event in returned {
         draft.emit(Event::LotAmended(event));
     }
 }

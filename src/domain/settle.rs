@@ -9,7 +9,7 @@ use chrono::{DateTime, Months, SecondsFormat, TimeDelta, Utc};
 
 use super::account::{Account, Changes};
 use super::allowance::{
-    Terms, allowances_of, changed_subscriptions, ended_at, is_armed, refunded_subscriptions, unarmed_subscriptions,
+    allowances_of, changed_subscriptions, ended_at, is_armed, refunded_subscriptions, unarmed_subscriptions,
 };
 use super::billing::{CheckoutRecord, InvoiceRecord};
 use super::billing_cycle::{month_around, months_begun};
@@ -28,6 +28,7 @@ use super::plan_change::{Dues, window_cause};
 use super::reinstatement::settle_reinstatements;
 use super::rollover_cap::{cap_rollover, return_capped};
 use super::standing::Standing;
+use super::terms::Terms;
 
 /// How late a StripeEvent may come. Stripe tries for three days.
 const LATEST_NEWS: TimeDelta = TimeDelta::days(30);
@@ -36,7 +37,6 @@ const LATEST_NEWS: TimeDelta = TimeDelta::days(30);
 pub fn settle_all(draft: &mut Draft<'_>, context: Context<'_>) {
     repay_debt_until(draft, context.now);
     expire_holds(draft, context.now);
-    let mut caps = draft.account.credits.caps.to_vec();
     let Facts { allowances, late_changes } = arm_allowances(draft);
     let dues = Dues::of(&allowances, context);
     end_subscriptions(draft);
@@ -49,9 +49,8 @@ pub fn settle_all(draft: &mut Draft<'_>, context: Context<'_>) {
     end_subscriptions(draft);
     repay_debt_until(draft, context.now);
     expire_lots(draft, context.now);
-    caps.extend(draft.account.credits.caps.iter().cloned());
     settle_claims(draft, context, &dues);
-    return_capped(draft, &caps, context.now);
+    return_capped(draft, context.now);
     expire_lots(draft, context.now);
     settle_reinstatements(draft, context, &dues);
     expire_lots(draft, context.now);
@@ -372,6 +371,14 @@ struct FreeMonth {
     end: DateTime<Utc>,
 }
 
+/// What the months to come are counted from. A link may show that an account is older than was known: a month that was granted
+/// before is not cut short by one that begins within it, and the next ones follow on it.
+fn free_months_from(credits: &Credits) -> Option<DateTime<Utc>> {
+    let anchor = credits.free_plan_anchor()?;
+    let is_between = |until: &DateTime<Utc>| month_around(anchor, *until).is_some_and(|(start, _)| start < *until);
+    Some(credits.free_until.filter(is_between).unwrap_or(anchor))
+}
+
 /// The default plan's month, if the account is on it and the month has not been granted.
 fn free_month_due(credits: &Credits, context: Context<'_>) -> Option<FreeMonth> {
     if credits.merged_into.is_some() || credits.free_until.is_some_and(|until| context.now < until) {
@@ -380,7 +387,7 @@ fn free_month_due(credits: &Credits, context: Context<'_>) -> Option<FreeMonth> 
     let CreditAllowance::PerPeriod(amount) = context.catalog.default_plan().credits else {
         return None;
     };
-    let anchor = credits.free_plan_anchor().filter(|_| amount > 0)?;
+    let anchor = free_months_from(credits).filter(|_| amount > 0)?;
     if Standing::of(credits, context.catalog, context.now).subscription.is_some() {
         return None;
     }
@@ -413,7 +420,7 @@ fn grant_missed_free_months(draft: &mut Draft<'_>, context: Context<'_>) {
 fn missed_free_months(credits: &Credits, context: Context<'_>) -> Vec<FreeMonth> {
     let due = free_month_due(credits, context).filter(|_| credits.debt > 0);
     let since = credits.debt_since.max(credits.free_until);
-    let (Some(due), Some(anchor), Some(since)) = (due, credits.free_plan_anchor(), since) else { return Vec::new() };
+    let (Some(due), Some(anchor), Some(since)) = (due, free_months_from(credits), since) else { return Vec::new() };
     let Some(first) = months_begun(anchor, since) else { return Vec::new() };
     let month = |n| {
         let [start, end] = [n, n + 1].map(|n| anchor.checked_add_months(Months::new(n)));

@@ -181,6 +181,16 @@ pub struct Invoice {
     pub has_more_lines: bool,
 }
 
+impl Invoice {
+    /// Whether a period of its subscription depends on it, by `billing_reason`
+    /// (<https://docs.stripe.com/api/invoices/object#invoice_object-billing_reason>): those of changes, of single items and
+    /// those written by hand come on top. `subscription` is of before reasons were told apart.
+    pub fn pays_for_period(&self) -> bool {
+        let Some(reason) = self.billing_reason.as_deref() else { return true };
+        matches!(reason, "subscription" | "subscription_create" | "subscription_cycle" | "subscription_threshold")
+    }
+}
+
 impl Snapshot for Invoice {
     fn id(&self) -> &str {
         &self.id

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use litemap::LiteMap;
 use serde::{Deserialize, Serialize};
+use thin_vec::ThinVec;
 
 use super::account::{Account, Changes};
 use super::billing::Kind;
@@ -15,7 +16,8 @@ use super::catalog::{FeatureKind, Per};
 use super::command::{MAX_AMOUNT, Outcome, require_known};
 use super::draft::{Context, Draft};
 use super::event::{Event, UsageRecorded};
-use super::limits::{period_of, same_window};
+use super::limits::{goes_on, period_of, same_window};
+use super::period_usage::OtherPeriod;
 use super::rejection::Rejection;
 use super::standing::Standing;
 
@@ -73,6 +75,9 @@ pub struct Usage {
     pub period_start: i64,
     #[serde(skip_serializing_if = "LiteMap::is_empty")]
     pub features: LiteMap<String, Counters>,
+    /// Periods that go on, too, and may decide again.
+    #[serde(skip_serializing_if = "ThinVec::is_empty")]
+    pub others: ThinVec<OtherPeriod>,
 }
 
 /// Units used within each window, and the credits that debits took for them. Stored as a list of numbers, since every
@@ -125,21 +130,15 @@ impl Usage {
 
     /// Units used of a feature so far within the window that holds `at`.
     pub(super) fn used(&self, feature: &str, per: Per, at: i64, period_start: i64) -> i64 {
-        let Some(counters) = self.features.get(feature) else { return 0 };
-        let (count, is_current) = match per {
-            Per::Minute => (counters.minute, same_window(per, at, self.at)),
-            Per::Hour => (counters.hour, same_window(per, at, self.at)),
-            Per::Day => (counters.day, same_window(per, at, self.at)),
-            Per::Month => (counters.month, same_window(per, at, self.at)),
-            Per::Period => (counters.period, period_start == self.period_start),
+        let counters = self.features.get(feature).copied().unwrap_or_default();
+        let count = match per {
+            Per::Minute => counters.minute,
+            Per::Hour => counters.hour,
+            Per::Day => counters.day,
+            Per::Month => counters.month,
+            Per::Period => return self.of_period(feature, period_start).used,
         };
-        if is_current { count } else { 0 }
-    }
-
-    /// What was used of a feature in the period that began at `start`.
-    pub fn of_period(&self, feature: &str, start: i64) -> DayUse {
-        let counters = self.features.get(feature).filter(|_| self.period_start == start);
-        counters.map_or_else(DayUse::default, |c| DayUse { used: c.period, credits: c.period_credits })
+        if same_window(per, at, self.at) { count } else { 0 }
     }
 
     /// The day of the latest use, as far as anything was used on it.
@@ -147,16 +146,6 @@ impl Usage {
         let of_day = |c: &Counters| DayUse { used: c.day, credits: c.day_credits };
         let days = self.features.iter().map(|(feature, counters)| (feature.clone(), of_day(counters)));
         days.filter(|(_, day)| *day != DayUse::default()).collect()
-    }
-
-    /// Begins another period.
-    fn enter_period(&mut self, start: i64) {
-        if self.period_start != start {
-            self.period_start = start;
-            for (_, counters) in self.features.iter_mut() {
-                (counters.period, counters.period_credits) = (0, 0);
-            }
-        }
     }
 
     /// Moves on to a later moment. Gives the day that is over with it.
@@ -211,20 +200,15 @@ impl Usage {
         day
     }
 
-    /// Takes in the counters of another stream, as far as their windows are the same. Its days are taken in apart.
+    /// Takes in the counters of another stream, as far as their windows are the same. Its days and periods are taken in apart.
     fn absorb(&mut self, theirs: &Self) {
         let same = |per| same_window(per, self.at, theirs.at);
         let (minute, hour, month) = (same(Per::Minute), same(Per::Hour), same(Per::Month));
-        // Of two periods, the later is more likely to be the one that goes on.
-        self.enter_period(self.period_start.max(theirs.period_start));
-        let period = self.period_start == theirs.period_start;
         for (feature, other) in &theirs.features {
             let counters = self.features.entry(feature.clone()).or_default();
             counters.minute += if minute { other.minute } else { 0 };
             counters.hour += if hour { other.hour } else { 0 };
             counters.month += if month { other.month } else { 0 };
-            counters.period += if period { other.period } else { 0 };
-            counters.period_credits += if period { other.period_credits } else { 0 };
         }
         self.features.retain(|_, counters| *counters != Counters::default());
     }
@@ -233,8 +217,8 @@ impl Usage {
 impl Account {
     /// Counts a use.
     pub(super) fn count_use(&mut self, used: Use<'_>, changes: &mut Changes) {
+        self.credits.enter_period(used.counted.period_start, used.counted.at);
         let usage = &mut self.credits.usage;
-        usage.enter_period(used.counted.period_start);
         let closed = usage.advance(used.counted.at);
         let is_open_day = usage.add(used);
         if let Some((day, record)) = closed {
@@ -279,7 +263,11 @@ impl Account {
         if let Some((day, record)) = self.credits.usage.advance(theirs.at) {
             self.close_day(day, record, changes);
         }
-        self.credits.usage.absorb(theirs);
+        let mut usage = std::mem::take(&mut self.credits.usage);
+        let now = usage.at;
+        usage.absorb_periods(theirs, |start| goes_on(&self.credits, start, now));
+        usage.absorb(theirs);
+        self.credits.usage = usage;
         let open = day_of(self.credits.usage.at);
         for (day, record) in days.into_iter().chain([(day_of(theirs.at), theirs.open_day())]) {
             for (feature, more) in record {

@@ -89,10 +89,10 @@ fn subscriptions_then(past: &Past) -> (Vec<Subscription>, Vec<SubscriptionSchedu
 /// A moment of an account's past, if that is what was asked for.
 pub async fn past(state: &State, path: &str, query: &PageQuery) -> Result<Option<Past>, ApiError> {
     let name = account_id(path)?;
-    query.min_position()?;
+    let min_position = query.min_position()?;
     match as_of(query.as_of.as_deref(), state.service.clock.now())? {
         None => Ok(None),
-        Some(moment) => Ok(Some(state.service.past(&name, moment).await?)),
+        Some(moment) => Ok(Some(state.service.past(&name, moment, min_position).await?)),
     }
 }
 

@@ -4,6 +4,7 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use serde::Deserialize;
 
+use super::fields::or_default;
 use super::payment_routes::Call;
 use super::problem::ApiError;
 use super::request::stripe_id;
@@ -29,7 +30,7 @@ struct PostCheckout {
     trial_days: Option<u32>,
     success_url: Option<String>,
     cancel_url: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     allow_promotion_codes: bool,
 }
 

@@ -6,9 +6,10 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::debits::created;
+use super::fields::{amount, or_default, time_if_given};
 use super::problem::ApiError;
 use super::reading::{AsOf, ReadQuery};
-use super::request::{account_id, keyed_json, reason, time};
+use super::request::{account_id, keyed_json, reason};
 use super::server::State;
 use super::views::LotView;
 use crate::domain::catalog::DEFAULT_PACK_PRIORITY;
@@ -41,14 +42,14 @@ pub async fn get(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PostGrant {
+    #[serde(deserialize_with = "amount")]
     amount: i64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     source: GrantSource,
-    #[serde(default = "default_priority")]
-    priority: i32,
-    #[serde(default, deserialize_with = "time")]
+    priority: Option<i32>,
+    #[serde(default, deserialize_with = "time_if_given")]
     effective_at: Option<DateTime<Utc>>,
-    #[serde(default, deserialize_with = "time")]
+    #[serde(default, deserialize_with = "time_if_given")]
     expires_at: Option<DateTime<Utc>>,
     reason: Option<String>,
 }
@@ -60,10 +61,6 @@ enum GrantSource {
     #[default]
     Manual,
     Promotion,
-}
-
-fn default_priority() -> i32 {
-    DEFAULT_PACK_PRIORITY
 }
 
 /// Gives credits by hand.
@@ -82,7 +79,7 @@ pub async fn grant(
             GrantSource::Manual => LotSource::Manual,
             GrantSource::Promotion => LotSource::Promotion,
         },
-        priority: body.priority,
+        priority: body.priority.unwrap_or(DEFAULT_PACK_PRIORITY),
         effective_at: body.effective_at,
         expires_at: body.expires_at,
         reason: reason(body.reason)?,

@@ -5,8 +5,10 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use serde_with::skip_serializing_none;
 
+use super::fields::amount_if_given;
 use super::problem::{ApiError, Problem};
 use super::reading::Data;
 use super::request::{MAX_JSON_BYTES, account_id, key_of, keyed_json, parse_json, parse_row, read_body};
@@ -26,7 +28,9 @@ const MAX_DEBITS: usize = 1_000;
 #[serde(deny_unknown_fields)]
 pub struct PostCharge {
     pub feature: Option<String>,
+    #[serde(default, deserialize_with = "amount_if_given")]
     pub quantity: Option<i64>,
+    #[serde(default, deserialize_with = "amount_if_given")]
     pub amount: Option<i64>,
 }
 
@@ -114,8 +118,10 @@ async fn execute(state: &State, account: AccountId, charge: Charge, key: Key) ->
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PostBatch {
-    debits: Vec<Value>,
+struct PostBatch<'a> {
+    /// Each is read by itself, so that a bad one spoils no other.
+    #[serde(borrow)]
+    debits: Vec<&'a RawValue>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -124,7 +130,9 @@ struct BatchDebit {
     account: String,
     idempotency_key: Option<String>,
     feature: Option<String>,
+    #[serde(default, deserialize_with = "amount_if_given")]
     quantity: Option<i64>,
+    #[serde(default, deserialize_with = "amount_if_given")]
     amount: Option<i64>,
 }
 
@@ -149,20 +157,21 @@ enum Row {
 /// Up to 1,000 debits, each with its own key and its own outcome: good rows go through beside bad ones.
 pub async fn batch(state: web::Data<State>, payload: web::Payload) -> Result<HttpResponse, ApiError> {
     let body = read_body(payload, MAX_JSON_BYTES).await?;
-    let body: PostBatch = parse_json(&body)?;
+    let body: PostBatch<'_> = parse_json(&body)?;
     if body.debits.is_empty() || body.debits.len() > MAX_DEBITS {
         let problem = format!("must hold 1 to {MAX_DEBITS} debits");
         return Err(ApiError::InvalidParameter { field: "debits".to_owned(), problem });
     }
-    let rows = body.debits.iter().map(|row| batch_row(&state, row));
+    let rows = body.debits.iter().enumerate().map(|(index, row)| batch_row(&state, row, index));
     let outcomes: Vec<Row> = join_all(rows).await.into_iter().map(|row| row.unwrap_or_else(row_problem)).collect();
     Ok(HttpResponse::Ok().json(Data { data: outcomes }))
 }
 
-async fn batch_row(state: &State, row: &Value) -> Result<Row, ApiError> {
-    let text = row.to_string();
-    let debit: BatchDebit = parse_row(row)?;
+async fn batch_row(state: &State, row: &RawValue, index: usize) -> Result<Row, ApiError> {
+    let debit: BatchDebit = parse_row(row, "debits", index)?;
     let key = debit.idempotency_key.as_deref().ok_or(ApiError::IdempotencyKeyMissing)?;
+    // The same row however its fields are laid out.
+    let text = serde_json::from_str::<Value>(row.get()).map_err(|_| ApiError::Internal)?.to_string();
     let key = key_of(key, &[b"batch", text.as_bytes()])?;
     let account = account_id(&debit.account)?;
     let charge = PostCharge { feature: debit.feature, quantity: debit.quantity, amount: debit.amount }.charge()?;

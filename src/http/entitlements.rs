@@ -7,8 +7,9 @@ use actix_web::http::header::ContentType;
 use actix_web::{HttpResponse, web};
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
+use super::fields::amount_if_given;
 use super::json;
 use super::problem::{ApiError, Problem};
 use super::reading::{AsOf, Data, as_of, consistency, min_position};
@@ -174,8 +175,10 @@ pub async fn list(
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PostChecks {
-    checks: Vec<Value>,
+struct PostChecks<'a> {
+    /// Each is read by itself, so that a bad one spoils no other.
+    #[serde(borrow)]
+    checks: Vec<&'a RawValue>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -183,11 +186,16 @@ struct PostChecks {
 struct PostCheck {
     account: String,
     feature: String,
-    #[serde(default = "one")]
-    quantity: i64,
-    #[serde(default)]
-    min_position: i64,
+    #[serde(default, deserialize_with = "amount_if_given")]
+    quantity: Option<i64>,
+    min_position: Option<i64>,
     consistency: Option<String>,
+}
+
+impl PostCheck {
+    fn quantity(&self) -> i64 {
+        self.quantity.unwrap_or(1)
+    }
 }
 
 /// What became of one check of a batch.
@@ -198,20 +206,16 @@ enum Checked<'a> {
     Refused { status: u16, problem: Problem },
 }
 
-fn one() -> i64 {
-    1
-}
-
 /// Up to 1,000 checks of any accounts, each with its own outcome.
 pub async fn check_batch(state: web::Data<State>, payload: web::Payload) -> Result<HttpResponse, ApiError> {
     let body = read_body(payload, MAX_JSON_BYTES).await?;
-    let body: PostChecks = parse_json(&body)?;
+    let body: PostChecks<'_> = parse_json(&body)?;
     if body.checks.is_empty() || body.checks.len() > MAX_CHECKS {
         let problem = format!("must hold 1 to {MAX_CHECKS} checks");
         return Err(ApiError::InvalidParameter { field: "checks".to_owned(), problem });
     }
     // All at once: those that are not in memory share a query.
-    let read = join_all(body.checks.iter().map(|row| read_one(&state, row))).await;
+    let read = join_all(body.checks.iter().enumerate().map(|(index, row)| read_one(&state, row, index))).await;
     let answers: Vec<Checked<'_>> = read.iter().map(checked).collect();
     Ok(HttpResponse::Ok().json(Data { data: answers }))
 }
@@ -219,7 +223,7 @@ pub async fn check_batch(state: web::Data<State>, payload: web::Payload) -> Resu
 fn checked(read: &Result<(PostCheck, AccountNow), ApiError>) -> Checked<'_> {
     let refused = |problem: Problem| Checked::Refused { status: problem.status, problem };
     match read {
-        Ok((check, account)) => match answer_known(account, &check.feature, check.quantity) {
+        Ok((check, account)) => match answer_known(account, &check.feature, check.quantity()) {
             Ok(entitlement) => Checked::Answered { status: 200, entitlement },
             Err(error) => refused(error.problem()),
         },
@@ -227,11 +231,15 @@ fn checked(read: &Result<(PostCheck, AccountNow), ApiError>) -> Checked<'_> {
     }
 }
 
-async fn read_one(state: &State, row: &Value) -> Result<(PostCheck, AccountNow), ApiError> {
-    let check: PostCheck = parse_row(row)?;
-    if !(1..=MAX_AMOUNT).contains(&check.quantity) {
-        let problem = format!("must be a whole number from 1 to {MAX_AMOUNT}");
-        return Err(ApiError::InvalidParameter { field: "quantity".to_owned(), problem });
+async fn read_one(state: &State, row: &RawValue, index: usize) -> Result<(PostCheck, AccountNow), ApiError> {
+    let check: PostCheck = parse_row(row, "checks", index)?;
+    let invalid = |field: &str, problem: String| ApiError::InvalidParameter { field: field.to_owned(), problem };
+    if !(1..=MAX_AMOUNT).contains(&check.quantity()) {
+        return Err(invalid("quantity", format!("must be a whole number from 1 to {MAX_AMOUNT}")));
+    }
+    let min_position = check.min_position.unwrap_or(0);
+    if min_position < 0 {
+        return Err(invalid("min_position", format!("must be a whole number from 0 to {}", i64::MAX)));
     }
     if check.min_position < 0 {
         let problem = format!("must be a whole number from 0 to {}", i64::MAX);
@@ -239,7 +247,7 @@ async fn read_one(state: &State, row: &Value) -> Result<(PostCheck, AccountNow),
     }
     let consistency: Consistency = consistency(check.consistency.as_deref())?;
     let name = account_id(&check.account)?;
-    let read = Read { min_position: check.min_position, consistency, as_of: None };
+    let read = Read { min_position, consistency, as_of: None };
     let account = state.service.account(&name, read).await?;
     Ok((check, account))
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::billing;
 use super::debits::{PostCharge, answered, created};
+use super::fields::{amount_if_given, time, time_if_given};
 use super::page::{Cursor, PageQuery};
 use super::problem::ApiError;
 use super::request::{account_id, keyed_json, keyed_json_or_default};
@@ -29,8 +30,11 @@ const DEFAULT_HOLD: TimeDelta = TimeDelta::hours(1);
 #[serde(deny_unknown_fields)]
 struct PostHold {
     feature: Option<String>,
+    #[serde(default, deserialize_with = "amount_if_given")]
     quantity: Option<i64>,
+    #[serde(default, deserialize_with = "amount_if_given")]
     amount: Option<i64>,
+    #[serde(default, deserialize_with = "time_if_given")]
     expires_at: Option<DateTime<Utc>>,
 }
 
@@ -70,7 +74,9 @@ fn view(outcome: &Outcome, receipt: &Receipt, position: i64) -> Result<Value, Ap
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PostCapture {
+    #[serde(default, deserialize_with = "amount_if_given")]
     amount: Option<i64>,
+    #[serde(default, deserialize_with = "amount_if_given")]
     quantity: Option<i64>,
 }
 
@@ -111,6 +117,7 @@ pub async fn release(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PostExtend {
+    #[serde(deserialize_with = "time")]
     expires_at: DateTime<Utc>,
 }
 

@@ -5,9 +5,10 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::fields::time_if_given;
 use super::page::PageQuery;
 use super::problem::ApiError;
-use super::request::{MAX_JSON_BYTES, account_id, parse_json, read_body, reason, time};
+use super::request::{MAX_JSON_BYTES, account_id, parse_json, read_body, reason};
 use super::server::State;
 use crate::domain::catalog::Per;
 use crate::domain::command::Command;
@@ -26,7 +27,7 @@ struct PutOverride {
     limit: Option<Limit>,
     per: Option<Per>,
     values: Option<Vec<String>>,
-    #[serde(default, deserialize_with = "time")]
+    #[serde(default, deserialize_with = "time_if_given")]
     expires_at: Option<DateTime<Utc>>,
     reason: Option<String>,
 }

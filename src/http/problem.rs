@@ -38,8 +38,10 @@ pub enum ApiError {
         "this needs an idempotency key, as the Idempotency-Key header or the `idempotency_key` of a row: any string of your own, the same when you retry"
     )]
     IdempotencyKeyMissing,
-    #[error("an Idempotency-Key has 1 to 255 printable ASCII characters")]
+    #[error("an Idempotency-Key has 1 to 255 printable ASCII characters, and no blanks at its ends")]
     IdempotencyKeyInvalid,
+    #[error("there are several Idempotency-Key headers; send one")]
+    SeveralIdempotencyKeys,
     #[error("send Authorization: Bearer <key>; `subledger keys create` makes one")]
     Unauthorized,
     #[error("the key's scope is {have}; this route needs {need}")]
@@ -75,7 +77,7 @@ fn kind(error: &ApiError) -> (StatusCode, &'static str, &'static str) {
         ApiError::IdempotencyKeyMissing => {
             (S::BAD_REQUEST, "idempotency_key_missing", "The Idempotency-Key is missing")
         }
-        ApiError::IdempotencyKeyInvalid => {
+        ApiError::IdempotencyKeyInvalid | ApiError::SeveralIdempotencyKeys => {
             (S::BAD_REQUEST, "idempotency_key_invalid", "The Idempotency-Key is invalid")
         }
         ApiError::Unauthorized => (S::UNAUTHORIZED, "unauthorized", "A valid API key is needed"),
@@ -224,6 +226,9 @@ fn rejection_kind(rejection: &Rejection) -> (StatusCode, &'static str, &'static 
         Rejection::TooManyOverrides { .. } => {
             (S::UNPROCESSABLE_ENTITY, "too_many_overrides", "The account has too many overrides")
         }
+        Rejection::TooManyHolds { .. } => {
+            (S::UNPROCESSABLE_ENTITY, "too_many_holds", "The account has too many open holds")
+        }
         Rejection::QuantityOutOfRange { .. } => (S::BAD_REQUEST, "out_of_range", "A number is out of range"),
         Rejection::TimeOutOfRange { .. } => (S::BAD_REQUEST, "time_out_of_range", "A time is out of range"),
         Rejection::OutOfRange { .. } => (S::BAD_REQUEST, "out_of_range", "A number is out of range"),
@@ -319,6 +324,7 @@ pub const CODES: &[&str] = &[
     "subscription_unchanged",
     "suspended_unpaid",
     "time_out_of_range",
+    "too_many_holds",
     "too_many_overrides",
     "too_many_payment_calls",
     "too_many_webhook_endpoints",

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::fields::{or_default, time_if_given};
 use super::problem::ApiError;
 use super::request::{MAX_JSON_BYTES, parse_json, read_body};
 use super::server::State;
@@ -15,10 +16,12 @@ use crate::domain::ids::AccountId;
 use crate::stripe::client::StripeCallError;
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 struct PostReconcile {
     account: Option<String>,
+    #[serde(default, deserialize_with = "time_if_given")]
     since: Option<DateTime<Utc>>,
+    #[serde(default, deserialize_with = "or_default")]
     dry_run: bool,
 }
 

@@ -4,6 +4,7 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 
+use super::fields::amount_if_given;
 use super::payment_routes;
 use super::problem::ApiError;
 use super::request::{keyed_json_or_default, stripe_id};
@@ -13,6 +14,7 @@ use crate::app::selling::refunds::RefundReason;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PostRefund {
+    #[serde(default, deserialize_with = "amount_if_given")]
     amount: Option<i64>,
     reason: Option<RefundReason>,
 }

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, web};
 use bytes::{Bytes, BytesMut};
-use chrono::{DateTime, Datelike, Utc};
 use futures_util::StreamExt;
-use serde::de::{DeserializeOwned, Error as _};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::problem::ApiError;
+use super::unfit::unfit_json;
 use crate::app::write_path::work::Key;
 use crate::domain::ids::AccountId;
 use crate::domain::overrides::MAX_REASON;
@@ -47,12 +48,8 @@ pub async fn read_body(mut payload: web::Payload, max: usize) -> Result<Bytes, A
 }
 
 /// Reads a JSON body.
-pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    // Else an array of the right length would do.
-    if body.trim_ascii_start().first().is_some_and(|first| *first == b'[') {
-        return Err(ApiError::InvalidBody(NO_OBJECT.to_owned()));
-    }
-    serde_json::from_slice(body).map_err(|error| ApiError::InvalidBody(error.to_string()))
+pub fn parse_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).ok().filter(|_| is_object(body)).ok_or_else(|| unfit_json::<T>("", body))
 }
 
 /// Reads what is kept for ever in a type that takes what later versions add: here, unknown fields are refused, and whatever
@@ -83,15 +80,17 @@ pub fn parse_json_or_default<T: DeserializeOwned + Default>(body: &[u8]) -> Resu
     if body.is_empty() { Ok(T::default()) } else { parse_json(body) }
 }
 
-/// A row of a batch.
-pub fn parse_row<T: DeserializeOwned>(row: &Value) -> Result<T, ApiError> {
-    if !row.is_object() {
-        return Err(ApiError::InvalidBody(NO_OBJECT.to_owned()));
-    }
-    T::deserialize(row).map_err(|error| ApiError::InvalidBody(error.to_string()))
+/// A row of a batch, which `list` holds at `index`.
+pub fn parse_row<'a, T: Deserialize<'a>>(row: &'a RawValue, list: &str, index: usize) -> Result<T, ApiError> {
+    let json = row.get().as_bytes();
+    let unfit = || unfit_json::<T>(&format!("{list}[{index}]"), json);
+    serde_json::from_slice(json).ok().filter(|_| is_object(json)).ok_or_else(unfit)
 }
 
-const NO_OBJECT: &str = "must be a JSON object, with its fields by name";
+/// Else an array of the right length would do for an object.
+fn is_object(json: &[u8]) -> bool {
+    json.trim_ascii_start().first() == Some(&b'{')
+}
 
 /// The key of a request that must have one, and its JSON body.
 pub async fn keyed_json<T: DeserializeOwned>(
@@ -115,7 +114,12 @@ pub async fn keyed_json_or_default<T: DeserializeOwned + Default>(
 
 /// The key of a request that must have one. It stands for the route, the path and the body.
 pub fn idempotency_key(request: &HttpRequest, body: &[u8]) -> Result<Key, ApiError> {
-    let header = request.headers().get("idempotency-key").ok_or(ApiError::IdempotencyKeyMissing)?;
+    let mut headers = request.headers().get_all("idempotency-key");
+    let header = headers.next().ok_or(ApiError::IdempotencyKeyMissing)?;
+    // With another one in front of it, the same key would be another.
+    if headers.next().is_some() {
+        return Err(ApiError::SeveralIdempotencyKeys);
+    }
     let key = header.to_str().map_err(|_| ApiError::IdempotencyKeyInvalid)?;
     key_of(key, &[request.method().as_str().as_bytes(), request.path().as_bytes(), body])
 }
@@ -123,7 +127,8 @@ pub fn idempotency_key(request: &HttpRequest, body: &[u8]) -> Result<Key, ApiErr
 /// Checks a key's form.
 pub fn key_of(key: &str, request: &[&[u8]]) -> Result<Key, ApiError> {
     let printable = key.bytes().all(|byte| (0x20..0x7f).contains(&byte));
-    if key.trim().is_empty() || key.len() > MAX_KEY_LEN || !printable {
+    // HTTP takes the blanks around a header's value away: with them, a row's key could never be a header's.
+    if key.is_empty() || key.trim() != key || key.len() > MAX_KEY_LEN || !printable {
         return Err(ApiError::IdempotencyKeyInvalid);
     }
     Ok(Key::of_request(key, request))
@@ -168,15 +173,6 @@ pub fn reason(reason: Option<String>) -> Result<Option<String>, ApiError> {
         return Err(ApiError::InvalidParameter { field: "reason".to_owned(), problem });
     }
     Ok(reason)
-}
-
-/// A time that can be given back as RFC 3339 has it: with four digits for the year.
-pub fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
-    let time = Option::<DateTime<Utc>>::deserialize(deserializer)?;
-    if time.is_some_and(|time| !(0..=9_999).contains(&time.year())) {
-        return Err(D::Error::custom("a time must have a year from 0000 to 9999"));
-    }
-    Ok(time)
 }
 
 /// A query parameter that must be a whole number within bounds.

@@ -6,10 +6,11 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
 use super::checkout::quantity;
+use super::fields::{or_default, time_if_given};
 use super::payment_routes::Call;
 use super::problem::ApiError;
 use super::reading::{consistency, min_position};
-use super::request::{MAX_JSON_BYTES, account_id, parse_json, read_body, stripe_id, time};
+use super::request::{MAX_JSON_BYTES, account_id, parse_json, read_body, stripe_id};
 use super::server::State;
 use super::stripe_views::InvoicePreviewView;
 use crate::app::selling::changes::{ChangeRequest, PauseBehavior, Proration, When};
@@ -56,11 +57,11 @@ struct PostChange {
     price: Option<String>,
     interval: Option<Interval>,
     quantity: Option<i64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     when: When,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     proration: Proration,
-    #[serde(default, deserialize_with = "time")]
+    #[serde(default, deserialize_with = "time_if_given")]
     proration_date: Option<DateTime<Utc>>,
 }
 
@@ -151,9 +152,9 @@ fn answer_preview(state: &State, preview: Option<InvoicePreview>, account: &str)
 #[serde(deny_unknown_fields)]
 struct PostPause {
     subscription: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     behavior: PauseBehavior,
-    #[serde(default, deserialize_with = "time")]
+    #[serde(default, deserialize_with = "time_if_given")]
     resumes_at: Option<DateTime<Utc>>,
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::debits::created;
+use super::fields::{amount_or_none, or_default, time_if_given};
 use super::problem::ApiError;
 use super::reading;
 use super::request::{account_id, keyed_json};
@@ -34,10 +35,11 @@ const MAX_CLOSED_LOTS: i64 = 1_000;
 #[serde(deny_unknown_fields)]
 struct PostUsage {
     feature: String,
+    #[serde(deserialize_with = "amount_or_none")]
     quantity: i64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     action: UsageAction,
-    #[serde(alias = "at")]
+    #[serde(default, alias = "at", deserialize_with = "time_if_given")]
     timestamp: Option<DateTime<Utc>>,
 }
 

@@ -6,8 +6,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::events::Cursor;
+use super::fields::{or_default, time_if_given};
 use super::problem::ApiError;
-use super::request::{MAX_JSON_BYTES, parse_json, plain_id, read_body, time};
+use super::request::{MAX_JSON_BYTES, parse_json, plain_id, read_body};
 use super::server::State;
 use crate::app::outbound::{NewEndpoint, ReplayFrom};
 use crate::domain::message::is_known_filter;
@@ -32,7 +33,7 @@ fn not_found(id: &str) -> ApiError {
 struct PostEndpoint {
     url: String,
     description: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     event_types: Vec<String>,
 }
 
@@ -157,7 +158,7 @@ pub async fn rotate_secret(
 #[serde(deny_unknown_fields)]
 struct PostReplay {
     after: Option<String>,
-    #[serde(default, deserialize_with = "time")]
+    #[serde(default, deserialize_with = "time_if_given")]
     since: Option<DateTime<Utc>>,
 }
 

@@ -179,3 +179,26 @@ async fn a_time_is_told_once_nothing_can_be_written_of_it_any_more() {
     app.clock.advance(Duration::days(1));
     assert_eq!(app.get(&path).await.expect(200)["available"], 7);
 }
+
+/// What was written goes before what is asked: as of a moment, too, no answer is older than the caller's own write.
+#[tokio::test]
+async fn the_past_is_told_once_a_position_has_been_reached() {
+    let app = TestApp::start().await;
+    app.put_account("user_1", json!({"stripe_customer_id": "cus_1"})).await.expect(201);
+    app.deliver_all(&sign_up("cus_1", PRO, START)).await;
+    let debit = app.debit("user_1", "key-1", json!({"amount": 3})).await.expect(201);
+    let reached = debit["position"].as_i64().expect("a position");
+    app.clock.advance(Duration::minutes(1));
+    let paths =
+        ["credits", "credits/holds", "entitlements", "entitlements/generation", "subscription", "subscriptions"];
+    for part in paths {
+        for as_of in [reached.to_string(), rfc3339(START + 20)] {
+            let path =
+                |min_position: i64| format!("/v1/accounts/user_1/{part}?as_of={as_of}&min_position={min_position}");
+            app.get(&path(reached)).await.expect(200);
+            let problem = app.get(&path(reached + 99)).await.problem(409, "position_not_reached");
+            let without = app.get(&format!("/v1/accounts/user_1/credits?min_position={}", reached + 99)).await;
+            assert_eq!(problem["detail"], without.problem(409, "position_not_reached")["detail"]);
+        }
+    }
+}

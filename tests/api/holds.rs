@@ -414,3 +414,85 @@ async fn a_capture_by_amount_counts_a_unit_that_was_used_in_part() {
         assert_eq!(usage["features"][0]["used"], used, "after {amount}");
     }
 }
+
+/// What was set aside for units is what they cost at most; of a part of them, its share.
+#[tokio::test]
+async fn units_that_were_held_cost_no_more_when_their_feature_has_become_dearer() {
+    let at =
+        |each: i64| SELLER.replace("credit_cost = 1\n", &format!("credit_cost = {each}\ncapture_beyond_hold = true\n"));
+    let app = TestApp::with(Setup { catalog: at(2), ..Setup::default() }).await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    app.grant("user_1", 90).await.expect(201);
+    let place = async || hold(&app, json!({"feature": "generation", "quantity": 10})).await;
+    let held = [place().await, place().await, place().await, place().await];
+    app.clock.advance(Duration::seconds(1));
+    let capture = async |hold: &Value, quantity: i64| {
+        let answer = act(&app, hold, "capture", json!({"quantity": quantity})).await;
+        let captured = answer.expect(200);
+        let receipt = captured["receipt"].as_str().expect("a receipt");
+        let explained = app.get(&format!("/v1/receipts/{receipt}")).await.expect(200);
+        assert_eq!(explained["agrees"], true, "{explained}");
+        captured["captured"].clone()
+    };
+    app.apply_catalog(&at(3)).await;
+    // All of them, a part, and two more than were held.
+    assert_eq!(capture(&held[0], 10).await, 20);
+    assert_eq!(capture(&held[1], 3).await, 6);
+    assert_eq!(capture(&held[2], 12).await, 20 + 2 * 3);
+    app.apply_catalog(&at(1)).await;
+    assert_eq!(capture(&held[3], 10).await, 10);
+    assert_eq!(credits(&app).await, (100 - 20 - 6 - 26 - 10, 0));
+    statement(&app).await;
+}
+
+/// Rounded up; and without leave to go beyond the hold, for all that was held.
+#[tokio::test]
+async fn units_that_were_held_are_captured_after_a_change_of_price_without_leave_to_go_beyond() {
+    let tiers = |first: i64, then: i64| {
+        let tiers = format!("credit_cost = [{{ up_to = 2, each = {first} }}, {{ each = {then} }}]\n");
+        SELLER.replace("credit_cost = 1\n", &tiers)
+    };
+    let app = TestApp::with(Setup { catalog: tiers(2, 1), ..Setup::default() }).await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    app.grant("user_1", 90).await.expect(201);
+    let place = async || hold(&app, json!({"feature": "generation", "quantity": 5})).await;
+    let held = [place().await, place().await, place().await];
+    assert_eq!(held[0]["amount"], 7);
+    let capture = async |hold: &Value, quantity: i64| act(&app, hold, "capture", json!({"quantity": quantity})).await;
+    assert_eq!(capture(&held[0], 2).await.expect(200)["captured"], 4);
+    app.apply_catalog(&tiers(5, 5)).await;
+    assert_eq!(capture(&held[1], 5).await.expect(200)["captured"], 7);
+    // Two fifths of seven.
+    capture(&held[2], 6).await.problem(422, "capture_exceeds_hold");
+    assert_eq!(capture(&held[2], 2).await.expect(200)["captured"], 3);
+}
+
+#[tokio::test]
+async fn an_account_has_at_most_a_thousand_open_holds() {
+    let app = start().await;
+    app.grant("user_1", 2_000).await.expect(201);
+    let path = "/v1/accounts/user_1/credits/holds";
+    let soon = json!({"amount": 1, "expires_at": rfc3339(START + 60)});
+    let long = json!({"amount": 1, "expires_at": rfc3339(START + 600)});
+    let place = async |n: usize, body: &Value| {
+        app.call(Method::POST, path).idempotency_key(&format!("hold-{n}")).json(body.clone()).send().await
+    };
+    let first = place(0, &long).await.expect(201);
+    let placed = (1..1_000).map(|n| place(n, if n == 1 { &soon } else { &long }));
+    for answer in futures_util::future::join_all(placed).await {
+        answer.expect(201);
+    }
+    let refused = place(1_000, &long).await.problem(422, "too_many_holds");
+    let detail = refused["detail"].as_str().expect("a detail");
+    assert!(detail.starts_with("an account has at most 1000 open holds; capture or release one first"), "{detail}");
+    assert_eq!(refused.get("receipt"), None);
+    assert_eq!(place(1_000, &long).await.problem(422, "too_many_holds")["detail"], refused["detail"]);
+    // One that ends makes room, and so does one that has expired, whether or not anything has recorded that.
+    act(&app, &first, "release", json!({})).await.expect(200);
+    place(1_001, &long).await.expect(201);
+    place(1_002, &long).await.problem(422, "too_many_holds");
+    app.clock.set(START + 60);
+    place(1_003, &long).await.expect(201);
+    place(1_004, &long).await.problem(422, "too_many_holds");
+    app.debit("user_1", "key-1", json!({"amount": 1})).await.expect(201);
+}

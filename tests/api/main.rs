@@ -5,6 +5,7 @@ mod accounts;
 mod admin;
 mod auth;
 mod billing;
+mod bodies;
 mod catalog_sync;
 mod checkout;
 mod contract;

@@ -320,3 +320,55 @@ fn without_any_word_of_a_failed_payment_it_counts_from_when_stripe_first_said_so
         assert_eq!(account.credits.access[0].past_due_since, Some(since));
     }
 }
+
+/// A change of a subscription that was paid for, whose payment fails. Until it is paid Stripe keeps the subscription as it
+/// was, or else calls it past due by itself.
+fn declined_change(price: &str, status: &str) -> Vec<Value> {
+    let mut shown = subscription("1", price, status);
+    shown["latest_invoice"] = json!("in_1_2");
+    if status == "active" {
+        shown["pending_update"] = json!({"expires_at": FAILED + DAY, "subscription_items": [
+            {"id": "si_1", "price": {"id": "price_sudden"}, "quantity": 1}]});
+    }
+    let mut bill = invoice("1", 2, FAILED, "open");
+    bill["billing_reason"] = json!("subscription_update");
+    let mut bodies = overdue("1", price);
+    bodies.truncate(2);
+    bodies.extend([
+        body("evt_3", "customer.subscription.updated", FAILED, shown),
+        body("evt_4", "invoice.payment_failed", FAILED, bill.clone()),
+        body("evt_5", "invoice.payment_action_required", FAILED, bill),
+    ]);
+    bodies
+}
+
+#[test]
+fn a_change_whose_payment_fails_changes_nothing_unless_stripe_says_so() {
+    let fold = Fold::of_seller(SELLER);
+    let context = fold.context_at(FAILED + DAY);
+    for price in ["price_kept", "price_plain", "price_harsh"] {
+        for (status, since) in [("active", None), ("past_due", Some(FAILED))] {
+            let commands: Vec<Command> = declined_change(price, status).iter().map(|body| fold.command(body)).collect();
+            let straight: Vec<usize> = (0..commands.len()).collect();
+            let end = fold.end_at(context, &commands, &straight);
+            assert_eq!(end.credits.access[0].past_due_since, since, "{price}, {status}");
+            let answer = check(&end.credits, &fold.catalog, "export", 1, context.now);
+            assert_eq!(answer.state == AccountState::Active, since.is_none(), "{price}, {status}");
+            each_permutation(commands.len(), |order| {
+                let got = fold.end_at(context, &commands, order);
+                assert!(got == end, "{price}, {status} with {order:?}:\n{}", difference(&got, &end));
+            });
+        }
+    }
+}
+
+/// A renewal that fails while a change waits for its payment is overdue, also before Stripe's word of the subscription.
+#[test]
+fn a_renewal_that_fails_beside_a_declined_change_counts() {
+    let fold = Fold::of_seller(SELLER);
+    let mut bodies = declined_change("price_kept", "active");
+    let failed = FAILED + DAY;
+    bodies.push(body("evt_6", "invoice.payment_failed", failed, invoice("1", 3, failed, "open")));
+    let account = told(&fold, &bodies, failed);
+    assert_eq!(account.credits.access[0].past_due_since, Some(failed));
+}

@@ -174,3 +174,43 @@ fn a_merged_stream_keeps_nothing() {
         assert_eq!(merged.billing, Default::default(), "{}", story.name);
     }
 }
+
+/// Whichever of the two is the older one, and whichever has spent.
+#[test]
+fn no_free_month_begins_before_the_last_one_is_over() {
+    const DAY: i64 = 86_400;
+    /// 4 June 2026.
+    const JUNE: i64 = 1_780_531_200;
+    let fold = Fold::new();
+    let (from, into) = (AccountId::new("cus_1").expect("valid"), AccountId::new(ACCOUNT).expect("valid"));
+    let spent_at = |account: &mut Account, amount: i64, at: i64| {
+        let debit = Command::Debit { debit: Uuid::from_u128(at as u128), charge: Charge::Amount(amount) };
+        let mut changes = Changes::default();
+        decide(&mut Draft::new(account, &mut changes), &debit, fold.context_at(at)).is_ok()
+    };
+    for (older, younger) in [(&from, &into), (&into, &from)] {
+        let mut accounts: BTreeMap<AccountId, Account> = BTreeMap::new();
+        for (id, at) in [(older, JUNE - 16 * DAY), (younger, JUNE)] {
+            let mut account = Account::new(id.clone());
+            fold.apply(&mut account, &Command::Open { stripe_customer_id: None }, fold.context_at(at));
+            accounts.insert(id.clone(), account);
+        }
+        assert!(spent_at(accounts.get_mut(younger).expect("there"), 10, JUNE + DAY));
+        merge(&fold, &mut accounts, &from, &into, fold.context_at(JUNE + 2 * DAY));
+        let account = accounts.get_mut(&into).expect("there");
+        // Days since 4 June, and whether there is a month to be spent: from 4 July, and from 4 August on.
+        for (day, is_there) in [
+            (2, false),
+            (15, false),
+            (29, false),
+            (30, true),
+            (31, false),
+            (45, false),
+            (60, false),
+            (61, true),
+            (76, false),
+        ] {
+            assert_eq!(spent_at(account, 10, JUNE + day * DAY + 1), is_there, "day {day}, {older} is older");
+        }
+    }
+}

@@ -102,7 +102,7 @@ fn what_was_spent_of_a_reinstated_lot_stays_spent_when_late_news_lessens_it() {
     let more = json!({"payment_intent": "pi_in_1", "amount": 2900, "created": MARCH});
     play(&fold, &mut account, now + 1, &[told("refund.created", MARCH + 4 * DAY, refund("re_1", more))]);
     assert_eq!((account.credits.available_at(fold.context_at(now + 1).now), account.credits.debt), (0, 0));
-    let lots = account.billing.iter().flat_map(|billing| billing.closed_lots.values());
-    let lot = lots.filter(|lot| lot.source == LotSource::Reinstatement).next().expect("it was spent of");
+    let mut lots = account.billing.iter().flat_map(|billing| billing.closed_lots.values());
+    let lot = lots.find(|lot| lot.source == LotSource::Reinstatement).expect("it was spent of");
     assert_eq!((lot.granted, lot.spent()), (30, 30));
 }

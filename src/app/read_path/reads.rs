@@ -133,7 +133,7 @@ impl Service {
     pub async fn account(&self, name: &AccountId, read: Read) -> Result<AccountNow, AppError> {
         let Read { min_position, consistency, as_of } = read;
         if let Some(moment) = as_of {
-            return Ok(self.past(name, moment).await?.into());
+            return Ok(self.past(name, moment, min_position).await?.into());
         }
         let reason = match consistency {
             Consistency::Strong => ReadThrough::Strong,
@@ -282,9 +282,12 @@ impl Service {
         AccountNow { id, credits, version, partition_id, position, read_at, at: now, catalog }
     }
 
-    /// The past of an account, by its own id or by a Stripe id linked to it. A time is told of what the name led to then; a
-    /// position is one of the account's partition that it leads to now.
-    pub async fn past(&self, name: &AccountId, moment: Moment) -> Result<Past, AppError> {
+    /// The past of an account, by its own id or by a Stripe id linked to it, once its partition has reached `min_position`. A
+    /// time is told of what the name led to then; a position is one of the account's partition that it leads to now.
+    pub async fn past(&self, name: &AccountId, moment: Moment, min_position: i64) -> Result<Past, AppError> {
+        if min_position > 0 {
+            self.read_through(name, min_position).await?;
+        }
         if matches!(moment, Moment::Time(_))
             && name.standing() != Ownership::Account
             && let Some(past) = self.stream_at(name, moment).await?

@@ -9,12 +9,13 @@ use crate::domain::ids::{AccountId, LotId};
 
 impl Account {
     pub(super) fn absorb(&mut self, absorbed: &AccountAbsorbed, changes: &mut Changes) {
-        let theirs = absorbed.credits.clone();
-        if let Some(opened) = theirs.opened_at {
-            self.opened_at_latest(opened);
+        let mut theirs = absorbed.credits.clone();
+        let opened_at = self.credits.opened_at.into_iter().chain(theirs.opened_at).min();
+        let free_since = self.credits.free_since.max(theirs.free_since);
+        for credits in [&mut self.credits, &mut theirs] {
+            credits.recount_free_months(|credits| (credits.opened_at, credits.free_since) = (opened_at, free_since));
         }
         let ours = &mut self.credits;
-        ours.free_since = ours.free_since.max(theirs.free_since);
         ours.free_until = ours.free_until.max(theirs.free_until);
         ours.debt += theirs.debt;
         ours.debt_since = ours.debt_since.into_iter().chain(theirs.debt_since).min();
@@ -40,7 +41,7 @@ impl Account {
         ours.low_balance = ours.low_balance.or(theirs.low_balance);
         let mut billing = absorbed.billing.clone();
         let closed = std::mem::take(&mut billing.closed_lots);
-        self.absorb_usage(&theirs.usage, std::mem::take(&mut billing.usage_days), changes);
+        let usage_days = std::mem::take(&mut billing.usage_days);
         for lot in theirs.lots.into_iter().chain(closed.into_values()) {
             self.absorb_lot(lot, changes);
         }
@@ -48,6 +49,7 @@ impl Account {
             ours.absorb(billing, &mut changes.touched);
             self.refresh_access_of_all();
         }
+        self.absorb_usage(&theirs.usage, usage_days, changes);
     }
 
     /// Takes a lot over, open or closed. The same cause may have granted it here too: it is still one lot.

@@ -64,6 +64,9 @@ pub struct CreditsExpired {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DebtRepaid {
     pub lots: Vec<Draw>,
+    /// What of it had rolled over under a cap, by the lot that caps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<Draw>,
 }
 
 /// A refund or dispute took back what its payment had bought.
@@ -115,6 +118,22 @@ pub struct LotAmended {
     pub forgotten: bool,
     /// The lot's.
     pub cause: String,
+}
+
+impl LotAmended {
+    /// Some of what had expired in a lot had not, after all.
+    pub fn returned(lot: &Lot, credits: i64) -> Self {
+        Self {
+            lot: lot.id,
+            added: credits,
+            from_expired: credits,
+            effective_at: lot.effective_at,
+            expires_at: lot.expires_at,
+            keeps_earlier: lot.keeps_earlier,
+            forgotten: false,
+            cause: lot.cause.to_string(),
+        }
+    }
 }
 
 /// Credits were spent.
@@ -173,7 +192,7 @@ pub struct HoldCaptured {
     pub quantity: Option<i64>,
     #[serde(flatten)]
     pub cover: Cover,
-    /// What of it, beyond what was set aside, had rolled over under a cap, by the lot that caps.
+    /// What of it had rolled over under a cap, by the lot that caps; not what was set aside before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<Draw>,
     /// When what is owed of it came to be owed.

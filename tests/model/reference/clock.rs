@@ -30,7 +30,9 @@ impl Ledger {
 
     /// Whatever may be spent makes good what is owed.
     pub(super) fn pay(&mut self, now: i64) {
-        for (lot, amount) in self.draw(self.debt, now) {
+        let draws = self.draw(self.debt, now);
+        self.spend_kept(&draws, now, now);
+        for (lot, amount) in draws {
             self.lots[lot].remaining -= amount;
             self.lots[lot].repaid += amount;
             self.debt -= amount;
@@ -169,15 +171,22 @@ impl Ledger {
                 self.expire_some(at, self.lots[at].free());
             }
         }
-        // Of a capped plan's lots, all but the newest together keep so much.
-        let subscriptions: Vec<String> = self.lots.iter().filter_map(|lot| lot.subscription.clone()).collect();
-        for subscription in subscriptions {
-            let belongs = |lot: &Lot| lot.subscription.as_ref() == Some(&subscription);
-            let capping = |lot: &&Lot| belongs(lot) && lot.keeps_earlier.is_some() && lot.begins <= now;
-            let Some(newest) = self.lots.iter().filter(capping).max_by_key(|lot| lot.begins).cloned() else { continue };
-            let mut kept = (newest.keeps_earlier.expect("a cap") - newest.kept_spent).max(0);
-            for at in self.burn_order() {
-                if belongs(&self.lots[at]) && self.lots[at].begins < newest.begins {
+        // Each of a capped plan's lots, as it begins, keeps so much of those before it.
+        // A later month of which all went back has begun nothing.
+        let is_void = |lot: &Lot| lot.cause.contains('#') && lot.granted <= lot.claimed;
+        let caps = |lot: &Lot| lot.keeps_earlier.is_some() && lot.begins <= now && !is_void(lot);
+        let capping = |at: &usize| caps(&self.lots[*at]);
+        let mut caps: Vec<usize> = (0..self.lots.len()).filter(capping).collect();
+        caps.sort_by_key(|at| self.lots[*at].begins);
+        for cap in caps.into_iter().map(|at| self.lots[at].clone()).collect::<Vec<_>>() {
+            let earlier = |lot: &Lot| lot.subscription == cap.subscription && lot.begins < cap.begins;
+            let open = self.holds.iter().filter(|hold| hold.state == HoldState::Open && cap.begins <= hold.placed);
+            let of_cap = |(at, _): &&(usize, i64)| earlier(&self.lots[*at]);
+            let held: i64 = open.flat_map(|hold| &hold.cover.lots).filter(of_cap).map(|(_, amount)| amount).sum();
+            let mut kept = (cap.keeps_earlier.expect("a cap") - cap.kept_spent - held).max(0);
+            // Those that would burn last are kept.
+            for at in self.burn_order().into_iter().rev() {
+                if earlier(&self.lots[at]) {
                     let carried = self.lots[at].free().min(kept);
                     kept -= carried;
                     self.expire_some(at, self.lots[at].free() - carried);

@@ -13,6 +13,10 @@ impl Ledger {
         self.pay_in_time(now);
         self.expire(now);
         self.claim(now);
+        // What is capped is told anew.
+        for lot in self.lots.iter_mut().filter(|lot| lot.subscription.is_some() && !lot.has_ended(now)) {
+            lot.remaining += std::mem::take(&mut lot.expired);
+        }
         self.expire(now);
         self.reinstate();
         self.expire(now);
@@ -143,6 +147,11 @@ impl Ledger {
             self.lots[at].repaid -= returned;
             self.lots[at].remaining += returned;
             paid -= returned;
+            let (subscription, begins) = (self.lots[at].subscription.clone(), self.lots[at].begins);
+            let capping = |lot: &&mut Lot| lot.keeps_earlier.is_some() && lot.subscription == subscription;
+            for cap in self.lots.iter_mut().filter(capping).filter(|lot| begins < lot.begins) {
+                cap.kept_spent = (cap.kept_spent - returned).max(0);
+            }
         }
     }
 }

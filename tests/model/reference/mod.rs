@@ -129,6 +129,7 @@ struct Hold {
     /// Units of the feature; 0 of none.
     quantity: i64,
     cover: Cover,
+    placed: i64,
     ends: i64,
     state: HoldState,
 }
@@ -389,12 +390,12 @@ impl Ledger {
         self.debt += amount;
     }
 
-    /// Of a capped plan's earlier lots, what is spent was kept.
-    fn spend_kept(&mut self, lots: &[(usize, i64)], now: i64) {
+    /// Of a capped plan's earlier lots, what is spent was kept, unless it was set aside before they were capped.
+    pub(super) fn spend_kept(&mut self, lots: &[(usize, i64)], set_aside: i64, now: i64) {
         for (at, amount) in lots {
             let (subscription, begins) = (self.lots[*at].subscription.clone(), self.lots[*at].begins);
             let caps = |lot: &&mut Lot| lot.keeps_earlier.is_some() && lot.subscription == subscription;
-            let later = self.lots.iter_mut().filter(|lot| begins < lot.begins && lot.begins <= now);
+            let later = self.lots.iter_mut().filter(|lot| begins < lot.begins && lot.begins <= now.min(set_aside));
             later.filter(caps).for_each(|lot| lot.kept_spent += amount);
         }
     }
@@ -415,7 +416,7 @@ impl Ledger {
             self.admit(now, feature, quantity)?;
         }
         let cover = self.cover(amount, feature, now)?;
-        self.spend_kept(&cover.lots, now);
+        self.spend_kept(&cover.lots, now, now);
         self.spend(&cover, now);
         self.uses.extend(feature.map(|feature| (now, feature, quantity)));
         Ok(self.available(now))
@@ -433,7 +434,7 @@ impl Ledger {
             for (lot, held) in &cover.lots {
                 self.lots[*lot].held += held;
             }
-            Ok(Hold { amount, feature, quantity, cover, ends, state: HoldState::Open })
+            Ok(Hold { amount, feature, quantity, cover, placed: now, ends, state: HoldState::Open })
         });
         self.holds.push(placed?);
         Ok(self.available(now))
@@ -467,6 +468,7 @@ impl Ledger {
             cover.lots.push((*lot, taken));
             left -= taken;
         }
+        let set_aside = cover.lots.clone();
         cover.debt = left.min(hold.cover.debt);
         cover.overage = (left - cover.debt).min(hold.cover.overage);
         // Of what was set aside: credits, and units as the caller counted them, though they cost nothing.
@@ -481,11 +483,12 @@ impl Ledger {
                 self.admit(now, feature, beyond)?;
             }
             let more = self.cover((amount - hold.amount).max(0), hold.feature, now)?;
-            self.spend_kept(&more.lots, now);
+            self.spend_kept(&more.lots, now, now);
             cover.lots.extend(more.lots);
             cover.debt += more.debt;
             cover.overage += more.overage;
         }
+        self.spend_kept(&set_aside, hold.placed, now);
         self.end_hold(at, HoldState::Captured);
         self.spend(&cover, now);
         self.uses.extend(hold.feature.zip(units).map(|(feature, units)| (now, feature, units)));

@@ -29,6 +29,9 @@ pub(super) fn bytes_of(id: &AccountId, credits: &Credits) -> usize {
     let holds = credits.holds.iter().map(|hold| some(&hold.feature) + list(&hold.cover.lots));
     let lookup_keys = credits.lookup_keys.iter().map(|(price, key)| text(price) + text(key));
     let usage = credits.usage.features.iter().map(|(feature, _)| text(feature));
+    let others = credits.usage.others.iter().map(|other| {
+        list(other.features.as_slice()) + other.features.keys().map(|feature| text(feature)).sum::<usize>()
+    });
     let overrides = credits.overrides.iter().map(|(feature, set)| {
         let values: &[String] = if let OverrideEffect::Values(values) = &set.effect { values } else { &[] };
         text(feature) + some(&set.reason) + list(values) + values.iter().map(|value| text(value)).sum::<usize>()
@@ -44,6 +47,7 @@ pub(super) fn bytes_of(id: &AccountId, credits: &Credits) -> usize {
         list(&credits.holds) + holds.sum::<usize>(),
         list(credits.lookup_keys.as_slice()) + lookup_keys.sum::<usize>(),
         list(credits.usage.features.as_slice()) + usage.sum::<usize>(),
+        list(&credits.usage.others) + others.sum::<usize>(),
         list(credits.overrides.as_slice()) + overrides.sum::<usize>(),
     ];
     let own = ENTRY_BYTES + text(id.as_str()) + size_of::<Balance>() + PIECE_BYTES + suspension + merged_into;
