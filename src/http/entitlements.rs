@@ -241,10 +241,6 @@ async fn read_one(state: &State, row: &RawValue, index: usize) -> Result<(PostCh
     if min_position < 0 {
         return Err(invalid("min_position", format!("must be a whole number from 0 to {}", i64::MAX)));
     }
-    if check.min_position < 0 {
-        let problem = format!("must be a whole number from 0 to {}", i64::MAX);
-        return Err(ApiError::InvalidParameter { field: "min_position".to_owned(), problem });
-    }
     let consistency: Consistency = consistency(check.consistency.as_deref())?;
     let name = account_id(&check.account)?;
     let read = Read { min_position, consistency, as_of: None };
