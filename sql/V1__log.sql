@@ -37,6 +37,10 @@ create table events (
 -- Each event leads to the one before it, so one in sixteen is enough to find any (account_events, in V2). An index of all
 -- would be the dearest part of an append, and the one that grows.
 create unique index events_account on events (account_id, version) where version % 16 = 1;
+-- The catalogs, all in one partition: each append asks whether there is one that it was not decided under.
+create unique index events_catalog on events (position) where type = 'catalog_applied';
+-- A receipt names its catalog by the beginning of the digest.
+create index events_catalog_digest on events ((payload ->> 'digest') collate "C") where type = 'catalog_applied';
 comment on table events is 'Immutable facts. No UPDATE, DELETE or TRUNCATE: see the trigger, the grants, and the hash chain.';
 comment on column events.version is 'Place in the account''s stream.';
 comment on column events.previous_position is 'Position of the account''s event before this one; 0 before its first.';

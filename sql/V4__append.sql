@@ -1,7 +1,7 @@
 -- The one way events get into the log, and read models beside it: one statement, one round trip, one transaction.
 
 create function append_batch(
-    batch uuid,
+    batch uuid, catalog_position bigint,
     head_partition smallint[], head_expected bigint[], head_position bigint[], head_hash bytea[],
     event_partition smallint[], event_position bigint[], event_account text[], event_version bigint[],
     event_previous_position bigint[],
@@ -41,6 +41,13 @@ begin
     left join heads on heads.partition_id = e.partition_id
     where heads.position is distinct from e.expected;
     return query select r.partition_id, 'stale'::text from unnest(refused) as r (partition_id);
+
+    -- Nothing is decided under a catalog that another was put on record after, through whatever replica, before this began.
+    if exists (select from events where type = 'catalog_applied' and events.position > catalog_position) then
+        return query select h.partition_id, 'catalog'::text from unnest(head_partition) as h (partition_id)
+            where h.partition_id <> all (refused);
+        return;
+    end if;
 
     -- Keys, links and StripeEvents are claimed without asking first: there is hardly ever anybody in the way. If there is,
     -- this alone is undone, whoever is in the way is found, and the others are claimed. In one order, so that writers cannot
@@ -164,4 +171,4 @@ begin
     end if;
 end $$;
 comment on function append_batch is
-    'Appends a batch of decided commands. A partition is refused, whole, when its head has moved, a key of it was used before, or a Stripe id of it leads elsewhere; the others go through. The caller reloads and decides again.';
+    'Appends a batch of decided commands. All are refused when a catalog was put on record after the one they were decided under. A partition is refused, whole, when its head has moved, a key of it was used before, or a Stripe id of it leads elsewhere; the others go through. The caller reloads and decides again.';

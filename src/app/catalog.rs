@@ -7,15 +7,16 @@ use tokio::sync::Mutex;
 use tokio_postgres::GenericClient;
 
 use super::error::AppError;
+use super::read_path::reads::Consistency;
 use super::service::Service;
 use crate::domain::catalog::{Catalog, Plan};
 use crate::domain::command::Command;
 use crate::domain::draft::{Context, version_of};
 use crate::domain::event::{CatalogApplied, Event};
 use crate::domain::ids::AccountId;
-use crate::store::catalog::lock_catalog;
+use crate::store::catalog::{self, lock_catalog};
 use crate::store::error::StoreError;
-use crate::store::log;
+use crate::store::log::StoredEvent;
 use crate::store::partition::partition_of;
 use crate::stripe::translate::SYSTEM_ACCOUNT;
 
@@ -45,11 +46,16 @@ pub struct RecordedCatalog {
 
 /// The catalog applied last, as the log has it.
 pub async fn recorded_catalog(client: &impl GenericClient) -> Result<Option<RecordedCatalog>, StoreError> {
-    let Some(stored) = log::last_of_type(client, SYSTEM_ACCOUNT, "catalog_applied").await? else { return Ok(None) };
-    let Event::CatalogApplied(applied) = stored.event()? else { return Ok(None) };
+    catalog::last(client).await?.as_ref().map(recorded).transpose()
+}
+
+fn recorded(stored: &StoredEvent) -> Result<RecordedCatalog, StoreError> {
+    let Event::CatalogApplied(applied) = stored.event()? else {
+        return Err(StoreError::Corrupt(format!("position {} holds no catalog", stored.position)));
+    };
     let catalog = serde_json::from_value(applied.catalog)?;
     let base_digest = applied.base_digest.unwrap_or(applied.digest);
-    Ok(Some(RecordedCatalog { catalog, base_digest, position: stored.position }))
+    Ok(RecordedCatalog { catalog, base_digest, position: stored.position })
 }
 
 impl ActiveCatalog {
@@ -75,6 +81,7 @@ pub struct CatalogHolder {
 #[derive(Debug)]
 struct InForce {
     catalog: Arc<ActiveCatalog>,
+    /// Where it stands in the system's partition; or, if it cannot be read, the one on record after it.
     position: i64,
 }
 
@@ -91,9 +98,47 @@ impl CatalogHolder {
         Arc::clone(&self.in_force.read().unwrap_or_else(PoisonError::into_inner).catalog)
     }
 
-    /// Where the catalog in force stands in the system's partition.
-    fn position(&self) -> i64 {
-        self.in_force.read().unwrap_or_else(PoisonError::into_inner).position
+    /// The catalog in force, and where it stands in the system's partition.
+    pub fn current_at(&self) -> (Arc<ActiveCatalog>, i64) {
+        let in_force = self.in_force.read().unwrap_or_else(PoisonError::into_inner);
+        (Arc::clone(&in_force.catalog), in_force.position)
+    }
+
+    /// The catalog in force as the database has it at this moment.
+    pub async fn read_through(&self, client: &impl GenericClient) -> Result<Arc<ActiveCatalog>, StoreError> {
+        let position = catalog::last_position(client).await?;
+        self.at_least(position, client).await
+    }
+
+    /// The catalog in force, read again if it stands before a position that one was seen at.
+    pub async fn at_least(&self, position: i64, client: &impl GenericClient) -> Result<Arc<ActiveCatalog>, StoreError> {
+        let (catalog, known) = self.current_at();
+        if known >= position {
+            return Ok(catalog);
+        }
+        self.read_again(client).await?;
+        Ok(self.current())
+    }
+
+    /// Puts the catalog in force that was applied last, through whatever replica.
+    pub async fn read_again(&self, client: &impl GenericClient) -> Result<(), StoreError> {
+        let Some(stored) = catalog::last(client).await? else { return Ok(()) };
+        match recorded(&stored) {
+            Ok(recorded) => self.replace(ActiveCatalog::new(recorded.catalog), recorded.position),
+            // Perhaps a newer version of the service wrote it. What is in force stays so.
+            Err(StoreError::Corrupt(problem)) => {
+                tracing::error!(problem, "the catalog on record cannot be read");
+                self.pass(stored.position);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Keeps the catalog in force past one on record that cannot be read.
+    fn pass(&self, position: i64) {
+        let mut in_force = self.in_force.write().unwrap_or_else(PoisonError::into_inner);
+        in_force.position = in_force.position.max(position);
     }
 
     /// Puts a catalog in force that stands at a position, unless a later one is: whoever applied one and whoever reads of
@@ -119,15 +164,25 @@ pub struct Applied {
 impl Service {
     /// The catalog in force, with all that stands up to a position of the catalog's partition: one that was put through another
     /// replica may not have been heard of yet.
-    pub async fn catalog_now(&self, min_position: i64) -> Result<Arc<ActiveCatalog>, AppError> {
-        if self.catalog.position() < min_position {
-            self.wait_for_position(partition_of(SYSTEM_ACCOUNT, self.partitions), min_position).await?;
-            let client = self.connection().await?;
-            if let Some(recorded) = recorded_catalog(&**client).await? {
-                self.catalog.replace(ActiveCatalog::new(recorded.catalog), recorded.position);
-            }
+    pub async fn catalog_now(
+        &self,
+        min_position: i64,
+        consistency: Consistency,
+    ) -> Result<Arc<ActiveCatalog>, AppError> {
+        let (catalog, position) = self.catalog.current_at();
+        let is_fresh = consistency == Consistency::Bounded
+            && self.balances.polled_at().is_some_and(|at| at.elapsed() <= self.staleness);
+        if position >= min_position && is_fresh {
+            return Ok(catalog);
         }
-        Ok(self.catalog.current())
+        self.wait_for_position(partition_of(SYSTEM_ACCOUNT, self.partitions), min_position).await?;
+        self.catalog_read_through().await
+    }
+
+    /// The catalog in force as the database has it.
+    pub async fn catalog_read_through(&self) -> Result<Arc<ActiveCatalog>, AppError> {
+        let client = self.connection().await?;
+        Ok(self.catalog.read_through(&**client).await?)
     }
 
     /// Puts a whole catalog in force, and on record unless it is already.

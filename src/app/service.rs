@@ -315,8 +315,7 @@ impl Service {
 
     /// Moves a stream to the account it belongs to.
     pub async fn move_stream(&self, from: &AccountId, into: &AccountId) -> Result<(), AppError> {
-        let catalog = self.catalog.current();
-        let moved = link::move_stream(&self.pool, self.partitions, &catalog, self.clock.now(), from, into).await?;
+        let moved = link::move_stream(&self.pool, self.partitions, &self.catalog, self.clock.now(), from, into).await?;
         for (partition_id, account) in moved {
             self.balances.renew(&account, partition_id, account.position);
         }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use subledger::app::catalog::ActiveCatalog;
 use subledger::app::read_path::explain::Explanation;
 use subledger::app::upkeep::rebuild;
-use subledger::app::upkeep::simulate::{self, Difference, Question};
+use subledger::app::upkeep::simulate::{self, Difference, Entitled, EntitlementDifference, Question, Simulation};
 use subledger::app::upkeep::verify::{self, Anchor, VerifyOptions};
 use subledger::config::{Config, ConfigError};
 use subledger::domain::draft::version_of;
@@ -153,7 +153,7 @@ pub async fn simulate(arguments: SimulateArguments, config: &Config, json: bool)
     drop(bar);
     close(ground, running).await?;
     let simulation = simulated?;
-    let total = &simulation.total;
+    let Simulation { total, other_entitlements, .. } = &simulation;
     let mut lines = vec![
         format!(
             "{} of {} accounts would have been affected, over {} events since {}",
@@ -165,6 +165,7 @@ pub async fn simulate(arguments: SimulateArguments, config: &Config, json: bool)
             "  {} newly refused, {} newly allowed, {} charged differently",
             total.newly_refused, total.newly_allowed, total.charged_differently
         ),
+        format!("  {other_entitlements} accounts would have other features, those without events since among them"),
     ];
     lines.extend(simulation.listed.iter().map(difference_in_words));
     print(json, &serde_json::to_value(&simulation).unwrap_or(Value::Null), &lines.join("\n"));
@@ -172,14 +173,15 @@ pub async fn simulate(arguments: SimulateArguments, config: &Config, json: bool)
 }
 
 fn difference_in_words(difference: &Difference) -> String {
-    let Difference { account, plan, plan_by_draft, available, available_by_draft, tally } = difference;
+    let Difference { account, plan, plan_by_draft, available, available_by_draft, tally, entitlements } = difference;
     let name = |plan: &Option<String>| plan.as_deref().unwrap_or("-").to_owned();
     let plan = match plan == plan_by_draft {
         true => name(plan),
         false => format!("{} -> {}", name(plan), name(plan_by_draft)),
     };
+    let features: String = entitlements.iter().map(|changed| format!("\n    {}", feature_in_words(changed))).collect();
     format!(
-        "{account}  {plan}  granted {} -> {}  charged {} -> {}  available {available} -> {available_by_draft}  refused +{}  allowed +{}",
+        "{account}  {plan}  granted {} -> {}  charged {} -> {}  available {available} -> {available_by_draft}  refused +{}  allowed +{}{features}",
         tally.granted,
         tally.granted_by_draft,
         tally.charged,
@@ -187,4 +189,20 @@ fn difference_in_words(difference: &Difference) -> String {
         tally.newly_refused,
         tally.newly_allowed
     )
+}
+
+/// Such as `seats: 10 -> 5` or `export: yes -> no`.
+fn feature_in_words(EntitlementDifference { feature, now, by_draft }: &EntitlementDifference) -> String {
+    let told = |entitled: &Entitled| {
+        if !entitled.allowed {
+            return "no".to_owned();
+        }
+        let limits = entitled.limits.iter().map(|limit| match limit.per {
+            Some(per) => format!("{} per {}", limit.limit, per.as_str()),
+            None => limit.limit.to_string(),
+        });
+        let told: Vec<String> = limits.chain(entitled.values.iter().cloned()).collect();
+        if told.is_empty() { "yes".to_owned() } else { told.join(", ") }
+    };
+    format!("{feature}: {} -> {}", told(now), told(by_draft))
 }

@@ -315,9 +315,9 @@ impl Credits {
         lots.saturating_sub(self.holds.iter().fold(self.debt, |sum, hold| sum.saturating_add(hold.cover.debt)))
     }
 
-    /// Credits that open holds have set aside.
+    /// Credits that open holds have set aside, of lots and of what may be owed beyond them.
     pub fn held(&self) -> i64 {
-        self.lots.iter().fold(0i64, |sum, lot| sum.saturating_add(lot.held))
+        self.holds.iter().fold(0i64, |sum, hold| sum.saturating_add(hold.cover.taken()))
     }
 
     /// Which lots `amount` comes out of, in burn order: priority, then soonest expiry, then oldest. As much of it as there

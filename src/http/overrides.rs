@@ -41,7 +41,7 @@ pub async fn put(
     let (account, feature) = path.into_inner();
     let account = account_id(&account)?;
     let body: PutOverride = parse_json(&read_body(payload, MAX_JSON_BYTES).await?)?;
-    let catalog = state.service.catalog.current();
+    let catalog = state.service.catalog_read_through().await?;
     let unknown = || Rejection::UnknownFeature { feature: feature.clone() };
     let kind = catalog.catalog.feature(&feature).ok_or_else(unknown)?.kind;
     let set = read(body, kind, state.service.clock.now())?;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::problem::ApiError;
 use super::reading::{consistency, min_position};
 use super::request::number;
+use crate::app::read_path::reads::Consistency;
 
 /// What a caller asks of a list.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -58,6 +59,10 @@ impl PageQuery {
     pub fn min_position(&self) -> Result<i64, ApiError> {
         consistency(self.consistency.as_deref())?;
         min_position(self.min_position.as_deref())
+    }
+
+    pub fn consistency(&self) -> Result<Consistency, ApiError> {
+        consistency(self.consistency.as_deref())
     }
 
     pub fn limit(&self) -> Result<i64, ApiError> {

@@ -1,5 +1,7 @@
 //! What is for sale.
 
+use std::sync::Arc;
+
 use actix_web::{HttpResponse, web};
 use serde_json::{Map, Value, json};
 
@@ -11,8 +13,13 @@ use crate::app::catalog::ActiveCatalog;
 
 /// All plans, by rank.
 pub async fn list(query: web::Query<PageQuery>, state: web::Data<State>) -> Result<HttpResponse, ApiError> {
-    let catalog = state.service.catalog_now(query.min_position()?).await?;
+    let catalog = catalog(&query, &state).await?;
     Ok(for_sale(&catalog, json!(catalog.catalog.plans)))
+}
+
+async fn catalog(query: &PageQuery, state: &State) -> Result<Arc<ActiveCatalog>, ApiError> {
+    let (min_position, consistency) = (query.min_position()?, query.consistency()?);
+    Ok(state.service.catalog_now(min_position, consistency).await?)
 }
 
 fn for_sale(ActiveCatalog { catalog, digest }: &ActiveCatalog, data: Value) -> HttpResponse {
@@ -25,7 +32,7 @@ pub async fn get(
     query: web::Query<PageQuery>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
-    let catalog = state.service.catalog_now(query.min_position()?).await?;
+    let catalog = catalog(&query, &state).await?;
     let not_found = || ApiError::NotFound { what: "plan", id: path.to_string() };
     let plan = catalog.catalog.plan(&path).ok_or_else(not_found)?;
     Ok(HttpResponse::Ok().json(plan))
@@ -53,6 +60,6 @@ pub async fn list_credit_packs(
     query: web::Query<PageQuery>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
-    let catalog = state.service.catalog_now(query.min_position()?).await?;
+    let catalog = catalog(&query, &state).await?;
     Ok(for_sale(&catalog, json!(catalog.catalog.credit_packs)))
 }

@@ -28,8 +28,8 @@ use crate::store::read;
 
 /// Days in one answer.
 const MAX_DAYS: i64 = 366;
-/// Closed lots that are looked through for those of the running period; the newest come first.
-const MAX_CLOSED_LOTS: i64 = 100;
+/// Lots of the plan that are in force and used up; the newest come first.
+const MAX_CLOSED_LOTS: i64 = 1_000;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -296,8 +296,7 @@ async fn credits_used(
     now: DateTime<Utc>,
 ) -> Result<CreditsUsed, ApiError> {
     let client = state.service.connection().await?;
-    let kind = Kind::ClosedLot.as_str();
-    let rows = read::objects(&**client, account.id.as_str(), kind, None, MAX_CLOSED_LOTS).await?;
+    let rows = read::plan_lots_used_up(&**client, account.id.as_str(), now, MAX_CLOSED_LOTS).await?;
     drop(client);
     let mut lots: BTreeMap<_, Lot> = BTreeMap::new();
     for row in rows {

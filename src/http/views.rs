@@ -434,6 +434,10 @@ pub struct HoldView {
     pub feature: Option<String>,
     pub quantity: Option<i64>,
     pub lots: Vec<DrawView>,
+    /// Of the amount: what lots did not have, and would be owed.
+    pub debt: i64,
+    /// What would be billed.
+    pub overage: i64,
     pub unlimited: bool,
     pub created_at: DateTime<Utc>,
     pub expires_at: DateTime<Utc>,
@@ -452,6 +456,8 @@ impl HoldView {
             feature: hold.feature.clone(),
             quantity: hold.quantity,
             lots: DrawView::of(&hold.cover.lots),
+            debt: hold.cover.debt,
+            overage: hold.cover.overage,
             unlimited: hold.cover.unlimited,
             created_at: hold.created_at,
             expires_at: hold.expires_at,

@@ -19,6 +19,8 @@ pub type Digest = Uuid;
 #[derive(Debug, Default)]
 pub struct Batch {
     pub id: Uuid,
+    /// Where the catalog stands that it was decided under; a later one refuses it.
+    catalog_position: i64,
     heads: Heads,
     events: Events,
     keys: Keys,
@@ -171,11 +173,13 @@ pub enum Refusal {
     Key,
     /// A Stripe id leads to another account.
     Link,
+    /// Another catalog was put in force.
+    Catalog,
 }
 
 impl Batch {
-    pub fn new(id: Uuid) -> Self {
-        Self { id, ..Self::default() }
+    pub fn new(id: Uuid, catalog_position: i64) -> Self {
+        Self { id, catalog_position, ..Self::default() }
     }
 
     /// The partition's fence: its position must be `expected`, and will be `position`, hashed `hash`.
@@ -318,7 +322,7 @@ impl Keys {
 
 /// Prepares the statement on a connection.
 pub async fn prepare(client: &Client) -> Result<Statement, StoreError> {
-    const PARAMETERS: usize = 46;
+    const PARAMETERS: usize = 47;
     let places: Vec<String> = (1..=PARAMETERS).map(|n| format!("${n}")).collect();
     let text = format!("/* append */ select refused_partition, reason from append_batch({})", places.join(", "));
     Ok(client.prepare(&text).await?)
@@ -354,13 +358,14 @@ pub async fn append(
     statement: &Statement,
     batch: &Batch,
 ) -> Result<Vec<(i16, Refusal)>, StoreError> {
-    let Batch { id, heads, events, keys, balances, objects, links, inbox, .. } = batch;
+    let Batch { id, catalog_position, heads, events, keys, balances, objects, links, inbox, .. } = batch;
     let bodies: Vec<&[u8]> = inbox.body.iter().map(AsRef::as_ref).collect();
     let rows = client
         .query(
             statement,
             &[
                 id,
+                catalog_position,
                 &heads.partition,
                 &heads.expected,
                 &heads.position,
@@ -415,6 +420,7 @@ pub async fn append(
                 "stale" => Refusal::Stale,
                 "key" => Refusal::Key,
                 "link" => Refusal::Link,
+                "catalog" => Refusal::Catalog,
                 other => return Err(StoreError::Corrupt(format!("append_batch gave the reason {other}"))),
             };
             Ok((row.get(0), reason))

@@ -51,32 +51,6 @@ pub(super) fn stored(row: &Row) -> StoredEvent {
     }
 }
 
-/// The newest event of a type in an account's stream.
-pub async fn last_of_type(
-    client: &impl GenericClient,
-    account: &str,
-    event_type: &str,
-) -> Result<Option<StoredEvent>, StoreError> {
-    let row = client
-        .query_opt(
-            &format!(
-                "/* last_of_type */ with recursive stream as (
-                     select events.* from balances join events using (partition_id, position)
-                     where balances.account_id = $1
-                     union all
-                     select events.* from stream
-                     join events on events.partition_id = stream.partition_id
-                         and events.position = stream.previous_position
-                     where stream.type <> $2
-                 )
-                 select {COLUMNS}, payload::text from stream where type = $2"
-            ),
-            &[&account, &event_type],
-        )
-        .await?;
-    Ok(row.as_ref().map(stored))
-}
-
 /// An account's events after a version, oldest first; of certain types only, if any are given.
 pub async fn of_account(
     client: &impl GenericClient,

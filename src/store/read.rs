@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 
+use super::catalog::LAST_POSITION;
 use super::error::StoreError;
 use super::load::{account, account_id};
 use super::log::{COLUMNS, StoredEvent, stored};
@@ -54,6 +55,8 @@ pub struct Seen {
     pub partition_id: i16,
     /// How far the partition was.
     pub position: i64,
+    /// Where the catalog in force stood.
+    pub catalog_position: i64,
     /// `None` for an account that nothing is known of. A row that cannot be read must not hide the others.
     pub account: Result<Option<Account>, StoreError>,
 }
@@ -64,12 +67,14 @@ pub async fn balances(client: &impl GenericClient, ids: &[&str], partitions: &[i
     // Laterally, behind an offset: row by row through the key, whatever the statistics say.
     let rows = client
         .query_typed(
-            "/* balances */ select q.account_id, h.partition_id, h.position, b.version, b.position, b.state
+            &format!(
+                "/* balances */ select q.account_id, h.partition_id, h.position, b.version, b.position, b.state, {LAST_POSITION}
              from unnest($1::text[], $2::smallint[]) as q (account_id, partition_id)
              join heads h on h.partition_id = q.partition_id
              left join lateral (
                  select version, position, state::text as state from balances
-                 where balances.account_id = q.account_id offset 0) b on true",
+                 where balances.account_id = q.account_id offset 0) b on true"
+            ),
             &[(&ids, Type::TEXT_ARRAY), (&partitions, Type::INT2_ARRAY)],
         )
         .await?;
@@ -85,7 +90,7 @@ fn seen(row: &Row) -> Result<Seen, StoreError> {
             Some(Account { id, version, position, credits, billing: None })
         }),
     };
-    Ok(Seen { id, partition_id: row.get(1), position: row.get(2), account })
+    Ok(Seen { id, partition_id: row.get(1), position: row.get(2), catalog_position: row.get(6), account })
 }
 
 /// A row of `billing_objects`.
@@ -126,6 +131,27 @@ pub async fn objects(
                 .await?
         }
     };
+    let objects = rows.iter().map(|row| StoredObject { sort_at: row.get(0), id: row.get(1), state: row.get(2) });
+    Ok(objects.collect())
+}
+
+/// An account's lots that a plan gave, in force at a time, and used up; newest first.
+pub async fn plan_lots_used_up(
+    client: &impl GenericClient,
+    account: &str,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> Result<Vec<StoredObject>, StoreError> {
+    let rows = client
+        .query(
+            "/* plan_lots_used_up */ select sort_at, object_id, state::text from billing_objects
+             where account_id = $1 and kind = 'closed_lot' and state ->> 'source' in ('plan', 'free_plan')
+                 and (state ->> 'effective_at')::timestamptz <= $2
+                 and (state ->> 'expires_at' is null or (state ->> 'expires_at')::timestamptz > $2)
+             order by sort_at desc, object_id desc limit $3",
+            &[&account, &now, &limit],
+        )
+        .await?;
     let objects = rows.iter().map(|row| StoredObject { sort_at: row.get(0), id: row.get(1), state: row.get(2) });
     Ok(objects.collect())
 }

@@ -295,7 +295,7 @@ async fn a_batch_has_one_to_a_thousand_rows() {
 }
 
 /// The sample seller, with a line more in the free plan.
-fn free_plan_with(line: &str) -> Setup {
+pub fn free_plan_with(line: &str) -> Setup {
     let catalog = SELLER.replacen("credits = 10\n", &format!("credits = 10\n{line}\n"), 1);
     Setup { catalog, ..Setup::default() }
 }

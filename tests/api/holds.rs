@@ -107,6 +107,22 @@ async fn a_hold_that_has_ended_says_how() {
 }
 
 #[tokio::test]
+async fn what_a_hold_would_owe_is_held_too() {
+    for (overage, owed, billed) in [("{ limit = 10 }", 7, 0), ("\"unlimited\"", 0, 7)] {
+        let app = TestApp::with(crate::debits::free_plan_with(&format!("overage = {overage}"))).await;
+        app.put_account("user_1", json!({})).await.expect(201);
+        let held = hold(&app, json!({"amount": 17})).await;
+        assert_eq!((&held["debt"], &held["overage"]), (&json!(owed), &json!(billed)), "{held}");
+        assert_eq!(credits(&app).await, (-owed, 10 + owed));
+        let shown = app.get(&format!("/v1/holds/{}", held["id"].as_str().expect("an id"))).await.expect(200);
+        assert_eq!((&shown["debt"], &shown["overage"]), (&json!(owed), &json!(billed)), "{shown}");
+        act(&app, &held, "capture", json!({"amount": 12})).await.expect(200);
+        // Two beyond the lots were spent; so what was granted is what is left, less what is owed, and what was spent.
+        assert_eq!(credits(&app).await, (-owed.min(2), 0));
+    }
+}
+
+#[tokio::test]
 async fn a_hold_expires_when_it_says_whether_or_not_anybody_writes() {
     let app = start().await;
     let held = hold(&app, json!({"amount": 7, "expires_at": rfc3339(START + 60)})).await;
@@ -368,7 +384,7 @@ async fn a_hold_of_a_stream_that_is_linked_is_paid_out_of_the_accounts_own_month
         let held = app.post("/v1/accounts/cus_9/credits/holds", place).await.expect(201);
         app.put_account("user_1", json!({"stripe_customer_id": "cus_9"})).await.expect(200);
         let linked = app.get("/v1/accounts/user_1/credits").await.expect(200);
-        assert_eq!((&linked["available"], &linked["held"]), (&json!(-1), &json!(9)), "{linked}");
+        assert_eq!((&linked["available"], &linked["held"]), (&json!(-1), &json!(FREE_CREDITS)), "{linked}");
         let shown = app.get(&format!("/v1/holds/{}", held["id"].as_str().expect("an id"))).await.expect(200);
         assert_eq!((&shown["account"], &shown["amount"]), (&json!("user_1"), &json!(FREE_CREDITS)), "{shown}");
         assert_eq!(shown["lots"], json!([{"id": linked["lots"][0]["id"], "amount": 9}]));

@@ -124,6 +124,86 @@ async fn a_record_that_the_rules_would_not_have_made_is_found_out() {
 }
 
 #[tokio::test]
+async fn decisions_are_found_under_their_catalog_however_many_there_have_been() {
+    let mut app = TestApp::start().await;
+    app.skip_checks();
+    let many = "insert into events
+            select e.partition_id, h.position + n, e.account_id, b.version + n, h.position + n - 1, e.type, e.type_version,
+                   e.at, e.payload, e.hash
+            from events e join heads h using (partition_id) join balances b using (account_id)
+            cross join generate_series(1, 2100) n where e.type = 'catalog_applied';
+        update balances b set version = version + 2100, position = h.position + 2100 from heads h
+            where b.partition_id = h.partition_id and exists (
+                select from events e where e.account_id = b.account_id and e.type = 'catalog_applied');
+        update heads set position = position + 2100 where position > 0";
+    app.database().await.batch_execute(many).await.expect(many);
+    app.clock.advance(Duration::seconds(10));
+    app.apply_catalog(&SELLER.replacen("credit_cost = 1\n", "credit_cost = 3\n", 1)).await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    let debit = app.debit("user_1", "key-1", json!({"feature": "generation"})).await.expect(201);
+    let check = app.get("/v1/accounts/user_1/entitlements/generation").await.expect(200);
+    app.clock.advance(Duration::seconds(10));
+    app.apply_catalog(&SELLER.replacen("credit_cost = 1\n", "credit_cost = 5\n", 1)).await;
+    app.clock.advance(Duration::minutes(1));
+    for receipt in [&debit["receipt"], &check["receipt"]] {
+        let explained = explain(&app, receipt).await;
+        assert_says(&explained["because"].to_string(), &["1 of generation cost 3 credits"]);
+    }
+    for (seconds, remaining) in [(15, 2), (25, 1)] {
+        let path = format!("/v1/accounts/user_1/entitlements/generation?as_of={}", rfc3339(START + seconds));
+        assert_eq!(app.get(&path).await.expect(200)["remaining"], remaining, "after {seconds} s");
+    }
+}
+
+#[tokio::test]
+async fn what_a_hold_gives_back_and_what_expires_is_explained() {
+    let app = TestApp::with(crate::debits::free_plan_with("overage = { limit = 5 }")).await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    let grant = json!({"amount": 4, "priority": 1, "expires_at": rfc3339(START + 60)});
+    let lot = app.post("/v1/accounts/user_1/credits/grants", grant).await.expect(201)["id"].clone();
+    let place = async |body: Value| app.post("/v1/accounts/user_1/credits/holds", body).await.expect(201);
+    let (small, large) =
+        (place(json!({"amount": 1})).await, place(json!({"feature": "generation", "quantity": 14})).await);
+    let act = async |hold: &Value, act: &str, body: Value| {
+        let path = format!("/v1/holds/{}/{act}", hold["id"].as_str().expect("an id"));
+        explain(&app, &app.post(&path, body).await.expect(200)["receipt"]).await
+    };
+    let id = |hold: &Value| hold["id"].as_str().expect("an id").to_owned();
+    let extended = act(&small, "extend", json!({"expires_at": rfc3339(START + 90)})).await;
+    let told = format!("the hold {} of 1 credit was to last until 2026-01-15T13:00:00Z", id(&small));
+    assert_says(&extended["because"].to_string(), &[&told, "so it lasts until 2026-01-15T12:01:30Z"]);
+    assert_eq!(extended["lots"], json!([{"lot": lot, "amount": 1}]));
+    let released = act(&large, "release", json!({})).await;
+    let told = format!("the hold {} of 14 credits, for 14 of generation, was released", id(&large));
+    assert_says(&released["because"].to_string(), &[&told, "so 13 returned to 2 lots, and 1 are not to be owed"]);
+    assert_eq!((&released["available_before"], &released["available_after"]), (&json!(-1), &json!(13)));
+    assert_eq!(released["lots"].as_array().map(Vec::len), Some(2));
+    app.clock.set(START + 61);
+    app.debit("user_1", "key-1", json!({"amount": 1})).await.expect(201);
+    app.clock.set(START + 91);
+    app.debit("user_1", "key-2", json!({"amount": 1})).await.expect(201);
+    let entries = app.get("/v1/accounts/user_1/credits/entries").await.expect(200);
+    let account = app.get("/v1/accounts/user_1/credits").await.expect(200);
+    let of_type = async |kind: &str| {
+        let entries = entries["data"].as_array().expect("entries").iter();
+        let entry = entries.filter(|entry| entry["type"] == kind).next_back().expect(kind);
+        explain(&app, &json!(format!("{}-{}", account["as_of"]["partition"], entry["position"]))).await
+    };
+    let expired = of_type("hold_expiry").await;
+    let told = format!("the hold {} of 1 credit expired at 2026-01-15T12:01:30Z", id(&small));
+    assert_says(&expired["because"].to_string(), &[&told, "so 1 returned to one lot"]);
+    assert_eq!(expired["lots"], json!([{"lot": lot, "amount": 1}]));
+    // What returned to the lot expired with it, of the same cause; what had been left in it expired by itself.
+    assert_eq!(of_type("expiry").await["kind"], "hold_expired");
+    let first = entries["data"].as_array().expect("entries").iter().find(|entry| entry["type"] == "expiry");
+    let receipt = format!("{}-{}", account["as_of"]["partition"], first.expect("an expiry")["position"]);
+    let unused = explain(&app, &json!(receipt)).await;
+    let lot = lot.as_str().expect("an id");
+    let told = format!("the lot {lot} (grant:{lot}) expired at 2026-01-15T12:01:00Z, with 3 credits unused");
+    assert_says(&unused["because"].to_string(), &[&told]);
+}
+
+#[tokio::test]
 async fn what_is_no_receipt_is_a_404() {
     let app = TestApp::start().await;
     for receipt in [

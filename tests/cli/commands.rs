@@ -103,6 +103,16 @@ async fn plans_and_the_catalog_are_shown() {
     assert_eq!(program.json(&["catalog", "apply", sample], 0)["is_new"], true);
     assert!(program.run(&["catalog", "apply", sample]).expect(0).contains("in force already"));
     assert_eq!(program.json(&["catalog", "simulate", sample], 0)["affected"], 0);
+    let draft =
+        std::fs::read_to_string(sample).expect("a catalog").replacen("\nmodels = [\"flux-schnell\"]\n", "\n", 1);
+    let path = std::env::temp_dir().join(format!("subledger-draft-{}.toml", std::process::id()));
+    std::fs::write(&path, draft).expect("a draft");
+    let path = path.to_str().expect("a path");
+    let simulated = program.json(&["catalog", "simulate", path], 0);
+    assert_eq!(simulated["listed"][0]["entitlements"][0]["feature"], "models", "{simulated}");
+    let told = program.run(&["catalog", "simulate", path]).expect(0);
+    assert!(told.contains("models: flux-schnell -> no") && told.contains("would have other features"), "{told}");
+    std::fs::remove_file(path).expect("removed");
     assert_eq!(program.run(&["catalog", "check", "/nowhere.toml"]).code, Some(78));
 }
 

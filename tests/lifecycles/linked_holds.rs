@@ -114,7 +114,8 @@ impl Two {
     /// Available, held in lots, owed.
     fn credits(&self) -> (i64, i64, i64) {
         let credits = &self.user().credits;
-        (credits.available_at(self.at()), credits.held(), credits.debt)
+        let in_lots = credits.lots.iter().map(|lot| lot.held).sum();
+        (credits.available_at(self.at()), in_lots, credits.debt)
     }
 
     /// Every credit that a hold has out of a lot is in that lot, and no other is held.

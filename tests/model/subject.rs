@@ -229,7 +229,8 @@ impl<'a> Subject<'a> {
         let credits = &self.account.credits;
         let held_debt: i64 = credits.holds.iter().map(|hold| hold.cover.debt).sum();
         let available: i64 = credits.lots.iter().map(|lot| lot.remaining - lot.held).sum::<i64>() - held_debt;
-        let held = credits.held() + held_debt;
+        let held = credits.held();
+        assert_eq!(held, credits.lots.iter().map(|lot| lot.held).sum::<i64>() + held_debt, "what lots and holds say");
         assert_eq!(granted, available + held + spent + expired + clawed_back - credits.debt, "conservation");
         for lot in credits.lots.iter().chain(self.account.billing.iter().flat_map(|b| b.closed_lots.values())) {
             assert!(lot.remaining >= lot.held && lot.held >= 0, "{lot:?}");

@@ -271,6 +271,85 @@ async fn a_catalog_applied_through_one_replica_comes_into_force_on_all() {
     end(ground, [a, b]).await;
 }
 
+/// Another replica that hears of nothing: its follower is stuck, and whatever it has in memory is good enough for it.
+async fn deaf(ground: &Ground) -> Side {
+    let proxy = Proxy::before(&ground.url).await;
+    let side = Side::new(&proxy.url, Memory { staleness: PATIENCE * 10, ..Memory::default() }).await;
+    side.warm("user_1").await;
+    side.debit("user_1", "its lane has a connection").await;
+    proxy.refuse(true);
+    proxy.arm("/* ends */", Fault::Silence);
+    side.wait_for_metric("subledger_follower_age_seconds", |age| age > 0.5).await;
+    side
+}
+
+/// Has one replica put a catalog in force.
+async fn apply(side: &Side, text: &str) {
+    let catalog = Catalog::from_toml(text).expect("valid");
+    assert!(side.replica.service.apply_catalog(catalog).await.expect("applied"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_strong_read_shows_the_catalog_in_force_through_a_replica_that_cannot_follow() {
+    let ground = Ground::new().await;
+    let a = Side::new(&ground.url, Memory::default()).await;
+    a.open("user_1", 1_000).await;
+    let b = deaf(&ground).await;
+    let text = std::fs::read_to_string(CATALOG).expect("a catalog");
+    apply(&a, &text.replace("generation", "creation")).await;
+    let check =
+        async |query: &str| b.caller.get(&format!("/v1/accounts/user_1/entitlements/creation{query}")).await.status;
+    assert_eq!(check("").await, 404, "what is in memory is as old as it may be");
+    assert_eq!(check("?consistency=strong").await, 200);
+    assert_eq!(check("").await, 200, "it has been read");
+    apply(&a, &text).await;
+    let version =
+        async |side: &Side, query: &str| side.caller.get(&format!("/v1/plans{query}")).await.json()["catalog"].clone();
+    let (first, now) = (version(&b, "").await, version(&a, "").await);
+    assert_ne!(first, now, "what is in memory is as old as it may be");
+    assert_eq!(version(&b, "?consistency=strong").await, now);
+    end(ground, [a, b]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_debit_is_decided_under_the_catalog_in_force_through_a_replica_that_cannot_follow() {
+    let ground = Ground::new().await;
+    let a = Side::new(&ground.url, Memory::default()).await;
+    a.open("user_1", 1_000).await;
+    let b = deaf(&ground).await;
+    let text = std::fs::read_to_string(CATALOG).expect("a catalog");
+    let debit = async |feature: &str, key: &str| {
+        let body = json!({"feature": feature, "quantity": 1});
+        let reply = b.caller.command("/v1/accounts/user_1/credits/debits", key, &body).await.expect("an answer");
+        (reply.status, if reply.status == 201 { whole(&reply.json(), "/amount") } else { 0 })
+    };
+    assert_eq!(debit("generation", "first").await, (201, 1));
+    apply(&a, &text.replace("credit_cost = 1", "credit_cost = 7")).await;
+    assert_eq!(debit("generation", "dearer").await, (201, 7));
+    assert_eq!(debit("generation", "as dear").await, (201, 7));
+    apply(&a, &text.replace("generation", "creation")).await;
+    assert_eq!(debit("generation", "gone").await, (404, 0));
+    let again = b.metric("subledger_tx_retries_total{reason=\"catalog\"}").await;
+    assert_eq!(again, 2.0, "one append is refused for each catalog, and no more");
+    end(ground, [a, b]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_catalog_that_cannot_be_read_stops_nobody() {
+    let (ground, a, b) = two(Memory::default()).await;
+    a.debit("user_1", "before").await;
+    let unreadable = "insert into events
+         select partition_id, position + 1000000, account_id, version + 1000000, position, type, type_version, at,
+                '{\"digest\": \"0\", \"catalog\": {\"plans\": \"of another kind\"}}', hash
+         from events where type = 'catalog_applied' limit 1";
+    ground.admin.batch_execute(unreadable).await.expect(unreadable);
+    a.debit("user_1", "after").await;
+    assert_eq!(b.available("user_1", "?consistency=strong").await, 1_000 + FREE - 2);
+    assert_eq!(a.caller.get("/v1/plans").await.status, 200);
+    a.replica.stop().await;
+    b.replica.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plan_put_through_one_replica_is_shown_by_another_that_is_given_its_position() {
     let (ground, a, b) = two(Memory::default()).await;

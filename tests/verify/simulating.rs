@@ -1,10 +1,13 @@
 //! What if another catalog had been in force: the same one changes nothing, another one what it says.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Duration, Utc};
+use serde_json::json;
 use subledger::app::catalog::ActiveCatalog;
-use subledger::app::upkeep::simulate::{Question, Simulation, simulate};
+use subledger::app::upkeep::simulate::{Difference, Question, Simulation, simulate};
 use subledger::clock::Clock;
 use subledger::domain::catalog::{Catalog, CreditAllowance};
+use subledger::domain::charge::Charge;
+use subledger::domain::command::Command;
 
 use super::ledger::{Ledger, account};
 use super::work;
@@ -73,5 +76,116 @@ async fn another_catalog_grants_refuses_and_charges_as_it_says() {
     });
     let total = generous.await.total;
     assert_eq!((total.granted, total.granted_by_draft, total.newly_allowed), (20, 100, 1));
+    ledger.stop().await;
+}
+
+/// A stream brings along to its account what it would have come to: what it was charged and granted, and its lots.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_linked_since_would_have_been_otherwise_too() {
+    let mut ledger = Ledger::new(4).await;
+    ledger.open("user_1").await;
+    let begin = ledger.clock.now();
+    let spend = async |name: &str, quantity: i64| {
+        let charge = Charge::Feature { feature: "generation".to_owned(), quantity };
+        let debit = Command::Debit { debit: uuid::Uuid::new_v4(), charge };
+        let answer = ledger.service.execute(account(name), debit, None).await.expect("answered");
+        assert!(answer.result.is_ok(), "{name}: {answer:?}");
+    };
+    for name in ["pi_1", "cus_1"] {
+        ledger.open(name).await;
+    }
+    // Each stream has the free plan's ten credits; together they have one month of it.
+    spend("pi_1", 1).await;
+    spend("cus_1", 1).await;
+    ledger.pass(Duration::seconds(1));
+    ledger.service.move_stream(&account("pi_1"), &account("cus_1")).await.expect("moved");
+    spend("cus_1", 2).await;
+    ledger.pass(Duration::seconds(1));
+    ledger.service.move_stream(&account("cus_1"), &account("user_1")).await.expect("moved");
+    spend("user_1", 1).await;
+    let unchanged = ask(&ledger, begin, |_| {}).await;
+    assert_eq!((unchanged.affected, unchanged.total.charged), (0, 5), "{unchanged:#?}");
+
+    let dearer = ask(&ledger, begin, |draft| {
+        let generation = draft.features.iter_mut().find(|feature| feature.id == "generation");
+        generation.expect("a feature").credit_cost = Some(2);
+    });
+    let dearer = dearer.await;
+    let total = dearer.total;
+    assert_eq!((dearer.accounts, dearer.affected), (1, 1), "{dearer:#?}");
+    assert_eq!((total.charged, total.charged_by_draft, total.charged_differently), (5, 10, 4));
+    assert_eq!((dearer.listed[0].available, dearer.listed[0].available_by_draft), (5, 0));
+
+    let generous = ask(&ledger, begin, |draft| {
+        draft.plans.iter_mut().find(|plan| plan.default).expect("a free plan").credits = CreditAllowance::PerPeriod(50);
+    });
+    let generous = generous.await;
+    assert_eq!((generous.listed[0].available, generous.listed[0].available_by_draft), (5, 45), "{generous:#?}");
+    assert!(generous.total.granted >= 20, "{generous:#?}");
+    assert_eq!(generous.total.granted_by_draft, 5 * generous.total.granted, "{generous:#?}");
+    ledger.stop().await;
+}
+
+/// No debit asks for them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn features_that_nobody_is_charged_for_would_be_lost_and_gained() {
+    let mut ledger = Ledger::new(2).await;
+    let features = "[features.models]\nname = \"Models\"\nkind = \"list\"\n\n[features.seats]\nname = \"Seats\"\nkind = \"limit\"\n\n\
+                    [features.support]";
+    let free = "features = { generation = { limit = 5, per = \"hour\" }, export = true, models = [\"small\", \"large\"], seats = 10 }";
+    let text = include_str!("../fixtures/seller.toml").replacen("[features.support]", features, 1).replacen(
+        "features = { generation = true }",
+        free,
+        1,
+    );
+    ledger.service.apply_catalog(Catalog::from_toml(&text).expect("a catalog")).await.expect("applied");
+    let begin = ledger.clock.now();
+    ledger.open("user_1").await;
+    ledger.open("user_2").await;
+    ledger.debit("user_2", 10).await;
+    ledger.pass(Duration::hours(1));
+    let change = |from: &str, to: &str| {
+        let text = text.replacen(from, to, 1);
+        assert!(text.contains(to));
+        move |draft: &mut Catalog| *draft = Catalog::from_toml(&text).expect("a draft")
+    };
+    let told = |difference: &Difference| {
+        let told = serde_json::to_value(difference).expect("JSON");
+        let entitlements = told["entitlements"].as_array().expect("features").clone();
+        assert_eq!(entitlements.len(), 1, "{told}");
+        let of = |catalog: &str| {
+            let granted = &entitlements[0][catalog];
+            json!([granted["allowed"], granted["limits"], granted["values"]])
+        };
+        (entitlements[0]["feature"].clone(), of("now"), of("by_draft"))
+    };
+    let seats = |limit: i64| json!([true, [{"limit": limit, "per": null}], []]);
+    let hourly = |limit: i64| json!([true, [{"limit": limit, "per": "hour"}], []]);
+    let models = |names: &[&str]| json!([true, [], names]);
+    for (from, to, feature, now, by_draft) in [
+        ("export = true, ", "", "export", json!([true, [], []]), json!([false, [], []])),
+        (
+            "export = true, ",
+            "export = true, support = true, ",
+            "support",
+            json!([false, [], []]),
+            json!([true, [], []]),
+        ),
+        ("[\"small\", \"large\"]", "[\"small\"]", "models", models(&["small", "large"]), models(&["small"])),
+        ("seats = 10", "seats = 3", "seats", seats(10), seats(3)),
+        ("limit = 5", "limit = 2", "generation", hourly(5), hourly(2)),
+    ] {
+        // Also of accounts to whom nothing happened since.
+        for (since, accounts) in [(begin, 2), (ledger.clock.now(), 0)] {
+            let simulated = ask(&ledger, since, change(from, to)).await;
+            let counts = (simulated.accounts, simulated.affected, simulated.other_entitlements);
+            assert_eq!(counts, (accounts, 2, 2), "{to}: {simulated:#?}");
+            for difference in &simulated.listed {
+                assert_eq!(told(difference), (json!(feature), now.clone(), by_draft.clone()), "{to}");
+            }
+        }
+    }
+    let same = ask(&ledger, begin, |_| {}).await;
+    assert_eq!((same.affected, same.other_entitlements), (0, 0), "{same:#?}");
     ledger.stop().await;
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use deadpool_postgres::Pool;
 
-use crate::app::catalog::ActiveCatalog;
+use crate::app::catalog::CatalogHolder;
 use crate::app::error::AppError;
 use crate::app::write_path::plan::Plan;
 use crate::domain::account::{Account, Changes};
@@ -26,7 +26,7 @@ use crate::store::profiles;
 pub async fn move_stream(
     pool: &Pool,
     partitions: i16,
-    catalog: &ActiveCatalog,
+    catalog: &CatalogHolder,
     now: DateTime<Utc>,
     from: &AccountId,
     into: &AccountId,
@@ -56,8 +56,10 @@ pub async fn move_stream(
         billing: source.billing.clone().unwrap_or_default(),
         links: links.clone(),
     };
+    // As it is now that nobody else writes to these accounts; so no append need ask again.
+    let catalog = catalog.read_through(&*tx).await?;
     let context = catalog.context(now);
-    let mut plan = Plan::new();
+    let mut plan = Plan::new(i64::MAX);
     for link in &links {
         plan.batch.push_link(into_partition, link, into.as_str(), Some(from.as_str()));
     }

@@ -28,6 +28,8 @@ pub struct Reading {
     pub balance: Option<Arc<Balance>>,
     /// How far its partition was.
     pub position: i64,
+    /// Where the catalog in force stood.
+    pub catalog_position: i64,
     /// What it shows is no older than this.
     pub read_at: Instant,
 }
@@ -95,13 +97,13 @@ async fn read(
         drop(Object::take(client));
         return Err(StoreError::Unavailable(format!("no answer within {} s", READ_TIMEOUT.as_secs())));
     };
-    let answers = seen?.into_iter().map(|Seen { id, partition_id, position, account }| {
+    let answers = seen?.into_iter().map(|Seen { id, partition_id, position, catalog_position, account }| {
         let reading = account.map(|account| {
             let balance = account
                 .map(|account| Balance::new(&id, account.version, &account.credits, partition_id, position))
                 .map(Arc::new)
                 .inspect(|balance| load.keep(&id, balance));
-            Reading { balance, position, read_at }
+            Reading { balance, position, catalog_position, read_at }
         });
         (id, reading)
     });

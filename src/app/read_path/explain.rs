@@ -12,7 +12,7 @@ use crate::app::catalog::ActiveCatalog;
 use crate::app::error::AppError;
 use crate::app::service::Service;
 use crate::domain::account::{Account, Changes};
-use crate::domain::catalog::{Catalog, Feature, Overage};
+use crate::domain::catalog::{Feature, Overage};
 use crate::domain::charge::{Charge, overage_left};
 use crate::domain::command::{Command, decide};
 use crate::domain::credit::{Credits, Draw, Lot, LotSource};
@@ -29,6 +29,8 @@ use crate::domain::standing::{AccountState, Entitlement, Standing, check};
 use crate::store::error::StoreError;
 use crate::store::log::{self, StoredEvent};
 use crate::store::partition::partition_of;
+
+mod returns;
 
 /// A decision, and all that it followed from.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -60,7 +62,7 @@ pub struct Explanation {
     pub available_after: i64,
     /// Lots as they stood before, in burn order.
     pub lots_before: Vec<LotBefore>,
-    /// What was taken out of them.
+    /// What was taken out of them, or is set aside; when a hold was given back, what returned to them.
     pub lots: Vec<Draw>,
     /// Whether deciding again from the log gives the same; null for what was not decided on a request.
     pub agrees: Option<bool>,
@@ -113,11 +115,15 @@ impl Service {
                 let at_position = async |position| log::at_position(&**client, *partition_id, position).await;
                 let mut stored = at_position(*position).await?.ok_or_else(not_found)?;
                 // What came of the end of a hold, at once, is explained by that.
-                while matches!(stored.event_type.as_str(), "credits_clawed_back" | "credits_expired" | "debt_repaid") {
-                    let earlier = at_position(stored.previous_position).await?;
+                let mut cause = stored.clone();
+                while matches!(cause.event_type.as_str(), "credits_clawed_back" | "credits_expired" | "debt_repaid") {
+                    let earlier = at_position(cause.previous_position).await?;
                     let is_same = |earlier: &StoredEvent| earlier.at == stored.at;
                     let Some(earlier) = earlier.filter(is_same) else { break };
-                    stored = earlier;
+                    cause = earlier;
+                }
+                if matches!(cause.event_type.as_str(), "hold_captured" | "hold_released" | "hold_expired") {
+                    stored = cause;
                 }
                 drop(client);
                 self.explain_event(receipt, &stored).await
@@ -137,6 +143,7 @@ impl Service {
         let Rule { overridden, limits, because } = reasons(&before.credits, &event, context);
         let available_before = before.credits.available_at(stored.at);
         let lots_before = before.credits.lots.iter().map(LotBefore::from).collect();
+        let lots = draws_of(&before.credits, &event);
         let version = before.version;
         let agrees = replay::command_of(&event, stored.at)
             .map(|command| decides_again(before.clone(), &command, &event, context));
@@ -163,7 +170,7 @@ impl Service {
             available_before,
             available_after: before.credits.available_at(stored.at),
             lots_before,
-            lots: draws_of(&event),
+            lots,
             agrees,
             event: Some(serde_json::from_str(&stored.payload).map_err(StoreError::from)?),
         })
@@ -213,13 +220,7 @@ impl Service {
         let Some(version) = version.filter(|version| !version.is_empty()) else {
             return self.catalog_as_of(at).await;
         };
-        let current = self.catalog.current();
-        if current.digest.starts_with(version) {
-            return Ok(current);
-        }
-        let named = self.catalogs().await?.into_iter().find(|(_, catalog)| catalog.digest.starts_with(version));
-        let empty = || ActiveCatalog::new(Catalog::empty());
-        Ok(Arc::new(named.map_or_else(empty, |(_, catalog)| catalog)))
+        self.catalog_named(version).await
     }
 
     /// The receipt of a debit or a hold that only its id is known of. An id tells its time, so each partition is searched
@@ -264,8 +265,11 @@ fn catalog_version(event: &Event) -> Option<&str> {
     }
 }
 
-fn draws_of(event: &Event) -> Vec<Draw> {
+fn draws_of(credits: &Credits, event: &Event) -> Vec<Draw> {
     match event {
+        Event::HoldExtended(_) | Event::HoldReleased(_) | Event::HoldExpired(_) => {
+            returns::hold_of(credits, event).map_or_else(Vec::new, |hold| hold.cover.lots.clone())
+        }
         Event::CreditsDebited(debited) => debited.lots.clone(),
         Event::HoldPlaced(placed) => placed.hold.cover.lots.clone(),
         Event::HoldCaptured(captured) => captured.cover.lots.clone(),
@@ -314,6 +318,15 @@ fn reasons(credits: &Credits, event: &Event, context: Context<'_>) -> Rule {
             because.push(format!("{} credits of the hold {} were used", captured.amount, captured.hold));
             because.push(taken(&captured.cover.lots, captured.cover.debt, captured.cover.overage));
             because.push(format!("{} returned", captured.released.max(0)));
+        }
+        Event::HoldExtended(_) | Event::HoldReleased(_) | Event::HoldExpired(_) => {
+            let hold = returns::hold_of(credits, event);
+            because.extend(hold.into_iter().flat_map(|hold| returns::of_hold(hold, event)));
+        }
+        Event::CreditsExpired(expired) => because.extend(returns::of_expiry(credits, expired)),
+        Event::DebtRepaid(repaid) => {
+            let repaid: i64 = repaid.lots.iter().map(|draw| draw.amount).sum();
+            because.push(format!("{repaid} credits that came to be spendable made good what was owed"));
         }
         Event::CreditsGranted(granted) => because.push(format!("granted by {}", granted.lot.cause)),
         Event::CreditsClawedBack(clawed) => because.push(format!("claimed back by {}", clawed.cause)),

@@ -8,7 +8,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_postgres::Client;
 
 use super::balance_cache::BalanceCache;
-use crate::app::catalog::{ActiveCatalog, CatalogHolder, recorded_catalog};
+use crate::app::catalog::CatalogHolder;
 use crate::app::metrics::Metrics;
 use crate::store::connect::Database;
 use crate::store::error::StoreError;
@@ -96,7 +96,7 @@ impl Follower {
         let lag: i64 = behind.iter().map(|stretch| stretch.to - stretch.after).sum();
         self.metrics.follower_lag.set(lag);
         if !self.has_begun || lag > MAX_BACKLOG {
-            self.read_catalog(client).await?;
+            self.catalog.read_again(client).await?;
             self.cache.restart(ends);
             self.has_begun = true;
             return Ok(());
@@ -106,7 +106,7 @@ impl Follower {
         }
         let touched = follow::touched(client, &behind).await?;
         if touched.iter().any(|touched| touched.applies_catalog) {
-            self.read_catalog(client).await?;
+            self.catalog.read_again(client).await?;
         }
         for outdated in self.cache.outdated(&touched).chunks(MAX_BATCH) {
             self.read_again(client, outdated).await?;
@@ -124,18 +124,6 @@ impl Follower {
                 // Whoever asks for it is told what is wrong.
                 Ok(None) | Err(_) => self.cache.forget(&seen.id),
             }
-        }
-        Ok(())
-    }
-
-    /// Puts the catalog in force that was applied last, through whatever replica.
-    async fn read_catalog(&self, client: &Client) -> Result<(), StoreError> {
-        match recorded_catalog(client).await {
-            Ok(Some(recorded)) => self.catalog.replace(ActiveCatalog::new(recorded.catalog), recorded.position),
-            Ok(None) => {}
-            // Perhaps a newer version of the service wrote it. What is in force stays so.
-            Err(StoreError::Corrupt(problem)) => tracing::error!(problem, "the catalog on record cannot be read"),
-            Err(error) => return Err(error),
         }
         Ok(())
     }

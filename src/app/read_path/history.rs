@@ -17,10 +17,10 @@ use crate::domain::catalog::Catalog;
 use crate::domain::event::Event;
 use crate::domain::ids::AccountId;
 use crate::domain::settle::credits_at;
+use crate::store::catalog;
 use crate::store::error::StoreError;
 use crate::store::log::{self, StoredEvent};
 use crate::store::partition::partition_of;
-use crate::stripe::translate::SYSTEM_ACCOUNT;
 
 /// An event may be on its way into the log for so long: a caller hears within 15 s or is told that nobody knows, a lane's
 /// statements are cut off when no caller can be waiting any more, and the rest is for replicas' clocks that disagree and for
@@ -126,25 +126,32 @@ impl Service {
 
     /// The catalog that was in force: the one applied last by then.
     pub async fn catalog_as_of(&self, at: DateTime<Utc>) -> Result<Arc<ActiveCatalog>, AppError> {
-        let current = self.catalog.current();
-        let applied = self.catalogs().await?;
-        let Some((_, then)) = applied.into_iter().rev().find(|(since, _)| *since <= at) else {
-            return Ok(Arc::new(ActiveCatalog::new(Catalog::empty())));
-        };
-        Ok(if then.digest == current.digest { current } else { Arc::new(then) })
+        let client = self.connection().await?;
+        self.on_record(catalog::last_by(&**client, at).await?.as_ref())
     }
 
-    /// Every catalog that was ever in force, and since when, oldest first.
-    pub async fn catalogs(&self) -> Result<Vec<(DateTime<Utc>, ActiveCatalog)>, AppError> {
-        let client = self.connection().await?;
-        let stored = log::of_account(&**client, SYSTEM_ACCOUNT, 0, &["catalog_applied"], CHUNK).await?;
-        let mut catalogs = Vec::with_capacity(stored.len());
-        for stored in stored {
-            if let Event::CatalogApplied(applied) = stored.event()? {
-                let catalog = serde_json::from_value(applied.catalog).map_err(StoreError::from)?;
-                catalogs.push((stored.at, ActiveCatalog { catalog, digest: applied.digest }));
-            }
+    /// The catalog whose digest begins so; an empty one, if there never was such a catalog.
+    pub async fn catalog_named(&self, version: &str) -> Result<Arc<ActiveCatalog>, AppError> {
+        let current = self.catalog.current();
+        if current.digest.starts_with(version) {
+            return Ok(current);
         }
-        Ok(catalogs)
+        if !version.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            return self.on_record(None);
+        }
+        let client = self.connection().await?;
+        self.on_record(catalog::by_digest(&**client, version).await?.as_ref())
+    }
+
+    fn on_record(&self, stored: Option<&StoredEvent>) -> Result<Arc<ActiveCatalog>, AppError> {
+        let Some(Event::CatalogApplied(applied)) = stored.map(StoredEvent::event).transpose()? else {
+            return Ok(Arc::new(ActiveCatalog::new(Catalog::empty())));
+        };
+        let current = self.catalog.current();
+        if applied.digest == current.digest {
+            return Ok(current);
+        }
+        let catalog = serde_json::from_value(applied.catalog).map_err(StoreError::from)?;
+        Ok(Arc::new(ActiveCatalog { catalog, digest: applied.digest }))
     }
 }

@@ -176,23 +176,35 @@ impl Service {
             return Err(ReadThrough::Behind);
         }
         self.metrics.cached_reads.inc();
-        Ok(self.settled(owner, balance, position, read_at))
+        Ok(self.settled(owner, balance, position, read_at, self.catalog.current()))
     }
 
     /// Waits, not for long, until the account's partition has reached a position that a write gave.
     async fn read_through(&self, name: &AccountId, min_position: i64) -> Result<AccountNow, AppError> {
         let deadline = Instant::now() + POSITION_WAIT;
         loop {
-            let (id, Reading { balance, position, read_at }) = self.read_owner(self.resolve(name).await?).await?;
+            let (id, Reading { balance, position, catalog_position, read_at }) =
+                self.read_owner(self.resolve(name).await?).await?;
             if position >= min_position || self.is_of_before_link(name, &id, min_position).await? {
                 let balance = balance.ok_or_else(|| AppError::AccountNotFound(id.to_string()))?;
-                return Ok(self.settled(id, balance, position, read_at));
+                let catalog = self.catalog_at_least(catalog_position).await?;
+                return Ok(self.settled(id, balance, position, read_at, catalog));
             }
             if Instant::now() >= deadline {
                 return Err(AppError::PositionNotReached { wanted: min_position, reached: position });
             }
             tokio::time::sleep(POSITION_POLL).await;
         }
+    }
+
+    /// The catalog in force, which is no older than the one that was seen at a position.
+    async fn catalog_at_least(&self, position: i64) -> Result<Arc<ActiveCatalog>, AppError> {
+        let (catalog, known) = self.catalog.current_at();
+        if known >= position {
+            return Ok(catalog);
+        }
+        let client = self.connection().await?;
+        Ok(self.catalog.at_least(position, &**client).await?)
     }
 
     /// Waits, not for long, until a partition has reached a position that a write gave.
@@ -250,9 +262,15 @@ impl Service {
     }
 
     /// With all that the clock has made due.
-    fn settled(&self, id: AccountId, balance: Arc<Balance>, position: i64, read_at: Instant) -> AccountNow {
+    fn settled(
+        &self,
+        id: AccountId,
+        balance: Arc<Balance>,
+        position: i64,
+        read_at: Instant,
+        catalog: Arc<ActiveCatalog>,
+    ) -> AccountNow {
         let Balance { version, partition_id, .. } = *balance;
-        let catalog = self.catalog.current();
         let now = self.clock.now();
         let context = catalog.context(now);
         let credits = if is_clock_due(&balance.credits, context) {

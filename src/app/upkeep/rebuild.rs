@@ -353,7 +353,7 @@ async fn apply(writer: &Client, statement: &Statement, events: &[StoredEvent]) -
         let scanned = Scanned::from(event);
         fold.take(&scanned).map_err(|error| unfoldable(&scanned, &error))?;
     }
-    let mut batch = Batch::new(Uuid::nil());
+    let mut batch = Batch::new(Uuid::nil(), i64::MAX);
     let mut claims = Vec::new();
     for folded in fold.into_accounts() {
         batch.push_balance(folded.partition_id, projection::balance_row(&folded.account, folded.last_at)?);

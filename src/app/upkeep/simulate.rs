@@ -1,13 +1,19 @@
 //! What if: the log, from a time on, lived through again under a draft of a catalog.
 //!
 //! What the world did is taken from the log as it was: Stripe's facts, grants by hand, debits, holds, refusals. What the
-//! catalog made of it is decided anew. Each account begins as it stood; what it had been granted by then stays granted.
+//! catalog made of it is decided anew. Each account begins as it stood; what it had been granted by then stays granted. A
+//! stream that was linked to an account since brings along what it would have come to under the draft.
 
-use std::collections::HashMap;
+mod entitlements;
+
+use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use tokio_postgres::Client;
+
+pub use self::entitlements::{Entitled, EntitlementDifference, LimitOf};
 use super::verify::{PROGRESS_EVERY, Progress};
 use crate::app::catalog::ActiveCatalog;
 use crate::app::fold::FoldError;
@@ -26,6 +32,9 @@ use crate::store::log;
 use crate::store::scan::{Scan, Scanned};
 use crate::store::snapshot::Snapshot;
 use crate::stripe::translate::SYSTEM_ACCOUNT;
+
+/// Events of a linked stream read at once.
+const CHUNK: i64 = 2_000;
 
 /// What to simulate.
 #[derive(Debug, Clone)]
@@ -49,8 +58,10 @@ pub struct Simulation {
     pub events: u64,
     /// Accounts with events since.
     pub accounts: u64,
-    /// Accounts for which something would have been different.
+    /// Accounts for which something would have been different; also such as had no events since, but would have other features.
     pub affected: u64,
+    /// Accounts among them that would have other features.
+    pub other_entitlements: u64,
     /// Over all accounts.
     pub total: Tally,
     /// Those most affected.
@@ -91,7 +102,6 @@ impl Tally {
         self.charged_differently += other.charged_differently;
     }
 
-    /// How much it matters to the account: refusals first, then credits.
     fn weight(&self) -> (u64, u64) {
         let credits = self.granted.abs_diff(self.granted_by_draft) + self.charged.abs_diff(self.charged_by_draft);
         (self.newly_refused + self.newly_allowed, credits)
@@ -108,6 +118,16 @@ pub struct Difference {
     pub available_by_draft: i64,
     #[serde(flatten)]
     pub tally: Tally,
+    /// Features that the account would have otherwise now.
+    pub entitlements: Vec<EntitlementDifference>,
+}
+
+impl Difference {
+    /// How much it matters to the account: refusals and features first, then credits.
+    fn weight(&self) -> (u64, u64) {
+        let (refusals, credits) = self.tally.weight();
+        (refusals + self.entitlements.len() as u64, credits)
+    }
 }
 
 /// Lives through the log again.
@@ -121,10 +141,12 @@ pub async fn simulate(database: &Database, question: &Question, progress: Progre
         events: 0,
         accounts: 0,
         affected: 0,
+        other_entitlements: 0,
         total: Tally::default(),
         listed: Vec::new(),
     };
     let client = snapshot.reader(database).await?;
+    let features = entitlements::features(&question.current.catalog, &question.draft.catalog);
     for (partition_id, _) in positions {
         let mut lives: HashMap<String, Life> = HashMap::new();
         let mut scan = Scan::of_partitions(&client, partition_id, partition_id, false).await?;
@@ -138,20 +160,53 @@ pub async fn simulate(database: &Database, question: &Question, progress: Progre
             };
             let event = Event::read(scanned.event_type, scanned.type_version, scanned.payload);
             let event = event.map_err(|error| damaged(&scanned, &error.into()))?;
-            simulation.events += u64::from(life.take(&event, scanned.at(), question));
+            let at = scanned.at();
+            let linked = linked(snapshot.client(), &event, at, question).await?;
+            simulation.events += u64::from(life.take(&event, at, linked, question));
             read += 1;
             if read % PROGRESS_EVERY == 0 {
                 progress(read, total);
             }
         }
         for life in lives.into_values() {
-            life.end(question, &mut simulation);
+            life.end(question, &features, &mut simulation);
         }
-        simulation.listed.sort_by(|a, b| b.tally.weight().cmp(&a.tally.weight()).then(a.account.cmp(&b.account)));
+        simulation.listed.sort_by(|a, b| b.weight().cmp(&a.weight()).then(a.account.cmp(&b.account)));
         simulation.listed.truncate(question.listed);
     }
     snapshot.release().await?;
     Ok(simulation)
+}
+
+/// The life of the stream that an event takes over, if that happened since; it may be of another partition, and not have
+/// been met yet.
+async fn linked(
+    client: &Client,
+    event: &Event,
+    at: DateTime<Utc>,
+    question: &Question,
+) -> Result<Option<Life>, StoreError> {
+    let Event::AccountAbsorbed(absorbed) = event else { return Ok(None) };
+    if at < question.since {
+        return Ok(None);
+    }
+    let mut life = Life::new(absorbed.from.clone());
+    loop {
+        let stored = log::of_account(client, absorbed.from.as_str(), life.real.version, &[], CHUNK).await?;
+        let is_last = i64::try_from(stored.len()) != Ok(CHUNK);
+        for stored in stored {
+            let event = stored.event()?;
+            if matches!(event, Event::AccountMerged(_)) {
+                return Ok(Some(life));
+            }
+            // It may have taken over others before.
+            let linked = Box::pin(linked(client, &event, stored.at, question)).await?;
+            life.take(&event, stored.at, linked, question);
+        }
+        if is_last {
+            return Ok(Some(life));
+        }
+    }
 }
 
 fn damaged(scanned: &Scanned<'_>, error: &FoldError) -> StoreError {
@@ -163,7 +218,7 @@ struct Life {
     real: Account,
     /// `None` before the time from which on the draft holds.
     drafted: Option<Account>,
-    /// When Stripe's facts were taken in last: what follows at that very time came of them.
+    /// When Stripe's facts, or another stream, were taken in last: what follows at that very time came of them.
     observed_at: Option<DateTime<Utc>>,
     tally: Tally,
 }
@@ -173,12 +228,12 @@ impl Life {
         Self { real: Account::new(id), drafted: None, observed_at: None, tally: Tally::default() }
     }
 
-    /// Takes an event. Whether the draft was in force by then.
-    fn take(&mut self, event: &Event, at: DateTime<Utc>, question: &Question) -> bool {
+    /// Takes an event, with the stream that it takes over. Whether the draft was in force by then.
+    fn take(&mut self, event: &Event, at: DateTime<Utc>, linked: Option<Life>, question: &Question) -> bool {
         let is_simulated = at >= question.since;
         if is_simulated {
             let mut drafted = self.drafted.take().unwrap_or_else(|| self.real.clone());
-            self.live(&mut drafted, event, at, question);
+            self.live(&mut drafted, event, at, linked, question);
             self.drafted = Some(drafted);
             self.tally.granted += granted(event);
             self.tally.charged += charged(event);
@@ -188,10 +243,30 @@ impl Life {
     }
 
     /// What the draft makes of what an event tells.
-    fn live(&mut self, drafted: &mut Account, event: &Event, at: DateTime<Utc>, question: &Question) {
+    fn live(
+        &mut self,
+        drafted: &mut Account,
+        event: &Event,
+        at: DateTime<Utc>,
+        linked: Option<Life>,
+        question: &Question,
+    ) {
         let context = question.draft.context(at);
         let (made, is_refused) = match (replay::command_of(event, at), event) {
             (Some(command), _) => act(drafted, &command, context),
+            (None, Event::AccountAbsorbed(absorbed)) => {
+                self.observed_at = Some(at);
+                let linked = linked.unwrap_or_else(|| Life::new(absorbed.from.clone()));
+                self.tally.add(&linked.tally);
+                let theirs = linked.drafted.unwrap_or(linked.real);
+                let absorb = Command::Absorb {
+                    from: absorbed.from.clone(),
+                    credits: Box::new(theirs.credits),
+                    billing: theirs.billing.unwrap_or_default(),
+                    links: absorbed.links.clone(),
+                };
+                act(drafted, &absorb, context)
+            }
             (None, Event::StripeObserved(observation)) => {
                 self.observed_at = Some(at);
                 let observations = vec![(**observation).clone()];
@@ -221,16 +296,25 @@ impl Life {
         }
     }
 
-    fn end(mut self, question: &Question, simulation: &mut Simulation) {
+    fn end(mut self, question: &Question, features: &BTreeSet<&str>, simulation: &mut Simulation) {
         let is_nobody = self.real.id.as_str() == SYSTEM_ACCOUNT || self.real.credits.merged_into.is_some();
-        let Some(mut drafted) = self.drafted.take().filter(|_| !is_nobody) else { return };
-        simulation.accounts += 1;
+        if is_nobody {
+            return;
+        }
         let (real, draft) = (question.current.context(question.now), question.draft.context(question.now));
-        let (made, _) = act(&mut self.real, &Command::Settle, real);
-        self.tally.granted += made.iter().map(granted).sum::<i64>();
-        let (made, _) = act(&mut drafted, &Command::Settle, draft);
-        self.tally.granted_by_draft += made.iter().map(granted).sum::<i64>();
-        simulation.total.add(&self.tally);
+        // To whom nothing happened since, only what it may use can be different.
+        let is_simulated = self.drafted.is_some();
+        let mut drafted = self.drafted.take().unwrap_or_else(|| self.real.clone());
+        if is_simulated {
+            simulation.accounts += 1;
+            let (made, _) = act(&mut self.real, &Command::Settle, real);
+            self.tally.granted += made.iter().map(granted).sum::<i64>();
+            let (made, _) = act(&mut drafted, &Command::Settle, draft);
+            self.tally.granted_by_draft += made.iter().map(granted).sum::<i64>();
+            simulation.total.add(&self.tally);
+        }
+        let entitlements = entitlements::differences(features, (&self.real.credits, real), (&drafted.credits, draft));
+        simulation.other_entitlements += u64::from(!entitlements.is_empty());
         let plan_of = |account: &Account, context: Context<'_>| {
             Standing::of(&account.credits, context.catalog, context.now).plan.map(|plan| plan.id.clone())
         };
@@ -241,10 +325,12 @@ impl Life {
             available_by_draft: credits_at(&drafted.id, &drafted.credits, draft).available_at(question.now),
             account: self.real.id,
             tally: self.tally,
+            entitlements,
         };
         let is_affected = self.tally.is_affected()
-            || difference.available != difference.available_by_draft
-            || difference.plan != difference.plan_by_draft;
+            || is_simulated && difference.available != difference.available_by_draft
+            || difference.plan != difference.plan_by_draft
+            || !difference.entitlements.is_empty();
         if is_affected {
             simulation.affected += 1;
             simulation.listed.push(difference);

@@ -238,6 +238,7 @@ impl Lane {
                 Refusal::Stale => "stale",
                 Refusal::Key => "key",
                 Refusal::Link => "link",
+                Refusal::Catalog => "catalog",
             };
             self.settings.metrics.tx_retries.with_label_values(&[reason]).inc();
         }
@@ -258,6 +259,9 @@ impl Lane {
             again = self.answer_stored(again).await;
         }
         *batch = again;
+        if refused.values().any(|refusal| *refusal == Refusal::Catalog) {
+            self.settings.catalog.read_again(self.writer.client()?).await?;
+        }
         Ok(refused)
     }
 
@@ -386,11 +390,11 @@ impl Lane {
         // In the order of the log's index, and what it touches in that of the balances': rows that follow each other share
         // pages.
         works.sort_by_cached_key(|work| self.memory.partition(&work.account));
-        let catalog = self.settings.catalog.current();
+        let (catalog, catalog_position) = self.settings.catalog.current_at();
         let now = self.settings.clock.now();
         let context = catalog.context(now);
         let decided = Vec::with_capacity(works.len());
-        let mut round = Round { plan: Plan::new(), decided, changed: BTreeMap::new() };
+        let mut round = Round { plan: Plan::new(catalog_position), decided, changed: BTreeMap::new() };
         let mut touched: BTreeMap<AccountId, (i16, i64, Changes)> = BTreeMap::new();
         let mut claimed: HashSet<Digest> = HashSet::new();
         let mut undecided: Vec<AccountId> = Vec::new();

@@ -24,9 +24,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans an append to partitions whose heads are as read.
-    pub fn new() -> Self {
-        Self { batch: Batch::new(Uuid::new_v4()), heads: BTreeMap::new() }
+    /// Plans an append to partitions whose heads are as read, decided under the catalog at a position, and void once there
+    /// is a later one.
+    pub fn new(catalog_position: i64) -> Self {
+        Self { batch: Batch::new(Uuid::new_v4(), catalog_position), heads: BTreeMap::new() }
     }
 
     /// Takes a partition in, so that the append checks its head. Answers the head as it will be.
@@ -108,12 +109,6 @@ impl Plan {
     /// The heads as they will be once the batch is appended.
     pub fn heads_after(&self) -> impl Iterator<Item = (i16, Head)> + '_ {
         self.heads.iter().map(|(partition_id, (_, after))| (*partition_id, *after))
-    }
-}
-
-impl Default for Plan {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -249,7 +249,7 @@ impl Ledger {
         lots.sort_by(|a, b| a.cause.cmp(&b.cause));
         View {
             available: later.available(now),
-            held: later.lots.iter().map(|lot| lot.held).sum(),
+            held: later.lots.iter().map(|lot| lot.held).sum::<i64>() + later.debt_of_holds(),
             debt: later.debt,
             overage: later.overage,
             lots: lots.into_iter().map(|lot| (lot.cause, lot.remaining, lot.held)).collect(),
