@@ -185,8 +185,8 @@ async fn what_a_hold_gives_back_and_what_expires_is_explained() {
     let entries = app.get("/v1/accounts/user_1/credits/entries").await.expect(200);
     let account = app.get("/v1/accounts/user_1/credits").await.expect(200);
     let of_type = async |kind: &str| {
-        let entries = entries["data"].as_array().expect("entries").iter();
-        let entry = entries.filter(|entry| entry["type"] == kind).next_back().expect(kind);
+        let mut entries = entries["data"].as_array().expect("entries").iter();
+        let entry = entries.rfind(|entry| entry["type"] == kind).expect(kind);
         explain(&app, &json!(format!("{}-{}", account["as_of"]["partition"], entry["position"]))).await
     };
     let expired = of_type("hold_expiry").await;
