@@ -70,8 +70,16 @@ pub fn settle_clock(draft: &mut Draft<'_>, context: Context<'_>) {
 }
 
 /// Records what the passing of time has made due of an account that nobody asks about: refills and expiry, of holds too. The
-/// free plan's month waits for a spender, but for one that passed while something was owed.
+/// free plan's month waits for a spender; and of who owes something, so does all that the month makes good before.
 pub fn settle_idle(draft: &mut Draft<'_>, context: Context<'_>) {
+    let credits = &draft.account.credits;
+    if credits.debt <= 0 || free_month_due(credits, context).is_none() {
+        settle_due(draft, context);
+    }
+}
+
+/// What settles by time but for the free plan's running month: one that passed while something was owed is among it.
+fn settle_due(draft: &mut Draft<'_>, context: Context<'_>) {
     expire_holds_unless_owed(draft, context.now);
     grant_missed_free_months(draft, context);
     grant_allowances(draft, context, None);
@@ -81,7 +89,7 @@ pub fn settle_idle(draft: &mut Draft<'_>, context: Context<'_>) {
 /// What the clock had made due makes a debt good before what is new does.
 pub fn settle_debtor(draft: &mut Draft<'_>, context: Context<'_>) {
     if draft.account.credits.debt > 0 {
-        settle_idle(draft, context);
+        settle_due(draft, context);
     }
 }
 

@@ -163,7 +163,7 @@ async fn a_plan_that_cannot_be_is_refused_by_its_field() {
     };
     for (body, code, place) in [
         (json!({"rank": 40}), "invalid_body", "missing field `name`"),
-        (json!("gold"), "invalid_body", "expected a map"),
+        (json!("gold"), "invalid_body", "must be a JSON object"),
         (json!([gold()]), "invalid_body", "must be a JSON object"),
         (with(json!({"colour": "red"})), "invalid_parameter", "colour: "),
         (with(json!({"trial": {"dayz": 3}})), "invalid_parameter", "trial.dayz: "),

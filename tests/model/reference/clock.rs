@@ -4,8 +4,13 @@ use super::super::prices::Rollover;
 use super::{Allowance, HoldState, Kind, Ledger, Lot, months_after};
 
 impl Ledger {
-    /// What is recorded of an account that nobody asks about: the free month waits for a spender.
+    /// What is recorded of an account that nobody asks about: the free month waits for a spender, and so does what would come
+    /// after it where something is owed.
     pub fn settle_idle(&mut self, now: i64) {
+        let waits = self.plan.is_none() && self.free_until.is_none_or(|until| until <= now);
+        if self.debt > 0 && waits {
+            return;
+        }
         self.begin_what_was_due(now);
         self.expire(now);
     }
