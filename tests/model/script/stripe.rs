@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 
 use super::super::prices::{PACKS, PRICES, Price};
 use super::super::reference::{Allowance, Dispute, Ledger, months_after};
-use super::super::subject;
 use super::{Action, Bought, DAY, Play, Script, Subscription};
 
 impl Script {
@@ -97,7 +96,7 @@ impl Script {
         let Subscription { id, price, seats, anchor, first_month, start, end, .. } =
             self.subscription.clone().expect("a subscription");
         // A known limit: nothing tells the day of billing where both months are too short for it.
-        let day = |second| subject::at(second).day();
+        let day = |second| chrono::DateTime::from_timestamp(second, 0).expect("a time").day();
         let is_hidden = day(start) < day(anchor) && day(end) < day(anchor);
         let (anchor, first_month) = if is_hidden { (start, 0) } else { (anchor, first_month) };
         let paid = price.amount * seats;
