@@ -56,6 +56,11 @@ impl Account {
         Self { id, version: 0, position: 0, credits: Credits::default(), billing: Some(Box::default()) }
     }
 
+    /// All lots there ever were: those with something left in them, and, if billing was loaded, the others.
+    pub fn all_lots(&self) -> impl Iterator<Item = &Lot> + Clone {
+        self.credits.lots.iter().chain(self.billing.iter().flat_map(|billing| billing.closed_lots.values()))
+    }
+
     /// No event has happened to it.
     pub fn is_unknown(&self) -> bool {
         self.version == 0
@@ -317,8 +322,7 @@ impl Account {
 
     /// Gives credits back to the lots that had made good a debt.
     fn return_repaid(&mut self, mut amount: i64, changes: &mut Changes) {
-        let closed = self.billing.iter().flat_map(|billing| billing.closed_lots.values());
-        let lots = self.credits.lots.iter().chain(closed).filter(|lot| lot.repaid > 0);
+        let lots = self.all_lots().filter(|lot| lot.repaid > 0);
         let repaid: Vec<(LotId, i64)> = lots.map(|lot| (lot.id, lot.repaid)).collect();
         for (id, repaid) in repaid {
             let returned = repaid.min(amount);

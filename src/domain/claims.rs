@@ -40,9 +40,8 @@ pub fn settle_claims(draft: &mut Draft<'_>, context: Context<'_>, dues: &Dues) {
     let Some(billing) = &draft.account.billing else {
         return;
     };
-    let lots = draft.account.credits.lots.iter().chain(billing.closed_lots.values());
     let mut due: Vec<Event> = Vec::new();
-    for lot in lots.filter(|lot| lot.bought_by.is_some()) {
+    for lot in draft.account.all_lots().filter(|lot| lot.bought_by.is_some()) {
         let claim = Claim::on(lot, billing, dues);
         let total = claim.excess + claim.refunded;
         let is_debt =

@@ -60,8 +60,7 @@ fn window(draft: &Draft<'_>, allowance: &Allowance, terms: &Terms, n: u32) -> Op
 }
 
 fn lot_of<'a>(draft: &'a Draft<'_>, wanted: &Lot) -> Option<&'a Lot> {
-    let closed = draft.account.billing.iter().flat_map(|billing| billing.closed_lots.values());
-    draft.account.credits.lots.iter().chain(closed).find(|lot| lot.id == wanted.id)
+    draft.account.all_lots().find(|lot| lot.id == wanted.id)
 }
 
 /// A month that is not as it would be, had the news come in time.

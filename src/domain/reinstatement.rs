@@ -19,9 +19,9 @@ pub fn settle_reinstatements(draft: &mut Draft<'_>, context: Context<'_>, dues: 
     let Some(billing) = &draft.account.billing else {
         return;
     };
-    let lots = || draft.account.credits.lots.iter().chain(billing.closed_lots.values());
+    let lots = draft.account.all_lots();
     let mut wanted: BTreeMap<LotId, Lot> = BTreeMap::new();
-    for lot in lots() {
+    for lot in lots.clone() {
         let Some(purchase) = purchase_of(lot, billing) else { continue };
         let mut left = lot.expired;
         for returned in purchase.payment.returned() {
@@ -32,7 +32,7 @@ pub fn settle_reinstatements(draft: &mut Draft<'_>, context: Context<'_>, dues: 
             wanted.insert(reinstated.id, reinstated);
         }
     }
-    let known: Vec<&Lot> = lots().filter(|lot| lot.source == LotSource::Reinstatement).collect();
+    let known: Vec<&Lot> = lots.filter(|lot| lot.source == LotSource::Reinstatement).collect();
     let amended = known.iter().filter_map(|lot| amend(lot, wanted.remove(&lot.id)));
     let mut due: Vec<Event> = amended.map(Event::LotAmended).collect();
     due.extend(wanted.into_values().map(|lot| {

@@ -177,8 +177,7 @@ pub fn cap_rollover(draft: &mut Draft<'_>, now: DateTime<Utc>) {
 /// lots, or the month that had capped them.
 pub fn return_capped(draft: &mut Draft<'_>, now: DateTime<Utc>) {
     let credits = &draft.account.credits;
-    let closed = draft.account.billing.iter().flat_map(|billing| billing.closed_lots.values());
-    let lots = credits.lots.iter().chain(closed);
+    let lots = draft.account.all_lots();
     let mut plans: Vec<&Lot> = lots.filter(|lot| lot.source == LotSource::Plan && !lot.is_expired_at(now)).collect();
     if plans.iter().all(|lot| lot.expired == 0) {
         return;

@@ -212,8 +212,9 @@ fn end_subscriptions(draft: &mut Draft<'_>) {
         });
         let restarts_free_plan = paid_for && credits.free_since.is_none_or(|since| since < at);
         let belongs = |name: Option<&str>| name == Some(subscription.as_str());
-        let mut lots = credits.lots.iter().chain(billing.closed_lots.values());
-        let outlives = lots
+        let outlives = draft
+            .account
+            .all_lots()
             .any(|lot| belongs(lot.subscription.as_deref()) && lot.expires_at.is_none_or(|expires| expires > at))
             || credits
                 .allowances

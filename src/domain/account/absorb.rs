@@ -82,8 +82,7 @@ impl Account {
             let begins_before = |a: &Lot, b: &Lot| b.expires_at.is_none_or(|end| a.effective_at < end);
             ours.source == LotSource::FreePlan && begins_before(ours, theirs) && begins_before(theirs, ours)
         };
-        let closed = self.billing.iter().flat_map(|billing| billing.closed_lots.values());
-        let Some(ours) = self.credits.lots.iter().chain(closed).find(overlaps).map(|lot| lot.id) else {
+        let Some(ours) = self.all_lots().find(overlaps).map(|lot| lot.id) else {
             return false;
         };
         let mut excess = 0;
