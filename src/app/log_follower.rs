@@ -72,8 +72,16 @@ pub struct LogFollower<C> {
 }
 
 impl<C: Consumer> LogFollower<C> {
-    pub fn new(consumer: C, pool: Pool, news: watch::Receiver<i64>, metrics: Metrics) -> Self {
-        Self { consumer, pool, news, metrics, holder: Uuid::new_v4() }
+    /// Makes the cursor if this is the first follower ever: what is appended once this has answered is followed, though
+    /// [`run`](Self::run) may need a moment to begin.
+    pub async fn new(
+        consumer: C,
+        pool: Pool,
+        news: watch::Receiver<i64>,
+        metrics: Metrics,
+    ) -> Result<Self, StoreError> {
+        cursors::make(&**pool.get().await?, C::NAME, C::BEGINNING).await?;
+        Ok(Self { consumer, pool, news, metrics, holder: Uuid::new_v4() })
     }
 
     /// Follows until it is told to stop; then the lease is given up. What fails is tried again for ever: an event that cannot
@@ -111,7 +119,7 @@ impl<C: Consumer> LogFollower<C> {
     /// Returns when another process holds the lease.
     async fn follow_while_held(&mut self) -> Result<(), StoreError> {
         let client = self.pool.get().await?;
-        let held = cursors::hold(&**client, C::NAME, self.holder, LEASE_SECONDS, C::BEGINNING).await?;
+        let held = cursors::hold(&**client, C::NAME, self.holder, LEASE_SECONDS).await?;
         drop(client);
         let Some(mut positions) = held else { return Ok(()) };
         let mut kept_at = Instant::now();
@@ -131,7 +139,7 @@ impl<C: Consumer> LogFollower<C> {
                 (positions, kept_at) = (reached, Instant::now());
             } else if kept_at.elapsed() >= KEEP_EVERY {
                 let client = self.pool.get().await?;
-                if cursors::hold(&**client, C::NAME, self.holder, LEASE_SECONDS, C::BEGINNING).await?.is_none() {
+                if cursors::hold(&**client, C::NAME, self.holder, LEASE_SECONDS).await?.is_none() {
                     return Ok(());
                 }
                 kept_at = Instant::now();

@@ -187,7 +187,8 @@ impl Service {
             metrics.clone(),
             catalog.clone(),
             news.clone(),
-        )?;
+        )
+        .await?;
         tasks.extend(outbound_tasks);
         let (usage_export, export_tasks) = UsageExport::start(
             settings.outbound.is_at_work,

@@ -30,19 +30,8 @@ pub fn positions(array: Vec<i64>) -> Positions {
     (0..).zip(array).collect()
 }
 
-/// Takes or keeps the lease on a cursor for so many seconds; `None`: another process has it. Answers how far it has come.
-pub async fn hold(
-    client: &impl GenericClient,
-    name: &str,
-    holder: Uuid,
-    seconds: f64,
-    beginning: Beginning,
-) -> Result<Option<Positions>, StoreError> {
-    let statement = "/* hold */ update cursors set holder = $2, held_until = now() + make_interval(secs => $3)
-         where name = $1 and (holder = $2 or holder is null or held_until < now()) returning positions";
-    if let Some(row) = client.query_opt(statement, &[&name, &holder, &seconds]).await? {
-        return Ok(Some(positions(row.get(0))));
-    }
+/// Makes a cursor, unless there is one. What is appended from then on comes to its follower, whenever that begins.
+pub async fn make(client: &impl GenericClient, name: &str, beginning: Beginning) -> Result<(), StoreError> {
     let ends = log::positions(client).await?;
     let begins: Vec<i64> = match beginning {
         Beginning::First => vec![0; ends.len()],
@@ -50,11 +39,27 @@ pub async fn hold(
     };
     client
         .execute(
-            "/* hold */ insert into cursors (name, positions) values ($1, $2) on conflict do nothing",
+            "/* make */ insert into cursors (name, positions) values ($1, $2) on conflict do nothing",
             &[&name, &begins],
         )
         .await?;
-    let row = client.query_opt(statement, &[&name, &holder, &seconds]).await?;
+    Ok(())
+}
+
+/// Takes or keeps the lease on a cursor for so many seconds; `None`: another process has it. Answers how far it has come.
+pub async fn hold(
+    client: &impl GenericClient,
+    name: &str,
+    holder: Uuid,
+    seconds: f64,
+) -> Result<Option<Positions>, StoreError> {
+    let row = client
+        .query_opt(
+            "/* hold */ update cursors set holder = $2, held_until = now() + make_interval(secs => $3)
+             where name = $1 and (holder = $2 or holder is null or held_until < now()) returning positions",
+            &[&name, &holder, &seconds],
+        )
+        .await?;
     Ok(row.map(|row| positions(row.get(0))))
 }
 

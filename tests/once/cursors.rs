@@ -42,11 +42,11 @@ impl Consumer for Notes {
     }
 }
 
-fn follow(replica: &Replica, by: i32) -> JoinHandle<()> {
+async fn follow(replica: &Replica, by: i32) -> JoinHandle<()> {
     let notes = Notes { by, random: Random(by.unsigned_abs().into()) };
     let service = &replica.service;
-    let follower = LogFollower::new(notes, service.pool.clone(), service.news(), service.metrics.clone());
-    tokio::spawn(follower.run(watch::channel(false).1))
+    let follower = LogFollower::new(notes, service.pool.clone(), service.news(), service.metrics.clone()).await;
+    tokio::spawn(follower.expect("a cursor").run(watch::channel(false).1))
 }
 
 async fn prepare(ground: &Ground) {
@@ -62,7 +62,7 @@ async fn followers_that_fail_and_die_take_each_event_in_once() {
     prepare(&ground).await;
     let replica = ground.replica(Arc::new(SystemClock)).await;
     let caller = Caller::new(replica.address);
-    let mut followers = vec![follow(&replica, 1), follow(&replica, 2)];
+    let mut followers = vec![follow(&replica, 1).await, follow(&replica, 2).await];
     for round in 0..40 {
         let account = format!("user_{}", round % 8);
         assert!(caller.put_account(&account, &json!({})).await.expect("an answer").status < 300);
@@ -72,7 +72,7 @@ async fn followers_that_fail_and_die_take_each_event_in_once() {
             // Whoever holds the lease dies without giving it up, in the middle of whatever it does.
             followers.drain(..).for_each(|follower| follower.abort());
             ground.admin.execute("update cursors set held_until = now() - interval '1 s'", &[]).await.expect("expired");
-            followers = vec![follow(&replica, round + 1), follow(&replica, round + 2)];
+            followers = vec![follow(&replica, round + 1).await, follow(&replica, round + 2).await];
         }
     }
     let wanted = "select count(*) from events where type in ('account_opened', 'credits_granted')";
@@ -99,16 +99,19 @@ async fn a_lease_is_one_holders_until_it_ends_and_the_loser_moves_nothing() {
     let ground = Ground::new().await;
     let client = ground.database.connect().await.expect("a connection");
     let (one, other) = (Uuid::new_v4(), Uuid::new_v4());
-    let held = cursors::hold(&client, "x", one, 60.0, Beginning::Next).await.expect("asked").expect("held");
+    assert_eq!(cursors::hold(&client, "x", one, 60.0).await.expect("asked"), None, "nobody made it");
+    cursors::make(&client, "x", Beginning::Next).await.expect("made");
+    cursors::make(&client, "x", Beginning::First).await.expect("it is there, and stays as it is");
+    let held = cursors::hold(&client, "x", one, 60.0).await.expect("asked").expect("held");
     let ends = subledger::store::log::positions(&client).await.expect("ends");
     assert_eq!(held, ends, "a new follower begins with what comes next");
-    assert_eq!(cursors::hold(&client, "x", other, 60.0, Beginning::First).await.expect("asked"), None);
+    assert_eq!(cursors::hold(&client, "x", other, 60.0).await.expect("asked"), None);
     let expire = "update cursors set held_until = now() - interval '1 s'";
     ground.admin.execute(expire, &[]).await.expect("expired");
-    let taken = cursors::hold(&client, "x", other, 60.0, Beginning::First).await.expect("asked");
+    let taken = cursors::hold(&client, "x", other, 60.0).await.expect("asked");
     assert_eq!(taken, Some(ends.clone()));
     assert!(!cursors::advance(&client, "x", one, 60.0, &ends).await.expect("asked"), "it was taken over");
     assert!(cursors::advance(&client, "x", other, 60.0, &ends).await.expect("asked"));
     cursors::release(&client, "x", other).await.expect("released");
-    assert!(cursors::hold(&client, "x", one, 60.0, Beginning::First).await.expect("asked").is_some());
+    assert!(cursors::hold(&client, "x", one, 60.0).await.expect("asked").is_some());
 }

@@ -90,7 +90,7 @@ impl std::ops::DerefMut for Connection {
 
 impl Outbound {
     /// Starts the tasks, if this process is at work. They end some seconds after [`stop`](Self::stop).
-    pub fn start(
+    pub async fn start(
         settings: &OutboundSettings,
         database: &Database,
         partitions: i16,
@@ -115,7 +115,7 @@ impl Outbound {
             return Ok((outbound, Vec::new()));
         }
         let fan_out = fan_out::FanOut::new(Arc::clone(&outbound), catalog, settings.mail.is_some());
-        let follower = LogFollower::new(fan_out, database.pool(1)?, news, outbound.metrics.clone());
+        let follower = LogFollower::new(fan_out, database.pool(1)?, news, outbound.metrics.clone()).await?;
         let mut tasks = vec![
             tokio::spawn(follower.run(stopping)),
             tokio::spawn(dispatcher::Dispatcher::new(Arc::clone(&outbound)).run()),

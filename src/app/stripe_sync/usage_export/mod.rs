@@ -10,14 +10,12 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use uuid::Uuid;
 
 use crate::app::catalog::CatalogHolder;
-use crate::app::log_follower::{Consumer, LogFollower};
+use crate::app::log_follower::LogFollower;
 use crate::app::metrics::Metrics;
 use crate::clock::Clock;
 use crate::store::connect::Database;
-use crate::store::cursors;
 use crate::store::error::StoreError;
 use crate::stripe::client::StripeClient;
 
@@ -40,17 +38,8 @@ impl UsageExport {
         if !is_at_work || !client.is_configured() {
             return Ok((Self(stop), Vec::new()));
         }
-        // What is used from now on is told, though the follower may need a moment to begin.
-        let pool = database.pool(1)?;
-        let (name, nobody) = (<gather::Gather as Consumer>::NAME, Uuid::new_v4());
-        let beginning = <gather::Gather as Consumer>::BEGINNING;
-        let client_of_pool = pool.get().await?;
-        if cursors::hold(&**client_of_pool, name, nobody, 0.0, beginning).await?.is_some() {
-            cursors::release(&**client_of_pool, name, nobody).await?;
-        }
-        drop(client_of_pool);
         let gather = gather::Gather { catalog: catalog.clone(), clock: Arc::clone(clock) };
-        let follower = LogFollower::new(gather, pool, news, metrics.clone());
+        let follower = LogFollower::new(gather, database.pool(1)?, news, metrics.clone()).await?;
         let reporter = report::Reporter {
             client: client.clone(),
             pool: database.pool(1)?,
