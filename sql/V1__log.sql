@@ -19,7 +19,7 @@ create table heads (
 comment on table heads is
     'One row a partition: its last position. Locked from the check of an expected position until commit, so positions are gapless and become visible in order. Few and hot: the fillfactor keeps every update on its page.';
 comment on column heads.hash is 'Hash of the event at position: the end of the partition''s chain.';
-comment on column heads.batch_id is 'The batch that wrote last: tells a writer whose connection broke at COMMIT whether it had committed.';
+comment on column heads.batch_id is 'The batch that moved it last: tells append_batch which heads it has moved itself.';
 
 create table events (
     partition_id smallint not null,

@@ -27,33 +27,42 @@ set jit = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    refused smallint[];
-    taken smallint[];
-    elsewhere smallint[];
+    refused smallint[] := '{}';
+    stale smallint[] := '{}';
+    taken smallint[] := '{}';
+    elsewhere smallint[] := '{}';
     written bigint;
 begin
-    -- VOLATILE, so each statement below sees what was committed while this one waited. Ascending, so writers cannot
-    -- deadlock.
-    perform 1 from heads where heads.partition_id = any (head_partition) order by heads.partition_id for update;
-
-    select coalesce(array_agg(e.partition_id), '{}') into refused
-    from unnest(head_partition, head_expected) as e (partition_id, expected)
-    left join heads on heads.partition_id = e.partition_id
-    where heads.position is distinct from e.expected;
-    return query select r.partition_id, 'stale'::text from unnest(refused) as r (partition_id);
-
-    -- Nothing is decided under a catalog that another was put on record after, through whatever replica, before this began.
-    if exists (select from events where type = 'catalog_applied' and events.position > catalog_position) then
-        return query select h.partition_id, 'catalog'::text from unnest(head_partition) as h (partition_id)
-            where h.partition_id <> all (refused);
-        return;
-    end if;
-
-    -- Keys, links and StripeEvents are claimed without asking first: there is hardly ever anybody in the way. If there is,
-    -- this alone is undone, whoever is in the way is found, and the others are claimed. In one order, so that writers cannot
-    -- deadlock; whoever has the key of a StripeEvent has its row in the inbox to himself.
     for attempt in 1..2 loop
         begin
+            -- Locks, compares and moves in one: what another writer commits while this waits for a lock is what is compared.
+            -- They come ascending, so that writers cannot deadlock. Nothing is decided under a catalog that another was put
+            -- on record after, through whatever replica, before this began.
+            update heads set position = h.position, hash = h.hash, batch_id = batch
+            from unnest(head_partition, head_expected, head_position, head_hash)
+                as h (partition_id, expected, position, hash)
+            where heads.partition_id = h.partition_id and heads.position = h.expected
+                and h.partition_id <> all (refused)
+                and not exists (
+                    select from events where type = 'catalog_applied' and events.position > catalog_position);
+            get diagnostics written = row_count;
+            if written < cardinality(head_partition) - cardinality(refused) then
+                if written = 0 and exists (
+                    select from events where type = 'catalog_applied' and events.position > catalog_position
+                ) then
+                    return query select h.partition_id, 'catalog'::text from unnest(head_partition) as h (partition_id);
+                    return;
+                end if;
+                stale := stale || array(
+                    select h.partition_id from unnest(head_partition) as h (partition_id)
+                    left join heads on heads.partition_id = h.partition_id
+                    where heads.batch_id is distinct from batch and h.partition_id <> all (refused));
+                refused := refused || stale;
+            end if;
+
+            -- Keys, links and StripeEvents are claimed without asking first: there is hardly ever anybody in the way. If
+            -- there is, this block is undone, whoever is in the way is found, and the others are written. In one order, so
+            -- that writers cannot deadlock; whoever has the key of a StripeEvent has its row in the inbox to himself.
             insert into idempotency (key, request, partition_id, position, outcome)
             select k.digest, k.request, k.partition_id, k.position, k.outcome::json
             from unnest(key_partition, key_digest, key_request, key_position, key_outcome)
@@ -111,8 +120,6 @@ begin
                 join stripe_links on stripe_links.stripe_id = l.stripe_id
                 where stripe_links.account_id <> l.account and stripe_links.account_id is distinct from l.moved_from
                     and l.partition_id <> all (refused));
-            return query select r.partition_id, 'key'::text from unnest(taken) as r (partition_id);
-            return query select r.partition_id, 'link'::text from unnest(elsewhere) as r (partition_id);
             refused := refused || taken || elsewhere;
             -- One that was parked makes room for what became of it.
             delete from inbox using unnest(inbox_partition, inbox_event) as i (partition_id, event)
@@ -129,10 +136,6 @@ begin
                     event_at, event_payload, event_hash)
             as e (partition_id, position, account, version, previous_position, type, at, payload, hash)
         where e.partition_id <> all (refused);
-
-        update heads set position = h.position, hash = h.hash, batch_id = batch
-        from unnest(head_partition, head_position, head_hash) as h (partition_id, position, hash)
-        where heads.partition_id = h.partition_id and h.position > heads.position and h.partition_id <> all (refused);
     end if;
 
     if cardinality(balance_account) > 0 then
@@ -168,6 +171,12 @@ begin
             as o (partition_id, account, kind, id, sort_at, state)
         where o.state is not null and o.partition_id <> all (refused)
         on conflict (account_id, kind, object_id) do update set state = excluded.state, sort_at = excluded.sort_at;
+    end if;
+
+    if cardinality(refused) > 0 then
+        return query select r.partition_id, 'stale'::text from unnest(stale) as r (partition_id)
+            union all select r.partition_id, 'key' from unnest(taken) as r (partition_id)
+            union all select r.partition_id, 'link' from unnest(elsewhere) as r (partition_id);
     end if;
 end $$;
 comment on function append_batch is

@@ -22,8 +22,9 @@ pub struct Head {
 
 /// Reads the heads of some partitions.
 ///
-/// Like [`accounts`] and [`billings`], it sends all it has to say when it is first polled: it does not prepare a
-/// statement first. So whoever polls several of them in turn has them read in that order, and in one round trip.
+/// Like [`billings`], and [`accounts`] with a prepared statement, it sends all it has to say when it is first polled: it does
+/// not prepare a statement first. So whoever polls several of them in turn has them read in that order, and in one round
+/// trip.
 pub async fn heads(client: &impl GenericClient, partitions: &[i16]) -> Result<HashMap<i16, Head>, StoreError> {
     let rows = client
         .query_typed(
@@ -54,16 +55,19 @@ fn head(row: &Row, at: usize) -> Result<Head, StoreError> {
     Ok(Head { position: row.get(at), hash })
 }
 
-/// Reads the hot part of accounts. Accounts that have no row are not in the answer.
-pub async fn accounts(client: &impl GenericClient, ids: &[&str]) -> Result<Vec<Account>, StoreError> {
-    let rows = client
-        .query_typed(
-            "/* accounts */ select account_id, version, position, state::text from balances where account_id = any($1)",
-            &[(&ids, Type::TEXT_ARRAY)],
-        )
-        .await?;
+/// Reads the hot part of accounts. Accounts that have no row are not in the answer. The statement is [`ACCOUNTS`], or what was
+/// prepared from it.
+pub async fn accounts<S: ToStatement + Sync + Send + ?Sized>(
+    client: &impl GenericClient,
+    statement: &S,
+    ids: &[&str],
+) -> Result<Vec<Account>, StoreError> {
+    let rows = client.query(statement, &[&ids]).await?;
     rows.iter().map(account).collect()
 }
+
+pub const ACCOUNTS: &str =
+    "/* accounts */ select account_id, version, position, state::text from balances where account_id = any($1)";
 
 pub(super) fn account(row: &Row) -> Result<Account, StoreError> {
     let credits: Credits = serde_json::from_str(row.get(3))?;

@@ -80,7 +80,7 @@ pub async fn move_stream(
 
 async fn read_account(client: &impl tokio_postgres::GenericClient, id: &AccountId) -> Result<Account, StoreError> {
     let ids = [id.as_str()];
-    let known = load::accounts(client, &ids).await?.pop();
+    let known = load::accounts(client, load::ACCOUNTS, &ids).await?.pop();
     let mut account = known.unwrap_or_else(|| Account::new(id.clone()));
     account.billing = Some(Box::new(load::billings(client, &ids).await?.remove(id).unwrap_or_default()));
     Ok(account)

@@ -344,7 +344,7 @@ async fn apply(writer: &Client, statement: &Statement, events: &[StoredEvent]) -
     let partitions: HashMap<&str, i16> =
         events.iter().map(|event| (event.account_id.as_str(), event.partition_id)).collect();
     let mut billings = load::billings(writer, &ids).await?;
-    for mut account in load::accounts(writer, &ids).await? {
+    for mut account in load::accounts(writer, load::ACCOUNTS, &ids).await? {
         account.billing = Some(Box::new(billings.remove(&account.id).unwrap_or_default()));
         let partition_id = partitions.get(account.id.as_str()).copied().unwrap_or_default();
         fold.insert(account, partition_id);

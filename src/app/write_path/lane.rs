@@ -203,7 +203,7 @@ impl Lane {
             }
         }
         self.settings.metrics.append_batch_size.observe(batch.len() as f64);
-        self.memory.load(self.writer.client()?, batch).await?;
+        self.memory.load(&self.writer, batch).await?;
         let Round { plan, decided, changed } = self.decide(std::mem::take(batch)).map_err(|(works, error)| {
             *batch = works;
             error

@@ -27,6 +27,7 @@ pub struct Writer {
 struct Connection {
     client: Client,
     append: Statement,
+    accounts: Statement,
     lock_heads: Statement,
     after: Statement,
 }
@@ -35,9 +36,10 @@ impl Connection {
     async fn new(client: Client) -> Result<Self, StoreError> {
         append::limit_stall(&client).await?;
         let append = append::prepare(&client).await?;
+        let accounts = client.prepare(load::ACCOUNTS).await?;
         let lock_heads = client.prepare(load::LOCK_HEADS).await?;
         let after = log::prepare_after(&client).await?;
-        Ok(Self { client, append, lock_heads, after })
+        Ok(Self { client, append, accounts, lock_heads, after })
     }
 }
 
@@ -70,6 +72,11 @@ impl Writer {
     /// For reading what a decision needs.
     pub fn client(&self) -> Result<&Client, StoreError> {
         self.connection().map(|connection| &connection.client)
+    }
+
+    /// For reading accounts ([`load::ACCOUNTS`]).
+    pub fn accounts(&self) -> Result<&Statement, StoreError> {
+        self.connection().map(|connection| &connection.accounts)
     }
 
     fn connection(&self) -> Result<&Connection, StoreError> {

@@ -25,7 +25,7 @@ impl Bench<'_> {
         for first in (0..accounts).step_by(READ_AT_ONCE as usize) {
             let names: Vec<String> = (first..accounts.min(first + READ_AT_ONCE)).map(account_name).collect();
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            for (at, read) in (first..).zip(load::accounts(&client, &names).await?) {
+            for (at, read) in (first..).zip(load::accounts(&client, load::ACCOUNTS, &names).await?) {
                 for copy in (at..MILLION).step_by(accounts as usize) {
                     let ids = [account(copy)];
                     let partition_id = partition_of(ids[0].as_str(), partitions);

@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 
-use tokio_postgres::Client;
-
 use crate::app::write_path::account_cache::AccountCache;
 use crate::app::write_path::work::Work;
+use crate::app::write_path::writer::Writer;
 use crate::domain::account::{Account, Changes};
 use crate::domain::event::Event;
 use crate::domain::ids::AccountId;
@@ -122,7 +121,8 @@ impl LaneMemory {
     }
 
     /// Brings the heads and accounts that the batch needs into memory, in one round trip.
-    pub async fn load(&mut self, client: &Client, batch: &[Work]) -> Result<(), StoreError> {
+    pub async fn load(&mut self, writer: &Writer, batch: &[Work]) -> Result<(), StoreError> {
+        let (client, statement) = (writer.client()?, writer.accounts()?);
         let mut partitions = self.partitions(batch);
         partitions.retain(|partition| !self.heads.contains_key(partition));
 
@@ -150,7 +150,7 @@ impl LaneMemory {
         let (heads, accounts, billings) = tokio::try_join!(
             biased;
             async { if partitions.is_empty() { Ok(HashMap::new()) } else { load::heads(client, &partitions).await } },
-            async { if cold_ids.is_empty() { Ok(Vec::new()) } else { load::accounts(client, &cold_ids).await } },
+            async { if cold_ids.is_empty() { Ok(Vec::new()) } else { load::accounts(client, statement, &cold_ids).await } },
             async {
                 if billing_ids.is_empty() { Ok(HashMap::new()) } else { load::billings(client, &billing_ids).await }
             },
