@@ -37,7 +37,7 @@ struct Due {
     due: i64,
 }
 
-/// An allowance whose price a plan names.
+/// An allowance with a price that a plan names.
 #[derive(Debug)]
 struct Known<'a> {
     allowance: &'a Allowance,
@@ -45,8 +45,8 @@ struct Known<'a> {
 }
 
 impl Dues {
-    /// Of allowances of any subscriptions, for windows that have begun. Those whose price no plan names yet count for
-    /// nothing.
+    /// Of allowances of any subscriptions, for windows that have begun. Those of whose prices no plan names any yet count
+    /// for nothing.
     pub fn of<'a>(allowances: impl IntoIterator<Item = &'a Allowance>, context: Context<'_>) -> Self {
         let mut subscriptions: BTreeMap<&Option<String>, Vec<Known<'_>>> = BTreeMap::new();
         for allowance in allowances {

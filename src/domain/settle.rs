@@ -332,7 +332,7 @@ fn due_windows(allowance: &Allowance, dues: &Dues, context: Context<'_>) -> Vec<
     };
     // What others are due in the months to come depends on it.
     let is_remembered = terms.counts_for_others(allowance) && context.now < allowance.period_end;
-    if (terms.credits <= 0 && is_remembered) || terms.waits_for_period(allowance, context.now) {
+    if (terms.credits <= 0 && is_remembered) || terms.waits_for_news(allowance, context.now) {
         return Vec::new();
     }
     let mut due = Vec::new();

@@ -33,6 +33,8 @@ pub struct Terms {
     first_month: Option<u32>,
     /// See [`Allowance::has_unknown_months`].
     pub has_unknown_months: bool,
+    /// A part counts for nothing, but news of its price's lookup key may show that a plan names it.
+    has_unknown_price: bool,
 }
 
 /// How a plan keeps what is left of its credits.
@@ -91,10 +93,14 @@ impl Worth<'_> {
 }
 
 impl Terms {
-    /// `None` while a part's price is named by no plan.
+    /// `None` while no plan names the price of any part. One that none names beside others that are named, as an add-on's,
+    /// counts for nothing.
     pub fn of(allowance: &Allowance, catalog: &Catalog) -> Option<Self> {
         let worths: Vec<Worth<'_>> =
-            allowance.parts.iter().map(|part| worth_of(allowance, part, catalog)).collect::<Option<_>>()?;
+            allowance.parts.iter().filter_map(|part| worth_of(allowance, part, catalog)).collect();
+        if worths.is_empty() {
+            return None;
+        }
         let most = i128::from(MAX_AMOUNT);
         let credits = worths.iter().map(Worth::signed).sum::<i128>().clamp(-most, most);
         // The plan that is upgraded to, or the one that is left, in whatever order the invoice names them.
@@ -117,6 +123,7 @@ impl Terms {
             cycle,
             first_month,
             has_unknown_months: needs_months && period_months.is_some_and(|n| allowance.has_unknown_months(n)),
+            has_unknown_price: worths.len() < allowance.parts.len() && may_be_named(allowance, catalog),
         };
         if terms.has_refills() && terms.is_change {
             // The price pays for many windows, so its share says nothing of this one: the time that is left does.
@@ -178,10 +185,10 @@ impl Terms {
         n > 0 && self.keeping.rollover == Rollover::None && billed_expiry.is_some_and(|at| at <= now)
     }
 
-    /// A change waits for news of its period, which Stripe sent before, while its months depend on it. News that are later
-    /// than Stripe tries are no longer waited for.
-    pub fn waits_for_period(&self, allowance: &Allowance, now: DateTime<Utc>) -> bool {
-        self.has_unknown_months && now - allowance.period_start < STRIPE_TRIES
+    /// A change waits for news of its period and of its prices, which Stripe sent before, while its months or its worth depend
+    /// on them. News that are later than Stripe tries are no longer waited for.
+    pub fn waits_for_news(&self, allowance: &Allowance, now: DateTime<Utc>) -> bool {
+        (self.has_unknown_months || self.has_unknown_price) && now - allowance.period_start < STRIPE_TRIES
     }
 
     /// What the n-th window is worth in millionths, were there no other change.
@@ -221,6 +228,13 @@ impl Terms {
             Rollover::All => None,
         }
     }
+}
+
+/// Whether a price of an allowance that no plan names may be one that the catalog knows by its lookup key, which only a
+/// subscription tells.
+fn may_be_named(allowance: &Allowance, catalog: &Catalog) -> bool {
+    let is_unnamed = |part: &AllowancePart| part.lookup_key.is_none() && worth_of(allowance, part, catalog).is_none();
+    catalog.names_prices_by_lookup_key() && allowance.parts.iter().any(is_unnamed)
 }
 
 fn worth_of<'a>(allowance: &Allowance, part: &'a AllowancePart, catalog: &'a Catalog) -> Option<Worth<'a>> {

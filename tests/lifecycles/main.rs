@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod add_ons;
 mod corpus;
 mod crowd;
 mod debts;

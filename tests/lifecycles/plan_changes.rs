@@ -16,7 +16,7 @@ use crate::fold::{End, Fold, account, difference};
 use crate::subscription::{BIG, DAY, Deal, JANUARY, MIDDLE, SELLER, SMALL, Stripe, available, deal, months_later};
 use crate::support::shuffle::delivery_order;
 
-fn available_at(fold: &Fold, stripe: &Stripe, now: i64) -> i64 {
+pub fn available_at(fold: &Fold, stripe: &Stripe, now: i64) -> i64 {
     stripe.in_any_order(fold, now).credits.available_at(fold.context_at(now).now)
 }
 
@@ -30,7 +30,7 @@ fn lots(end: &End) -> impl Iterator<Item = &Lot> {
 }
 
 /// The middle of January, to the second.
-const MIDDLE_OF_JANUARY: i64 = JANUARY + 31 * DAY / 2;
+pub const MIDDLE_OF_JANUARY: i64 = JANUARY + 31 * DAY / 2;
 
 #[test]
 fn an_upgrade_adds_what_the_plans_policy_says_and_the_next_period_is_whole() {
@@ -391,14 +391,22 @@ fn after_weeks_of_downtime_only_the_current_month_is_granted_unless_credits_roll
 /// A step of a story: how long after the one before it, and what the customer does.
 #[derive(Debug, Clone)]
 enum Step {
-    Change(Deal, bool),
+    /// To what, with how many add-ons, and whether it is billed at once.
+    Change(Deal, i64, bool),
     Cancel,
+}
+
+/// Of an add-on that no plan names.
+fn any_add_ons() -> impl Strategy<Value = i64> {
+    prop_oneof![2 => Just(0i64), 1 => 1..3i64]
 }
 
 fn any_step() -> impl Strategy<Value = (i64, Step)> {
     let any_deal = (0..3usize, 1..4i64, prop::bool::weighted(0.3));
-    let change = (any_deal, prop::bool::weighted(0.8))
-        .prop_map(|((plan, seats, yearly), at_once)| Step::Change(Deal { plan, seats, yearly }, at_once));
+    let change =
+        (any_deal, any_add_ons(), prop::bool::weighted(0.8)).prop_map(|((plan, seats, yearly), add_ons, at_once)| {
+            Step::Change(Deal { plan, seats, yearly }, add_ons, at_once)
+        });
     let wait = prop_oneof![Just(0i64), 1..4 * DAY, 1..40 * DAY];
     (wait, prop_oneof![12 => change, 1 => Just(Step::Cancel)])
 }
@@ -427,7 +435,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
     fn any_story_of_changes_ends_the_same_in_any_order_and_mints_nothing(
-        first in (0..3usize, 1..4i64, any::<bool>()),
+        first in (0..3usize, 1..4i64, any::<bool>(), any_add_ons()),
         steps in prop::collection::vec(any_step(), 1..9),
         policies in any_policies(),
         rollovers in any_rollovers(),
@@ -435,13 +443,13 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let fold = Fold::of_seller(&seller_of(policies, rollovers));
-        let (plan, seats, yearly) = first;
-        let mut stripe = Stripe::subscribe(Deal { plan, seats, yearly }, JANUARY);
+        let (plan, seats, yearly, add_ons) = first;
+        let mut stripe = Stripe::subscribe_with(Deal { plan, seats, yearly }, add_ons, JANUARY);
         let mut at = JANUARY;
         for (wait, step) in &steps {
             at += wait;
             match step {
-                Step::Change(to, at_once) => stripe.change(*to, at, *at_once),
+                Step::Change(to, add_ons, at_once) => stripe.change_with(*to, *add_ons, at, *at_once),
                 Step::Cancel => {
                     stripe.pass(at);
                     stripe.tell_status(at, "canceled");

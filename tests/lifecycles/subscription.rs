@@ -88,6 +88,8 @@ impl Deal {
 #[derive(Debug)]
 pub struct Stripe {
     pub deal: Deal,
+    /// How many there are of an add-on that no plan names; its price has the plan's interval.
+    pub add_ons: i64,
     pub start: i64,
     pub end: i64,
     pub pending: Vec<Value>,
@@ -131,9 +133,14 @@ pub fn months_later(second: i64, months: u32) -> i64 {
 
 impl Stripe {
     pub fn subscribe(deal: Deal, at: i64) -> Self {
+        Self::subscribe_with(deal, 0, at)
+    }
+
+    pub fn subscribe_with(deal: Deal, add_ons: i64, at: i64) -> Self {
         let end = months_later(at, deal.months());
         let mut stripe = Self {
             deal,
+            add_ons,
             start: at,
             end,
             pending: Vec::new(),
@@ -141,8 +148,8 @@ impl Stripe {
             sent: Vec::new(),
             reference: Reference::default(),
         };
-        let line = stripe.period_line();
-        stripe.invoice(at, "subscription_create", vec![line]);
+        let lines = stripe.period_lines();
+        stripe.invoice(at, "subscription_create", lines);
         stripe.reference.enter(at, stripe.window(at).1);
         stripe
     }
@@ -163,15 +170,46 @@ impl Stripe {
             "period": {"start": period.0, "end": period.1}})
     }
 
+    fn add_on_line(&mut self, add_ons: i64, amount: i64, period: (i64, i64), proration: bool) -> Value {
+        let mut line = self.line(self.deal, amount, period, proration);
+        let interval = if self.deal.yearly { "year" } else { "month" };
+        line["subscription_item"] = json!("si_add_on");
+        line["price"]["id"] = json!(format!("price_add_on_{interval}"));
+        line["quantity"] = json!(add_ons);
+        line
+    }
+
+    fn add_on_amount(&self, add_ons: i64) -> i64 {
+        700 * add_ons * if self.deal.yearly { 10 } else { 1 }
+    }
+
     pub fn period_line(&mut self) -> Value {
         self.line(self.deal, self.deal.amount(), (self.start, self.end), false)
     }
 
-    pub fn prorated(&mut self, deal: Deal, sign: i64, at: i64) -> Value {
+    fn period_lines(&mut self) -> Vec<Value> {
+        let mut lines = vec![self.period_line()];
+        if self.add_ons > 0 {
+            let amount = self.add_on_amount(self.add_ons);
+            lines.push(self.add_on_line(self.add_ons, amount, (self.start, self.end), false));
+        }
+        lines
+    }
+
+    /// What is left of an amount when a period of it is left from `at` on.
+    fn share(&self, amount: i64, at: i64) -> i64 {
         let length = i128::from(self.end - self.start);
-        let amount = i128::from(deal.amount()) * i128::from(self.end - at);
-        let rounded = (amount + length / 2) / length;
-        self.line(deal, sign * i64::try_from(rounded).expect("an amount"), (at, self.end), true)
+        let left = i128::from(amount) * i128::from(self.end - at);
+        i64::try_from((left + length / 2) / length).expect("an amount")
+    }
+
+    pub fn prorated(&mut self, deal: Deal, sign: i64, at: i64) -> Value {
+        self.line(deal, sign * self.share(deal.amount(), at), (at, self.end), true)
+    }
+
+    fn prorated_add_ons(&mut self, add_ons: i64, sign: i64, at: i64) -> Option<Value> {
+        let amount = sign * self.share(self.add_on_amount(add_ons), at);
+        (add_ons > 0).then(|| self.add_on_line(add_ons, amount, (at, self.end), true))
     }
 
     pub fn invoice(&mut self, at: i64, reason: &str, lines: Vec<Value>) {
@@ -196,7 +234,7 @@ impl Stripe {
             self.start = self.end;
             self.end = months_later(self.start, self.deal.months());
             let mut lines = std::mem::take(&mut self.pending);
-            lines.push(self.period_line());
+            lines.extend(self.period_lines());
             self.invoice(self.start, "subscription_cycle", lines);
             self.reference.enter(self.start, self.window(self.start).1);
         }
@@ -204,24 +242,34 @@ impl Stripe {
 
     /// Changes the plan, the seats or the interval, invoiced at once or with the next period.
     pub fn change(&mut self, to: Deal, at: i64, at_once: bool) {
+        self.change_with(to, self.add_ons, at, at_once);
+    }
+
+    /// The same, and at once the number of add-ons.
+    pub fn change_with(&mut self, to: Deal, add_ons: i64, at: i64, at_once: bool) {
         self.pass(at);
         let (from, window) = (self.deal, self.window(at));
         let left_of_window = (window.1 - at) as f64 / (window.1 - window.0) as f64;
         self.reference.enter(at, window.1);
-        let given_up = self.prorated(from, -1, at);
+        let mut given_up = vec![self.prorated(from, -1, at)];
+        if (self.add_ons, from.yearly) != (add_ons, to.yearly) {
+            given_up.extend(self.prorated_add_ons(self.add_ons, -1, at));
+        }
         let mut lines = std::mem::take(&mut self.pending);
-        self.deal = to;
+        lines.extend(given_up);
+        let other_add_ons = self.add_ons != add_ons;
+        (self.deal, self.add_ons) = (to, add_ons);
         if from.yearly != to.yearly {
             (self.start, self.end) = (at, months_later(at, to.months()));
-            lines.push(given_up);
-            lines.push(self.period_line());
+            lines.extend(self.period_lines());
             self.reference.window_end = self.window(at).1;
             self.reference.sum += to.credits() as f64 - from.credits() as f64 * left_of_window;
             return self.invoice(at, "subscription_update", lines);
         }
-        lines.push(given_up);
-        let added = self.prorated(to, 1, at);
-        lines.push(added);
+        lines.push(self.prorated(to, 1, at));
+        if other_add_ons {
+            lines.extend(self.prorated_add_ons(add_ons, 1, at));
+        }
         self.reference.sum += (to.credits() - from.credits()) as f64 * left_of_window;
         if at_once {
             self.invoice(at, "subscription_update", lines);

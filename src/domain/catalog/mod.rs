@@ -453,6 +453,12 @@ impl Catalog {
             .or_else(|| all().find(|(_, ours)| price.matches_lookup_key(&ours.stripe_price_id, &ours.lookup_key)))
     }
 
+    /// Whether a plan's price is known by its lookup key alone: whoever knows a price's id cannot tell that it is none of them.
+    pub fn names_prices_by_lookup_key(&self) -> bool {
+        let prices = self.plans.iter().flat_map(|plan| &plan.prices);
+        prices.into_iter().any(|price| price.stripe_price_id.is_none() && price.lookup_key.is_some())
+    }
+
     pub fn pack(&self, id: &str) -> Option<&CreditPack> {
         self.credit_packs.iter().find(|pack| pack.id == id)
     }
