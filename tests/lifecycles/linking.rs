@@ -214,3 +214,33 @@ fn no_free_month_begins_before_the_last_one_is_over() {
         }
     }
 }
+
+/// The younger month is spent out of the older one, and ends with it.
+#[test]
+fn two_free_months_that_become_one_leave_no_day_without() {
+    const DAY: i64 = 86_400;
+    /// 19 May 2026.
+    const MAY: i64 = 1_779_148_800;
+    let fold = Fold::new();
+    let (from, into) = (AccountId::new("cus_1").expect("valid"), AccountId::new(ACCOUNT).expect("valid"));
+    let mut accounts: BTreeMap<AccountId, Account> = BTreeMap::new();
+    for (id, opened) in [(&into, MAY), (&from, MAY + 16 * DAY)] {
+        let mut account = Account::new(id.clone());
+        fold.apply(&mut account, &Command::Open { stripe_customer_id: None }, fold.context_at(opened));
+        fold.apply(&mut account, &debit(1), fold.context_at(opened));
+        accounts.insert(id.clone(), account);
+    }
+    merge(&fold, &mut accounts, &from, &into, fold.context_at(MAY + 18 * DAY));
+    let mut account = accounts.remove(&into).expect("there");
+    for (day, left) in [(18, 8), (31, 10), (60, 10), (61, 10)] {
+        let end = fold.end_of(account.clone(), fold.context_at(MAY + day * DAY));
+        assert_eq!(end.credits.available_at(fold.context_at(MAY + day * DAY).now), left, "day {day}");
+    }
+    fold.apply(&mut account, &debit(10), fold.context_at(MAY + 31 * DAY));
+    let july = fold.context_at(MAY + 61 * DAY - 1);
+    assert_eq!(fold.end_of(account, july).credits.available_at(july.now), 0, "and none has two");
+}
+
+fn debit(amount: i64) -> Command {
+    Command::Debit { debit: Uuid::from_u128(amount as u128), charge: Charge::Amount(amount) }
+}

@@ -16,7 +16,6 @@ impl Account {
             credits.recount_free_months(|credits| (credits.opened_at, credits.free_since) = (opened_at, free_since));
         }
         let ours = &mut self.credits;
-        ours.free_until = ours.free_until.max(theirs.free_until);
         ours.debt += theirs.debt;
         ours.debt_since = ours.debt_since.into_iter().chain(theirs.debt_since).min();
         ours.overage += theirs.overage;
@@ -42,8 +41,19 @@ impl Account {
         let mut billing = absorbed.billing.clone();
         let closed = std::mem::take(&mut billing.closed_lots);
         let usage_days = std::mem::take(&mut billing.usage_days);
+        let mut free_until = None;
         for lot in theirs.lots.into_iter().chain(closed.into_values()) {
+            if lot.source == LotSource::FreePlan {
+                if self.absorb_free_month(&lot, changes) {
+                    continue;
+                }
+                free_until = free_until.max(lot.expires_at);
+            }
             self.absorb_lot(lot, changes);
+        }
+        // A month of theirs that is spent out of one of ours ends with that one, and the next one follows on it.
+        if free_until == theirs.free_until {
+            self.credits.free_until = self.credits.free_until.max(free_until);
         }
         if let Some(ours) = &mut self.billing {
             ours.absorb(billing, &mut changes.touched);
@@ -54,9 +64,6 @@ impl Account {
 
     /// Takes a lot over, open or closed. The same cause may have granted it here too: it is still one lot.
     fn absorb_lot(&mut self, mut lot: Lot, changes: &mut Changes) {
-        if lot.source == LotSource::FreePlan && self.absorb_free_month(&lot, changes) {
-            return;
-        }
         if let Some(at) = self.credits.lots.iter().position(|known| known.id == lot.id) {
             lot.merge(&self.credits.lots.remove(at));
         }
