@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::json;
 use subledger::domain::account::{Account, Changes};
 use subledger::domain::charge::Charge;
 use subledger::domain::command::{Command, decide};
 use subledger::domain::draft::Draft;
+use subledger::domain::event::Event;
 use subledger::domain::ids::AccountId;
 use uuid::Uuid;
 
@@ -243,4 +245,137 @@ fn two_free_months_that_become_one_leave_no_day_without() {
 
 fn debit(amount: i64) -> Command {
     Command::Debit { debit: Uuid::from_u128(amount as u128), charge: Charge::Amount(amount) }
+}
+
+/// A customer's pack that is spent and then refunded, of which free months repay what they can, until the refund fails.
+struct Repaid {
+    fold: Fold,
+    accounts: BTreeMap<AccountId, Account>,
+}
+
+impl Repaid {
+    const DAY: i64 = 86_400;
+    /// 1 January 2026.
+    const JANUARY: i64 = 1_767_225_600;
+    const FEBRUARY: i64 = Self::JANUARY + 31 * Self::DAY;
+    const SELLER: &str = r#"
+[features.a]
+name = "A"
+kind = "boolean"
+[plans.free]
+name = "Free"
+default = true
+rank = 0
+credits = 10
+clawback = "debt"
+"#;
+
+    fn new() -> Self {
+        let mut new = Self { fold: Fold::of_seller(Self::SELLER), accounts: BTreeMap::new() };
+        for name in ["cus_1", ACCOUNT] {
+            new.act(name, &Command::Open { stripe_customer_id: None }, Self::JANUARY);
+        }
+        new
+    }
+
+    fn act(&mut self, name: &str, command: &Command, at: i64) -> Vec<Event> {
+        let id = AccountId::new(name).expect("valid");
+        let account = self.accounts.entry(id.clone()).or_insert_with(|| Account::new(id));
+        self.fold.apply(account, command, self.fold.context_at(at))
+    }
+
+    fn told(&mut self, name: &str, at: i64, event_type: &str, object: serde_json::Value) -> Vec<Event> {
+        let id = format!("evt_{event_type}");
+        let body = json!({"id": id, "type": event_type, "created": at, "data": {"object": object}});
+        let command = self.fold.command(&body);
+        self.act(name, &command, at)
+    }
+
+    fn refund(&mut self, name: &str, status: &str, at: i64) -> Vec<Event> {
+        let refund = json!({"object": "refund", "id": "re_1", "currency": "usd", "amount": 1000, "status": status,
+            "payment_intent": "pi_1"});
+        self.told(name, at, if status == "failed" { "refund.failed" } else { "refund.created" }, refund)
+    }
+
+    /// Nobody can spend so much; but whoever is refused has been granted February's month, too.
+    fn look(&mut self, name: &str) {
+        let account = self.accounts.get_mut(&AccountId::new(name).expect("valid")).expect("there");
+        let context = self.fold.context_at(Self::FEBRUARY + 1);
+        decide(&mut Draft::new(account, &mut Changes::default()), &debit(50), context).expect_err("too much");
+    }
+
+    fn link(&mut self, at: i64) {
+        let (from, into) = (AccountId::new("cus_1").expect("valid"), AccountId::new(ACCOUNT).expect("valid"));
+        merge(&self.fold, &mut self.accounts, &from, &into, self.fold.context_at(at));
+    }
+
+    fn user(&self) -> &Account {
+        &self.accounts[&AccountId::new(ACCOUNT).expect("valid")]
+    }
+
+    /// Available, and owed.
+    fn seen(&self, at: i64) -> (i64, i64) {
+        let context = self.fold.context_at(at);
+        let end = self.fold.end_of(self.user().clone(), context);
+        (end.credits.available_at(context.now), end.credits.debt)
+    }
+
+    /// Plays all of it but the refund's failure; the link comes before the step of the given number.
+    fn owing(link_before: usize, spends_of_its_own: bool) -> Self {
+        let mut story = Self::new();
+        let mut name = "cus_1";
+        for step in 0..5 {
+            if step == link_before {
+                story.link(Self::FEBRUARY + 3);
+                name = ACCOUNT;
+            }
+            match step {
+                0 => {
+                    let pack = json!({"object": "checkout.session", "id": "cs_1", "mode": "payment",
+                        "status": "complete", "created": Self::JANUARY, "payment_status": "paid", "currency": "usd",
+                        "amount_total": 1000, "payment_intent": "pi_1",
+                        "metadata": {"kind": "credit_pack", "credits": "100"}});
+                    story.told(name, Self::JANUARY, "checkout.session.completed", pack);
+                }
+                1 => drop(story.act(name, &debit(110), Self::JANUARY + 1)),
+                2 => drop(story.refund(name, "succeeded", Self::JANUARY + 2)),
+                3 => story.look(name),
+                _ if spends_of_its_own => drop(story.act(ACCOUNT, &debit(1), Self::FEBRUARY + 2)),
+                _ => story.look(ACCOUNT),
+            }
+        }
+        if link_before == 5 {
+            story.link(Self::FEBRUARY + 3);
+        }
+        story
+    }
+
+    /// The refund fails: what changes is what the event says.
+    fn fail(&mut self) {
+        let before = self.user().credits.balance();
+        let events = self.refund(ACCOUNT, "failed", Self::FEBRUARY + 4);
+        let told = events.iter().filter_map(|event| match event {
+            Event::CreditsReinstated(reinstated) => Some(reinstated.reinstated + reinstated.debt),
+            _ => None,
+        });
+        assert_eq!(self.user().credits.balance() - before, told.sum::<i64>());
+    }
+}
+
+#[test]
+fn what_a_free_month_has_repaid_before_a_link_comes_back_if_nothing_was_owed() {
+    for link_before in 0..=5 {
+        let mut story = Repaid::owing(link_before, false);
+        assert_eq!(story.seen(Repaid::FEBRUARY + 4), (-90, 90), "linked before step {link_before}");
+        story.fail();
+        assert_eq!(story.seen(Repaid::FEBRUARY + 5), (10, 0), "linked before step {link_before}");
+    }
+}
+
+#[test]
+fn a_free_month_of_which_the_account_has_spent_repays_as_much_less() {
+    let mut story = Repaid::owing(5, true);
+    assert_eq!(story.seen(Repaid::FEBRUARY + 4), (-91, 91), "nine of February's ten were there to repay with");
+    story.fail();
+    assert_eq!(story.seen(Repaid::FEBRUARY + 5), (9, 0));
 }

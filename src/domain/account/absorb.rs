@@ -83,7 +83,7 @@ impl Account {
     }
 
     /// The free plan's month is one account's, whatever the streams that were given it: what both spent of it counts, and so
-    /// does what both hold.
+    /// does what both hold, and what theirs has repaid of a debt, as far as there is enough: the rest is owed again.
     fn absorb_free_month(&mut self, theirs: &Lot, changes: &mut Changes) -> bool {
         let overlaps = |ours: &&Lot| {
             let begins_before = |a: &Lot, b: &Lot| b.expires_at.is_none_or(|end| a.effective_at < end);
@@ -92,18 +92,27 @@ impl Account {
         let Some(ours) = self.all_lots().find(overlaps).map(|lot| lot.id) else {
             return false;
         };
-        let mut excess = 0;
+        let (mut excess, mut owed_again) = (0, 0);
         self.change_lot(ours, changes, |ours| {
-            let spent = theirs.spent().clamp(0, ours.remaining);
-            ours.remaining -= spent;
+            let their_spent = theirs.spent() - theirs.repaid;
+            let spent = their_spent.clamp(0, ours.remaining);
+            let unspent = (ours.expired + spent - their_spent).clamp(0, ours.expired);
+            let repaid = theirs.repaid.min(ours.remaining - spent);
+            let repaid_of_expired = (theirs.repaid - repaid).min(unspent);
+            owed_again = theirs.repaid - repaid - repaid_of_expired;
+            ours.remaining -= spent + repaid;
+            ours.expired -= repaid_of_expired;
+            ours.repaid += repaid + repaid_of_expired;
             ours.held += theirs.held;
             // What was held did not expire, as far as it was there.
-            let unspent = (ours.expired + spent - theirs.spent()).clamp(0, ours.expired);
-            let kept = (ours.held - ours.remaining).clamp(0, unspent);
+            let kept = (ours.held - ours.remaining).clamp(0, unspent - repaid_of_expired);
             ours.expired -= kept;
             ours.remaining += kept;
             excess = ours.held - ours.remaining;
         });
+        if owed_again > 0 {
+            self.credits.owe(owed_again, Some(theirs.effective_at));
+        }
         self.reopen_lot(ours, changes);
         for hold in &mut self.credits.holds {
             if hold.cover.replace_lot(theirs.id, ours) {
