@@ -63,6 +63,7 @@ pub struct Plan {
     pub prices: Vec<PlanPrice>,
     #[serde(default)]
     pub credits: CreditAllowance,
+    /// The default plan's months do not roll over.
     #[serde(default)]
     pub rollover: Rollover,
     /// For how many hours after a period's end its unused credits may still be spent if nothing rolls over: Stripe has a

@@ -139,7 +139,9 @@ impl Rules<'_> {
         }
         let renewal_hours = path(&at, "renewal_hours");
         self.within(&renewal_hours, plan.renewal_hours.into(), 0, MAX_RENEWAL_HOURS);
-        if plan.renewal_hours > 0 && (plan.rollover != Rollover::None || !grants_credits) {
+        if plan.default {
+            self.nothing_outlives_free_months(&at, plan);
+        } else if plan.renewal_hours > 0 && (plan.rollover != Rollover::None || !grants_credits) {
             self.problem(&renewal_hours, "only for credits that do not roll over (leave renewal_hours out)");
         }
         self.overage(&path(&at, "overage"), plan.overage);
@@ -174,6 +176,22 @@ impl Rules<'_> {
         }
         for (feature, grant) in &plan.features {
             self.grant(&path(&path(&at, "features"), feature), feature, grant);
+        }
+    }
+
+    /// The default plan's months come without a payment, and end with what is left of them.
+    fn nothing_outlives_free_months(&mut self, at: &str, plan: &Plan) {
+        if plan.rollover != Rollover::None && matches!(plan.credits, CreditAllowance::PerPeriod(_)) {
+            self.problem(
+                &path(at, "rollover"),
+                "the default plan's months do not roll over (leave rollover out, or make another plan the default)",
+            );
+        }
+        if plan.renewal_hours > 0 {
+            self.problem(
+                &path(at, "renewal_hours"),
+                "the default plan has no renewal to wait for (leave renewal_hours out, or make another plan the default)",
+            );
         }
     }
 
