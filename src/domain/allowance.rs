@@ -259,11 +259,12 @@ fn gives_back(invoice: &Invoice, line: &InvoiceLine, next: &InvoiceLine) -> bool
     same && line.proration && line.amount < 0 && line.period_end > next.period_start
 }
 
-/// A line of a first invoice that costs nothing before any discount pays for a trial (or for a price of zero, which
-/// the catalog tells apart).
+/// A line that costs nothing before any discount pays for a trial (or for a price of zero, which the catalog tells apart). A
+/// trial may also be set or made longer later: then Stripe makes an invoice for it at once
+/// (<https://docs.stripe.com/billing/subscriptions/billing-cycle>).
 fn is_trial(invoice: &Invoice, line: &InvoiceLine) -> bool {
-    let first = invoice.billing_reason.as_deref() == Some("subscription_create");
-    first && line.amount == 0 && invoice.subtotal == 0
+    let reason = invoice.billing_reason.as_deref();
+    matches!(reason, Some("subscription_create" | "subscription_update")) && line.amount == 0
 }
 
 /// When a subscription ended, if it did.

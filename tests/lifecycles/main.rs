@@ -23,4 +23,5 @@ mod rollovers;
 mod router;
 mod rules;
 mod subscription;
+mod trials;
 mod types;

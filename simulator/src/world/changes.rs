@@ -9,7 +9,6 @@ use super::lines::is_metered;
 use super::prices::plan;
 use super::prorations::{Prorate, begins_anew};
 use super::read::{Read, changed};
-use super::renewal::set_period;
 use super::subscription_calls::{check_items, missing_payment_method, refuse};
 use super::subscriptions::{NewItem, period_of, show_only_item};
 use crate::error::{Result, StripeError};
@@ -135,13 +134,12 @@ impl World {
         let begins_anew = begins_anew(before, &items) || ends_trial || anchors_now;
         let is_trial = before.text("status") == "trialing" && !ends_trial;
         let mut invoice = None;
-        if begins_anew && (!is_trial || anchors_now) {
-            invoice = Some(self.begin_period_anew(id, before, &items, prorate, date));
+        if let Trial::Until(end) = trial {
+            invoice = Some(self.begin_period_anew(id, before, &items, prorate, Some(end), date));
+        } else if begins_anew && (!is_trial || anchors_now) {
+            invoice = Some(self.begin_period_anew(id, before, &items, prorate, None, date));
         } else {
             self.put_items(id, items.clone());
-            if let Trial::Until(end) = trial {
-                self.alter(id, |subscription| set_period(subscription, (period.0, end)));
-            }
             if !is_trial && prorate != Prorate::Never && items != before.rows("items") {
                 self.prorate(id, before, &items, date);
                 if prorate == Prorate::InvoiceNow {
@@ -273,12 +271,14 @@ impl World {
                 if end <= self.now {
                     return Err(StripeError::unfit("trial_end", "Invalid timestamp: must be in the future"));
                 }
+                if is_trial && before.maybe_int("trial_end") == Some(end) {
+                    return Ok(Trial::Same);
+                }
                 let now = self.now;
                 self.alter(id, |subscription| {
                     subscription["trial_end"] = json!(end);
                     subscription["status"] = json!("trialing");
-                    subscription["billing_cycle_anchor"] = json!(end);
-                    if subscription["trial_start"].is_null() {
+                    if !is_trial {
                         subscription["trial_start"] = json!(now);
                     }
                 });

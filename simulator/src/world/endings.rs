@@ -43,7 +43,7 @@ impl World {
             return Err(StripeError::unfit("id", message));
         }
         self.alter(id, |subscription| subscription["status"] = json!("active"));
-        let invoice = self.begin_period_anew(id, &before, before.rows("items"), Prorate::Never, self.now);
+        let invoice = self.begin_period_anew(id, &before, before.rows("items"), Prorate::Never, None, self.now);
         let previous = changed(&before, &self.answer(id));
         self.emit_previous("customer.subscription.updated", id, previous);
         self.emit("customer.subscription.resumed", id);

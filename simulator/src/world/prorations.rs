@@ -115,25 +115,27 @@ impl World {
         Some(invoice)
     }
 
-    /// A new period begins now: with another interval, after a trial, or because it is wanted.
+    /// A new period begins now: with another interval, after a trial, or because it is wanted; or a trial that ends at a time
+    /// of its own, from which the next periods are counted.
     pub(crate) fn begin_period_anew(
         &mut self,
         id: &str,
         before: &Value,
         items: &[Value],
         prorate: Prorate,
+        trial_end: Option<i64>,
         date: i64,
     ) -> String {
-        let recurring = items[0]["price"]["recurring"].clone();
-        let period =
-            (self.now, period_end(self.now, recurring.text("interval"), recurring.int("interval_count"), self.now));
+        let recurring = &items[0]["price"]["recurring"];
+        let whole = period_end(self.now, recurring.text("interval"), recurring.int("interval_count"), self.now);
+        let period = (self.now, trial_end.unwrap_or(whole));
         self.put_items(id, items.to_vec());
         if prorate != Prorate::Never && before.text("status") != "trialing" {
             self.credit_rest(id, before, date);
         }
-        let now = self.now;
+        let anchor = trial_end.unwrap_or(self.now);
         self.alter(id, |subscription| {
-            subscription["billing_cycle_anchor"] = json!(now);
+            subscription["billing_cycle_anchor"] = json!(anchor);
             set_period(subscription, period);
         });
         let subscription = self.answer(id);

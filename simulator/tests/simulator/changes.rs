@@ -1,6 +1,6 @@
 //! Changes of subscriptions: what they cost, what previews say of them, and what schedules do later.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use subledger_simulator::World;
 
 use crate::support::{
@@ -316,11 +316,14 @@ fn a_trial_can_be_made_longer_and_ended() {
     );
     let path = format!("subscriptions/{}", id(&made));
     let later = START + 20 * 86_400;
-    let longer = post(&mut world, &path, &format!("trial_end={later}"));
+    let longer = post(&mut world, &path, &format!("trial_end={later}&expand[]=latest_invoice"));
     assert_eq!(
         (longer["status"].as_str(), longer["items"]["data"][0]["current_period_end"].as_i64()),
         (Some("trialing"), Some(later))
     );
+    let invoice = &longer["latest_invoice"];
+    assert_eq!((&invoice["billing_reason"], &invoice["status"]), (&json!("subscription_update"), &json!("paid")));
+    assert_eq!(amounts(invoice), [0]);
     advance_days(&mut world, 10);
     assert_eq!(get(&mut world, &path)["status"], "trialing");
     let ended = post(&mut world, &path, "trial_end=now&expand[]=latest_invoice");
@@ -328,6 +331,30 @@ fn a_trial_can_be_made_longer_and_ended() {
         (ended["status"].as_str(), ended["latest_invoice"]["amount_paid"].as_i64()),
         (Some("active"), Some(2_999))
     );
+}
+
+#[test]
+fn a_trial_that_is_set_on_a_running_subscription_gives_the_rest_back_and_moves_the_billing_date() {
+    for (behavior, credited) in [("create_prorations", true), ("none", false)] {
+        let mut world = world();
+        let (subscription, _, end) = halfway(&mut world, 1);
+        let (path, now) = (format!("subscriptions/{subscription}"), START + (end - START) / 2);
+        let trial_end = end + 10 * 86_400;
+        let form = format!("trial_end={trial_end}&proration_behavior={behavior}&expand[]=latest_invoice");
+        let trial = post(&mut world, &path, &form);
+        assert_eq!(
+            (&trial["status"], &trial["billing_cycle_anchor"], &trial["trial_start"]),
+            (&json!("trialing"), &json!(trial_end), &json!(now))
+        );
+        let invoice = &trial["latest_invoice"];
+        assert_eq!((&invoice["billing_reason"], &invoice["status"]), (&json!("subscription_update"), &json!("paid")));
+        let amounts = amounts(invoice);
+        assert_eq!((amounts[0] < 0, amounts.last(), amounts.len()), (credited, Some(&0), 1 + usize::from(credited)));
+        let line = invoice["lines"]["data"].as_array().and_then(|lines| lines.last()).expect("a line");
+        assert_eq!(line["period"], json!({"start": now, "end": trial_end}));
+        world.advance_to(trial_end);
+        assert_eq!(get(&mut world, &path)["status"], "active");
+    }
 }
 
 #[test]
