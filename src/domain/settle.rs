@@ -11,7 +11,7 @@ use super::account::{Account, Changes};
 use super::allowance::{
     allowances_of, changed_subscriptions, ended_at, is_armed, refunded_subscriptions, unarmed_subscriptions,
 };
-use super::billing::{CheckoutRecord, InvoiceRecord};
+use super::billing::CheckoutRecord;
 use super::billing_cycle::{month_around, months_begun};
 use super::catalog::{Catalog, CreditAllowance, DEFAULT_PACK_PRIORITY, PriceKey};
 use super::claims::settle_claims;
@@ -23,6 +23,7 @@ use super::event::{
 };
 use super::hold::expire_holds;
 use super::ids::{AccountId, LotId};
+use super::invoice_record::InvoiceRecord;
 use super::late_change::settle_late_changes;
 use super::plan_change::{Dues, window_cause};
 use super::reinstatement::settle_reinstatements;

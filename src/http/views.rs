@@ -5,12 +5,13 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::app::read_path::receipt::Receipt;
-use crate::domain::billing::{CheckoutRecord, InvoiceRecord, PurchaseStatus};
+use crate::domain::billing::{CheckoutRecord, PurchaseStatus};
 use crate::domain::catalog::{Catalog, PriceKey};
 use crate::domain::credit::{Draw, Lot, LotSource};
 use crate::domain::event::CreditsDebited;
 use crate::domain::hold::{HoldRecord, HoldStatus};
 use crate::domain::ids::LotId;
+use crate::domain::invoice_record::InvoiceRecord;
 use crate::domain::payment::{Payment, PaymentStatus};
 use crate::domain::stripe_object::{
     InvoiceLine, PaymentMethod, Price, Subscription, SubscriptionItem, SubscriptionSchedule,
@@ -189,8 +190,11 @@ pub struct InvoiceView {
     pub amount_remaining: i64,
     pub pre_payment_credit_notes_amount: i64,
     pub post_payment_credit_notes_amount: i64,
-    /// Money that went back by refunds of the invoice's payment.
+    /// Money that went back by refunds of the invoice's payments.
     pub amount_refunded: i64,
+    /// The PaymentIntents that paid it, or may.
+    #[serde(skip)]
+    pub payments: Vec<String>,
     pub attempt_count: i64,
     pub next_payment_attempt: Option<DateTime<Utc>>,
     pub due_date: Option<DateTime<Utc>>,
@@ -249,6 +253,7 @@ impl InvoiceView {
             pre_payment_credit_notes_amount: invoice.pre_payment_credit_notes_amount,
             post_payment_credit_notes_amount: invoice.post_payment_credit_notes_amount,
             amount_refunded,
+            payments: record.payment_intents().map(str::to_owned).collect(),
             attempt_count: invoice.attempt_count,
             next_payment_attempt: time(invoice.next_payment_attempt),
             due_date: time(invoice.due_date),

@@ -15,6 +15,7 @@ mod mixed_shapes;
 mod months;
 mod oracle;
 mod orders;
+mod payments;
 mod periods;
 mod plan_changes;
 mod reinstatement;
