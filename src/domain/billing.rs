@@ -37,6 +37,8 @@ pub struct Observation {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckoutRecord {
     pub session: Tracked<CheckoutSession>,
+    /// Unix second of the first StripeEvent that showed it paid.
+    pub paid_at: Option<i64>,
     /// Credits that the session's pack granted.
     pub credits: Option<i64>,
     #[serde(default)]
@@ -246,12 +248,14 @@ impl Billing {
         change: Change,
         touched: &mut Touched,
     ) -> bool {
+        let paid_at = session.is_paid().then_some(created);
         let changed = match self.checkout_sessions.get_mut(&session.id) {
-            Some(record) => record.session.observe(session.clone(), created, change),
+            Some(record) => record.learn_paid(paid_at) | record.session.observe(session.clone(), created, change),
             None => {
                 let session = Tracked::new(session.clone(), created, change);
                 let id = session.current.id.clone();
-                let record = CheckoutRecord { session, credits: None, amount_refunded: 0, dispute_lost: false };
+                let record =
+                    CheckoutRecord { session, paid_at, credits: None, amount_refunded: 0, dispute_lost: false };
                 self.checkout_sessions.insert(id, record);
                 true
             }
@@ -367,6 +371,7 @@ impl Billing {
             match self.checkout_sessions.get_mut(&id) {
                 Some(record) => {
                     record.session.merge(other.session);
+                    record.learn_paid(other.paid_at);
                     record.credits = record.credits.or(other.credits);
                 }
                 None => {
@@ -411,6 +416,12 @@ impl Billing {
 }
 
 impl CheckoutRecord {
+    /// Takes in that a StripeEvent of a second showed it paid; `false` if one of as early a second did before.
+    fn learn_paid(&mut self, at: Option<i64>) -> bool {
+        let first = self.paid_at.into_iter().chain(at).min();
+        std::mem::replace(&mut self.paid_at, first) != first
+    }
+
     /// What became of the purchase.
     pub fn status(&self) -> PurchaseStatus {
         let session = &self.session.current;

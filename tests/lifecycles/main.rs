@@ -15,6 +15,7 @@ mod mixed_shapes;
 mod months;
 mod oracle;
 mod orders;
+mod packs;
 mod payments;
 mod periods;
 mod plan_changes;
