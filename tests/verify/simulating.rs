@@ -5,11 +5,11 @@ use serde_json::json;
 use subledger::app::catalog::ActiveCatalog;
 use subledger::app::upkeep::simulate::{Difference, Question, Simulation, simulate};
 use subledger::clock::Clock;
-use subledger::domain::catalog::{Catalog, CreditAllowance};
+use subledger::domain::catalog::{Catalog, CreditAllowance, PlanChange};
 use subledger::domain::charge::Charge;
 use subledger::domain::command::Command;
 
-use super::ledger::{Ledger, account};
+use super::ledger::{Ledger, account, stripe_event};
 use super::work;
 
 async fn ask(ledger: &Ledger, since: DateTime<Utc>, change: impl FnOnce(&mut Catalog)) -> Simulation {
@@ -187,5 +187,43 @@ async fn features_that_nobody_is_charged_for_would_be_lost_and_gained() {
     }
     let same = ask(&ledger, begin, |_| {}).await;
     assert_eq!((same.affected, same.other_entitlements), (0, 0), "{same:#?}");
+    ledger.stop().await;
+}
+
+/// Of what a plan change gives anew, some was given before: only the rest counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_taken_back_as_it_was_granted_was_not_granted() {
+    const STARTER: &str = "price_1LATyAQhTzLmW4rNUy3GVgva";
+    const PRO: &str = "price_1xqAJDQhTzLmW4rNZiBlUdq6";
+    let mut ledger = Ledger::new(1).await;
+    let begin = ledger.clock.now();
+    let (start, end) = (begin.timestamp(), begin.timestamp() + 30 * 86_400);
+    let middle = start + 15 * 86_400;
+    let invoice = |id: &str, reason: &str, lines: &[(&str, i64, bool)], at: i64| {
+        let line = |(price, amount, proration): &(&str, i64, bool)| {
+            json!({"id": format!("il_{id}_{price}"), "amount": amount, "quantity": 1, "subscription": "sub_1",
+                "subscription_item": "si_1", "price": {"id": price}, "proration": proration,
+                "period": {"start": if *proration { at } else { start }, "end": end}})
+        };
+        let total: i64 = lines.iter().map(|(_, amount, _)| amount).sum();
+        let lines: Vec<_> = lines.iter().map(line).collect();
+        let bill = json!({"id": id, "object": "invoice", "customer": "cus_1", "currency": "usd", "status": "paid",
+            "billing_reason": reason, "subscription": "sub_1", "total": total, "subtotal": total, "amount_paid": total,
+            "created": at, "lines": {"data": lines}});
+        stripe_event(&format!("evt_{id}"), "invoice.paid", at, bill)
+    };
+    let up = [(STARTER, -450, true), (PRO, 1_450, true)];
+    let down = [(PRO, -1_450, true), (STARTER, 450, true)];
+    ledger.receive(&invoice("in_1", "subscription_create", &[(STARTER, 900, false)], start)).await;
+    ledger.pass(Duration::days(15));
+    ledger.receive(&invoice("in_2", "subscription_update", &up, middle)).await;
+    ledger.receive(&invoice("in_3", "subscription_update", &down, middle + 60)).await;
+    ledger.receive(&invoice("in_4", "subscription_update", &up, middle + 120)).await;
+    ledger.pass(Duration::minutes(5));
+    let total = ask(&ledger, begin, |draft| {
+        draft.plans.iter_mut().for_each(|plan| plan.plan_change = PlanChange::None);
+    });
+    let total = total.await.total;
+    assert_eq!((total.granted, total.granted_by_draft), (300, 100));
     ledger.stop().await;
 }

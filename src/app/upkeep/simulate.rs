@@ -381,10 +381,11 @@ fn is_derived(event: &Event) -> bool {
     }
 }
 
-/// Credits that a plan or a pack granted.
+/// Credits that a plan or a pack granted, but for what was taken back at once: of what a plan change gives, some may have been
+/// given before.
 fn granted(event: &Event) -> i64 {
     match event {
-        Event::CreditsGranted(granted) if is_derived(event) => granted.lot.granted,
+        Event::CreditsGranted(granted) if is_derived(event) => granted.lot.granted - granted.lot.clawed_back,
         _ => 0,
     }
 }
