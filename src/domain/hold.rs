@@ -15,7 +15,9 @@ use super::command::Outcome;
 use super::credit::{Credits, Draw};
 use super::debt::repay_debt;
 use super::draft::{Context, Draft};
-use super::event::{CreditsClawedBack, Event, HoldCaptured, HoldExpired, HoldExtended, HoldPlaced, HoldReleased};
+use super::event::{
+    ChargeRejected, CreditsClawedBack, Event, HoldCaptured, HoldExpired, HoldExtended, HoldPlaced, HoldReleased,
+};
 use super::limits::{admit, counted_now};
 use super::overrides::refuse_suspended;
 use super::rejection::Rejection;
@@ -182,7 +184,23 @@ pub fn place(
 pub fn capture(draft: &mut Draft<'_>, hold: Hold, used: Used, context: Context<'_>) -> Result<Outcome, Rejection> {
     let (amount, quantity) = used.price(&hold, context)?;
     let beyond = used.beyond(&hold, amount);
-    let cover = capture_cover(draft, &hold, amount, quantity, beyond, context)?;
+    let cover = capture_cover(draft, &hold, amount, quantity, beyond, context);
+    let cover = cover.inspect_err(|rejection| {
+        if rejection.lies_in_account() {
+            let charge = match (&hold.feature, quantity) {
+                (Some(feature), Some(quantity)) => Charge::Feature { feature: feature.clone(), quantity },
+                _ => Charge::Amount(amount),
+            };
+            draft.emit(Event::ChargeRejected(ChargeRejected {
+                id: hold.id,
+                is_hold: false,
+                capture: Some(used),
+                charge,
+                rejection: rejection.clone(),
+                catalog: context.catalog_version(),
+            }));
+        }
+    })?;
     let released = hold.cover.taken() - cover.taken();
     let kept = draft.account.credits.kept_of(&cover.lots, Some(&hold), context.now);
     let feature = hold.feature.clone();
