@@ -63,6 +63,21 @@ pub struct HoldRecord {
     pub hold: Hold,
     /// Credits spent by the capture.
     pub captured: i64,
+    /// What paid for the capture. `None` of holds that were not captured, or before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<Cover>,
+}
+
+impl HoldRecord {
+    /// Of a hold that was not captured.
+    pub fn of(hold: Hold, status: HoldStatus) -> Self {
+        Self { status, hold, captured: 0, capture: None }
+    }
+
+    /// What was spent, or, while nothing has been, what is set aside.
+    pub fn cover(&self) -> &Cover {
+        self.capture.as_ref().unwrap_or(&self.hold.cover)
+    }
 }
 
 /// How much of a hold was used.
@@ -212,7 +227,7 @@ pub fn capture(draft: &mut Draft<'_>, hold: Hold, used: Used, context: Context<'
         feature,
         quantity,
         debt_since: (cover.debt > 0).then_some(context.now),
-        cover,
+        cover: cover.clone(),
         kept,
         counted,
         released,
@@ -220,7 +235,7 @@ pub fn capture(draft: &mut Draft<'_>, hold: Hold, used: Used, context: Context<'
         used: Some(used),
     }));
     settle_returned(draft, &hold, context.now);
-    let record = HoldRecord { status: HoldStatus::Captured, hold, captured: amount };
+    let record = HoldRecord { status: HoldStatus::Captured, hold, captured: amount, capture: Some(cover) };
     Ok(Outcome::HoldEnded { record, available: draft.account.credits.available_at(context.now) })
 }
 
@@ -280,7 +295,7 @@ fn capture_cover(
 pub fn release(draft: &mut Draft<'_>, hold: Hold, context: Context<'_>) -> Result<Outcome, Rejection> {
     draft.emit(Event::HoldReleased(HoldReleased { hold: hold.id, amount: hold.cover.taken() }));
     settle_returned(draft, &hold, context.now);
-    let record = HoldRecord { status: HoldStatus::Released, hold, captured: 0 };
+    let record = HoldRecord::of(hold, HoldStatus::Released);
     Ok(Outcome::HoldEnded { record, available: draft.account.credits.available_at(context.now) })
 }
 

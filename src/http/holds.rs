@@ -55,9 +55,7 @@ pub async fn place(
 
 fn view(outcome: &Outcome, receipt: &Receipt, position: i64) -> Result<Value, ApiError> {
     let (record, available) = match outcome {
-        Outcome::Held { hold, available } => {
-            (HoldRecord { status: HoldStatus::Open, hold: hold.clone(), captured: 0 }, *available)
-        }
+        Outcome::Held { hold, available } => (HoldRecord::of(hold.clone(), HoldStatus::Open), *available),
         Outcome::HoldEnded { record, available } => (record.clone(), *available),
         _ => return Err(ApiError::Internal),
     };

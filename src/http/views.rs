@@ -438,10 +438,11 @@ pub struct HoldView {
     pub captured: i64,
     pub feature: Option<String>,
     pub quantity: Option<i64>,
+    /// What it is set aside out of; once captured, what the capture took.
     pub lots: Vec<DrawView>,
-    /// Of the amount: what lots did not have, and would be owed.
+    /// Of the amount: what lots did not have, and would be owed; once captured, is.
     pub debt: i64,
-    /// What would be billed.
+    /// What would be billed; once captured, is.
     pub overage: i64,
     pub unlimited: bool,
     pub created_at: DateTime<Utc>,
@@ -451,7 +452,8 @@ pub struct HoldView {
 impl HoldView {
     /// As it stands at `now`.
     pub fn of(record: &HoldRecord, now: DateTime<Utc>) -> Self {
-        let HoldRecord { status, hold, captured } = record;
+        let HoldRecord { status, hold, captured, .. } = record;
+        let cover = record.cover();
         let has_expired = *status == HoldStatus::Open && hold.is_expired_at(now);
         Self {
             id: hold.id,
@@ -460,10 +462,10 @@ impl HoldView {
             captured: *captured,
             feature: hold.feature.clone(),
             quantity: hold.quantity,
-            lots: DrawView::of(&hold.cover.lots),
-            debt: hold.cover.debt,
-            overage: hold.cover.overage,
-            unlimited: hold.cover.unlimited,
+            lots: DrawView::of(&cover.lots),
+            debt: cover.debt,
+            overage: cover.overage,
+            unlimited: cover.unlimited,
             created_at: hold.created_at,
             expires_at: hold.expires_at,
         }

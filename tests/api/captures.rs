@@ -1,4 +1,4 @@
-//! `POST /v1/holds/{hold}/capture`: why one was refused.
+//! `POST /v1/holds/{hold}/capture`: what a capture took is told, and why one was refused.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -21,6 +21,53 @@ async fn hold(app: &TestApp, quantity: i64) -> Value {
 
 async fn capture(app: &TestApp, hold: &Value, body: Value) -> Answer {
     app.post(&format!("/v1/holds/{}/capture", hold["id"].as_str().expect("an id")), body).await
+}
+
+fn told(hold: &Value) -> Value {
+    let lots = hold["lots"].as_array().expect("lots").iter().map(|draw| draw["amount"].clone());
+    json!([hold["status"], hold["captured"], lots.collect::<Vec<_>>(), hold["debt"], hold["overage"]])
+}
+
+#[tokio::test]
+async fn a_captured_hold_tells_what_the_capture_took() {
+    let app = start_with("credits = 10\noverage = { limit = 20 }\n").await;
+    let grant = json!({"amount": 5, "priority": 1});
+    app.post("/v1/accounts/user_1/credits/grants", grant).await.expect(201);
+    // The five of the grant come first, then the ten of the free month, and then what may be owed.
+    let beyond = hold(&app, 5).await;
+    assert_eq!(told(&beyond), json!(["open", 0, [5], 0, 0]));
+    let captured = capture(&app, &beyond, json!({"quantity": 8})).await.expect(200);
+    assert_eq!(told(&captured), json!(["captured", 8, [5, 3], 0, 0]));
+    let part = hold(&app, 5).await;
+    let captured_in_part = capture(&app, &part, json!({"quantity": 3})).await.expect(200);
+    assert_eq!(told(&captured_in_part), json!(["captured", 3, [3], 0, 0]));
+    let owing = hold(&app, 2).await;
+    let owed = capture(&app, &owing, json!({"quantity": 9})).await.expect(200);
+    assert_eq!(told(&owed), json!(["captured", 9, [4], 5, 0]));
+    assert_eq!(owed["amount"], 2, "what was set aside stays told");
+    let released = hold(&app, 1).await;
+    let path = format!("/v1/holds/{}/release", released["id"].as_str().expect("an id"));
+    assert_eq!(told(&app.post(&path, json!({})).await.expect(200)), json!(["released", 0, [], 1, 0]));
+    for (hold, answer) in [(&beyond, &captured), (&part, &captured_in_part), (&owing, &owed)] {
+        let shown = app.get(&format!("/v1/holds/{}", hold["id"].as_str().expect("an id"))).await.expect(200);
+        assert_eq!((told(&shown), &shown["lots"]), (told(answer), &answer["lots"]));
+    }
+    let listed = app.get("/v1/accounts/user_1/credits/holds").await.expect(200);
+    let listed = listed["data"].as_array().expect("holds");
+    assert!(listed.iter().any(|hold| told(hold) == told(&owed)), "{listed:?}");
+}
+
+#[tokio::test]
+async fn a_repeated_capture_is_answered_as_it_was() {
+    let app = start_with("credits = 10\n").await;
+    let held = hold(&app, 5).await;
+    let path = format!("/v1/holds/{}/capture", held["id"].as_str().expect("an id"));
+    let ask =
+        async || app.call(Method::POST, &path).idempotency_key("capture-1").json(json!({"quantity": 8})).send().await;
+    let first = ask().await.expect(200);
+    let again = ask().await;
+    assert!(again.is_replay());
+    assert_eq!(again.expect(200), first);
 }
 
 #[tokio::test]
