@@ -140,8 +140,8 @@ pub fn refunded_of_invoice(invoice: &str, billing: &Billing) -> Option<RefundedS
     invoice_purchase(invoice, billing)?.refunded()
 }
 
-/// An invoice may be paid by several payments, and in part from the customer's balance: of that nothing can be refunded, but it
-/// is of the price as well.
+/// An invoice may be paid by several payments, and in part from the customer's balance. That part cannot be refunded, but the
+/// credits were bought by it, too.
 fn invoice_purchase<'a>(invoice: &str, billing: &'a Billing) -> Option<Purchase<'a>> {
     let record = billing.invoices.get(invoice)?;
     let payments: Vec<_> =

@@ -92,3 +92,22 @@ impl InvoiceRecord {
         self.armed.extend(other.armed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_knows_one_payment_learns_of_others() {
+        let mut record: InvoiceRecord = serde_json::from_str(r#"{"payment_intent": "pi_1"}"#).expect("readable");
+        assert_eq!(record.payment_intents().collect::<Vec<_>>(), ["pi_1"]);
+        assert!(!record.attach("pi_1", InvoicePaymentStatus::Open));
+        assert!(record.attach("pi_2", InvoicePaymentStatus::Paid));
+        assert_eq!(record.payment_intents().collect::<Vec<_>>(), ["pi_1", "pi_2"]);
+        assert_eq!(record.payment_intent.as_deref(), Some("pi_2"));
+        let mut merged = InvoiceRecord::default();
+        merged.merge(serde_json::from_str(r#"{"payment_intent": "pi_1"}"#).expect("readable"));
+        merged.attach("pi_2", InvoicePaymentStatus::Paid);
+        assert_eq!(merged, record);
+    }
+}
