@@ -45,8 +45,8 @@ pub struct Changes {
 }
 
 impl Changes {
-    fn hold(&mut self, hold: &Hold, status: HoldStatus, captured: i64) {
-        self.holds.insert(hold.id, Some(HoldRecord { status, hold: hold.clone(), captured }));
+    fn hold(&mut self, hold: &Hold, status: HoldStatus) {
+        self.holds.insert(hold.id, Some(HoldRecord::of(hold.clone(), status)));
     }
 }
 
@@ -133,17 +133,20 @@ impl Account {
             Event::HoldPlaced(HoldPlaced { hold, .. }) => {
                 self.change_held(hold, 1);
                 self.credits.holds.push(hold.clone());
-                changes.hold(hold, HoldStatus::Open, 0);
+                changes.hold(hold, HoldStatus::Open);
             }
             Event::HoldExtended(extended) => {
                 if let Some(hold) = self.credits.holds.iter_mut().find(|hold| hold.id == extended.hold) {
                     hold.expires_at = extended.expires_at;
-                    changes.hold(hold, HoldStatus::Open, 0);
+                    changes.hold(hold, HoldStatus::Open);
                 }
             }
             Event::HoldCaptured(captured) => {
                 self.credits.count_kept(&captured.kept);
-                self.end_hold(captured.hold, HoldStatus::Captured, captured.amount, changes);
+                self.end_hold(captured.hold, HoldStatus::Captured, changes);
+                if let Some(Some(record)) = changes.holds.get_mut(&captured.hold) {
+                    (record.captured, record.capture) = (captured.amount, Some(captured.cover.clone()));
+                }
                 self.spend(&captured.cover.lots, changes);
                 self.credits.owe(captured.cover.debt, captured.debt_since);
                 self.credits.overage += captured.cover.overage;
@@ -154,8 +157,8 @@ impl Account {
                     self.count_use(Use { feature, quantity, credits, counted, is_total: false }, changes);
                 }
             }
-            Event::HoldReleased(released) => self.end_hold(released.hold, HoldStatus::Released, 0, changes),
-            Event::HoldExpired(expired) => self.end_hold(expired.hold, HoldStatus::Expired, 0, changes),
+            Event::HoldReleased(released) => self.end_hold(released.hold, HoldStatus::Released, changes),
+            Event::HoldExpired(expired) => self.end_hold(expired.hold, HoldStatus::Expired, changes),
             Event::ChargeRejected(_) => {}
             Event::UsageRecorded(recorded) => {
                 let UsageRecorded { feature, added, counted, action, .. } = recorded;
@@ -186,11 +189,11 @@ impl Account {
     }
 
     /// Gives what a hold has set aside back to its lots, and closes it.
-    fn end_hold(&mut self, id: Uuid, status: HoldStatus, captured: i64, changes: &mut Changes) {
+    fn end_hold(&mut self, id: Uuid, status: HoldStatus, changes: &mut Changes) {
         let Some(at) = self.credits.holds.iter().position(|hold| hold.id == id) else { return };
         let hold = self.credits.holds.remove(at);
         self.change_held(&hold, -1);
-        changes.hold(&hold, status, captured);
+        changes.hold(&hold, status);
     }
 
     fn change_held(&mut self, hold: &Hold, sign: i64) {

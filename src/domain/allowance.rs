@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Datelike, Months, TimeDelta, Utc};
 
-use super::billing::{Billing, InvoiceRecord};
+use super::billing::Billing;
 use super::billing_cycle::BillingCycle;
 use super::claims::refunded_of_invoice;
 use super::credit::{Allowance, AllowancePart, Credits};
 use super::event::AllowanceArmed;
+use super::invoice_record::InvoiceRecord;
 use super::stripe_object::{Invoice, InvoiceLine};
 
 /// The allowances that paid invoices give, of those subscriptions that are asked for. Lines outside a subscription, such as

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 
 use super::credit::Lot;
-use super::payment::{Payment, merge_all, merge_least};
+use super::invoice_record::InvoiceRecord;
+use super::payment::{Payment, merge_all};
 use super::stripe_object::{
-    ActiveEntitlements, CatalogObject, CheckoutSession, CreditNote, Customer, Invoice, InvoicePayment, PaymentMethod,
-    StripeObject, SubscriptionSchedule, UpcomingInvoice,
+    ActiveEntitlements, CatalogObject, CheckoutSession, CreditNote, Customer, Invoice, InvoicePayment,
+    InvoicePaymentStatus, PaymentMethod, StripeObject, SubscriptionSchedule, UpcomingInvoice,
 };
 use super::subscription_record::{self, SubscriptionRecord};
 use super::tracked::{self, Change, Snapshot, Tracked};
@@ -31,27 +32,13 @@ pub struct Observation {
     pub object: StripeObject,
 }
 
-/// An invoice, and what is known about it beside its snapshots.
-#[skip_serializing_none]
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct InvoiceRecord {
-    pub invoice: Option<Tracked<Invoice>>,
-    pub payment_intent: Option<String>,
-    /// Unix second of the first `invoice.payment_failed`.
-    pub first_failed_at: Option<i64>,
-    /// Attempts that failed, or wait for the payer, as StripeEvents told: another of them may have shown the same invoice.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub told: BTreeSet<String>,
-    /// Lines whose allowance has been armed.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub armed: BTreeSet<String>,
-}
-
 /// A Checkout session, with what became of its payment.
 #[skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckoutRecord {
     pub session: Tracked<CheckoutSession>,
+    /// Unix second of the first StripeEvent that showed it paid.
+    pub paid_at: Option<i64>,
     /// Credits that the session's pack granted.
     pub credits: Option<i64>,
     #[serde(default)]
@@ -169,8 +156,8 @@ impl Billing {
             }
             StripeObject::Subscription(subscription) => self.record_subscription(observation, subscription, touched),
             StripeObject::Invoice(invoice) => self.record_invoice(observation, invoice, touched),
-            StripeObject::InvoicePayment(InvoicePayment { invoice, payment_intent }) => {
-                self.link_payment(invoice, payment_intent, touched)
+            StripeObject::InvoicePayment(InvoicePayment { invoice, payment_intent, status }) => {
+                self.link_payment(invoice, payment_intent, *status, touched)
             }
             StripeObject::PaymentIntent(intent) => {
                 let (id, linked) = self.payment_of(Some(&intent.id), intent.latest_charge.as_deref(), touched);
@@ -239,9 +226,15 @@ impl Billing {
         changed | self.link_by_reference(|known, _| known == invoice.id, touched)
     }
 
-    fn link_payment(&mut self, invoice: &str, intent: &str, touched: &mut Touched) -> bool {
+    fn link_payment(
+        &mut self,
+        invoice: &str,
+        intent: &str,
+        status: InvoicePaymentStatus,
+        touched: &mut Touched,
+    ) -> bool {
         let record = self.invoices.entry(invoice.to_owned()).or_default();
-        let changed = keep_least(&mut record.payment_intent, intent);
+        let changed = record.attach(intent, status);
         if changed {
             touched.insert((Kind::Invoice, invoice.to_owned()));
         }
@@ -255,12 +248,14 @@ impl Billing {
         change: Change,
         touched: &mut Touched,
     ) -> bool {
+        let paid_at = session.is_paid().then_some(created);
         let changed = match self.checkout_sessions.get_mut(&session.id) {
-            Some(record) => record.session.observe(session.clone(), created, change),
+            Some(record) => record.learn_paid(paid_at) | record.session.observe(session.clone(), created, change),
             None => {
                 let session = Tracked::new(session.clone(), created, change);
                 let id = session.current.id.clone();
-                let record = CheckoutRecord { session, credits: None, amount_refunded: 0, dispute_lost: false };
+                let record =
+                    CheckoutRecord { session, paid_at, credits: None, amount_refunded: 0, dispute_lost: false };
                 self.checkout_sessions.insert(id, record);
                 true
             }
@@ -376,6 +371,7 @@ impl Billing {
             match self.checkout_sessions.get_mut(&id) {
                 Some(record) => {
                     record.session.merge(other.session);
+                    record.learn_paid(other.paid_at);
                     record.credits = record.credits.or(other.credits);
                 }
                 None => {
@@ -402,7 +398,9 @@ impl Billing {
             referred.map(move |invoice| (invoice.clone(), intent.clone()))
         });
         let pairs: Vec<_> = pairs.collect();
-        pairs.iter().fold(false, |changed, (invoice, intent)| self.link_payment(invoice, intent, touched) | changed)
+        pairs.iter().fold(false, |changed, (invoice, intent)| {
+            self.link_payment(invoice, intent, InvoicePaymentStatus::Open, touched) | changed
+        })
     }
 
     /// Moves payments kept under a charge's id to the payment that turned out to own the charge.
@@ -418,6 +416,12 @@ impl Billing {
 }
 
 impl CheckoutRecord {
+    /// Takes in that a StripeEvent of a second showed it paid; `false` if one of as early a second did before.
+    fn learn_paid(&mut self, at: Option<i64>) -> bool {
+        let first = self.paid_at.into_iter().chain(at).min();
+        std::mem::replace(&mut self.paid_at, first) != first
+    }
+
     /// What became of the purchase.
     pub fn status(&self) -> PurchaseStatus {
         let session = &self.session.current;
@@ -450,31 +454,7 @@ pub enum PurchaseStatus {
     DisputeLost,
 }
 
-impl InvoiceRecord {
-    fn merge(&mut self, other: Self) {
-        tracked::merge(&mut self.invoice, other.invoice);
-        merge_least(&mut self.payment_intent, other.payment_intent);
-        self.first_failed_at = match (self.first_failed_at, other.first_failed_at) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        self.told.extend(other.told);
-        self.armed.extend(other.armed);
-    }
-
-    /// The newest snapshot.
-    pub fn current(&self) -> Option<&Invoice> {
-        self.invoice.as_ref().map(|tracked| &*tracked.current)
-    }
-
-    /// A collection attempt failed, and the money has not come in since.
-    pub fn is_unpaid_after_failure(&self) -> bool {
-        let open = |invoice: &Invoice| matches!(invoice.status.as_str(), "open" | "uncollectible");
-        self.first_failed_at.is_some() && self.current().is_none_or(open)
-    }
-}
-
-/// Keeps one of several candidates (an invoice may be paid in parts), the same one whatever the order of arrival.
+/// Keeps one of several candidates, the same one whatever the order of arrival.
 fn keep_least(slot: &mut Option<String>, candidate: &str) -> bool {
     let better = slot.as_deref().is_none_or(|known| candidate < known);
     if better {

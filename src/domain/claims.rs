@@ -5,12 +5,13 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::billing::{Billing, InvoiceRecord};
+use super::billing::Billing;
 use super::catalog::{Catalog, ClawbackPolicy, PriceKey};
 use super::credit::{Credits, Lot, LotSource};
 use super::draft::{Context, Draft};
 use super::event::{CreditsClawedBack, CreditsReinstated, Event};
-use super::payment::Payment;
+use super::invoice_record::InvoiceRecord;
+use super::payment::{Payment, Returned};
 use super::plan_change::Dues;
 
 /// How much of a payment went back, by refunds and disputes, in minor units.
@@ -73,7 +74,7 @@ impl Claim {
         let share = purchase.as_ref().and_then(Purchase::refunded);
         let refunded = share.map_or(0, |share| share.of_credits(lot.granted - excess));
         let cause = match purchase.filter(|_| refunded > 0 || lot.owed > 0 || excess == 0) {
-            Some(purchase) => format!("payment:{}", purchase.payment_id),
+            Some(purchase) => format!("payment:{}", purchase.payment_id()),
             None => format!("plan_change:{}", lot.subscription.as_deref().unwrap_or_default()),
         };
         Self { excess, refunded, cause }
@@ -99,25 +100,39 @@ fn clawback_of(lot: &Lot, billing: &Billing, credits: &Credits, catalog: &Catalo
 /// What bought a lot.
 #[derive(Debug)]
 pub struct Purchase<'a> {
-    payment_id: &'a str,
-    pub payment: &'a Payment,
-    /// The price, as the Checkout session or the invoice has it.
-    price: i64,
+    /// Those that are known, by their ids; never none.
+    payments: Vec<(&'a str, &'a Payment)>,
+    /// The price in minor units, of which a refund or dispute may take a share.
+    paid: i64,
 }
 
 impl Purchase<'_> {
     /// What a refund or dispute may take a share of, in minor units.
     pub fn paid(&self) -> i64 {
-        // A refund or dispute may be all that is heard of a payment: not every endpoint is sent the payments themselves.
-        let known = self.payment.amount_received().max(self.payment.amount());
-        if known > 0 { known } else { self.price }
+        self.paid
+    }
+
+    /// What came back of refunds that failed and disputes that were won, in the order in which it was taken.
+    pub fn returned(&self) -> Vec<Returned<'_>> {
+        let mut returned: Vec<_> = self.payments.iter().flat_map(|(_, payment)| payment.returned()).collect();
+        returned.sort_unstable_by_key(|returned| (returned.taken_at, returned.id));
+        returned
+    }
+
+    /// The first of its payments of which something went back, else the first.
+    fn payment_id(&self) -> &str {
+        let went_back = self.payments.iter().find(|(_, payment)| back(payment) > 0);
+        went_back.or(self.payments.first()).map_or("", |(id, _)| id)
     }
 
     fn refunded(&self) -> Option<RefundedShare> {
-        let payment = self.payment;
-        let back = payment.amount_refunded() + payment.amount_lost_in_dispute() + payment.amount_in_dispute();
-        RefundedShare::new(back, self.paid())
+        RefundedShare::new(self.payments.iter().map(|(_, payment)| back(payment)).sum(), self.paid)
     }
+}
+
+/// What went back of a payment, or is withheld.
+fn back(payment: &Payment) -> i64 {
+    payment.amount_refunded() + payment.amount_lost_in_dispute() + payment.amount_in_dispute()
 }
 
 /// What of an invoice's price went back.
@@ -125,27 +140,45 @@ pub fn refunded_of_invoice(invoice: &str, billing: &Billing) -> Option<RefundedS
     invoice_purchase(invoice, billing)?.refunded()
 }
 
+/// An invoice may be paid by several payments, and in part from the customer's balance. That part cannot be refunded, but the
+/// credits were bought by it, too.
 fn invoice_purchase<'a>(invoice: &str, billing: &'a Billing) -> Option<Purchase<'a>> {
     let record = billing.invoices.get(invoice)?;
-    purchase(billing, record.payment_intent.as_deref()?, record.current().map_or(0, |invoice| invoice.amount_paid))
+    let payments: Vec<_> =
+        record.payment_intents().filter_map(|id| billing.payments.get_key_value(id)).map(known).collect();
+    let price = record.current().map_or(0, |invoice| invoice.total - invoice.pre_payment_credit_notes_amount);
+    let received = payments.iter().map(|(_, payment)| match payment.amount_received() {
+        0 if back(payment) > 0 => payment.amount(),
+        received => received,
+    });
+    let paid = received.sum::<i64>().max(price);
+    (!payments.is_empty()).then_some(Purchase { payments, paid })
+}
+
+/// What a Checkout session's payment bought.
+fn session_purchase<'a>(session: &str, billing: &'a Billing) -> Option<Purchase<'a>> {
+    let session = &billing.checkout_sessions.get(session)?.session.current;
+    let (id, payment) = billing.payments.get_key_value(session.payment_intent.as_deref()?).map(known)?;
+    // A refund or dispute may be all that is heard of a payment: not every endpoint is sent the payments themselves.
+    let paid = match payment.amount_received().max(payment.amount()) {
+        0 => session.amount_total.unwrap_or(0),
+        paid => paid,
+    };
+    Some(Purchase { payments: vec![(id, payment)], paid })
+}
+
+fn known<'a>((id, payment): (&'a String, &'a Payment)) -> (&'a str, &'a Payment) {
+    (id, payment)
 }
 
 /// What bought a lot, once its payment is known.
 pub fn purchase_of<'a>(lot: &Lot, billing: &'a Billing) -> Option<Purchase<'a>> {
     let bought_by = lot.bought_by.as_deref()?;
     match lot.source {
-        LotSource::Pack => {
-            let session = &billing.checkout_sessions.get(bought_by)?.session.current;
-            purchase(billing, session.payment_intent.as_deref()?, session.amount_total.unwrap_or(0))
-        }
+        LotSource::Pack => session_purchase(bought_by, billing),
         LotSource::Plan => invoice_purchase(bought_by, billing),
         LotSource::FreePlan | LotSource::Promotion | LotSource::Manual | LotSource::Reinstatement => None,
     }
-}
-
-fn purchase<'a>(billing: &'a Billing, intent: &str, price: i64) -> Option<Purchase<'a>> {
-    let (payment_id, payment) = billing.payments.get_key_value(intent)?;
-    Some(Purchase { payment_id, payment, price })
 }
 
 fn claw_back(lot: &Lot, claim: &Claim, is_debt: bool, now: DateTime<Utc>) -> Event {

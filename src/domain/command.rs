@@ -367,7 +367,8 @@ fn record_rejection(
     decided.inspect_err(|rejection| {
         if rejection.lies_in_account() {
             let (charge, rejection, catalog) = (charge.clone(), rejection.clone(), context.catalog_version());
-            draft.emit(Event::ChargeRejected(ChargeRejected { id, is_hold, charge, rejection, catalog }));
+            let rejected = ChargeRejected { id, is_hold, capture: None, charge, rejection, catalog };
+            draft.emit(Event::ChargeRejected(rejected));
         }
     })
 }

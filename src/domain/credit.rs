@@ -144,6 +144,7 @@ impl Lot {
         self.clawed_back = self.clawed_back.max(other.clawed_back).min(free);
         self.expired = self.expired.max(other.expired).min(free - self.clawed_back);
         self.remaining = left - self.clawed_back - self.expired;
+        self.effective_at = self.effective_at.min(other.effective_at);
         self.expires_at = self.expires_at.into_iter().chain(other.expires_at).min();
     }
 }

@@ -15,7 +15,9 @@ use super::command::Outcome;
 use super::credit::{Credits, Draw};
 use super::debt::repay_debt;
 use super::draft::{Context, Draft};
-use super::event::{CreditsClawedBack, Event, HoldCaptured, HoldExpired, HoldExtended, HoldPlaced, HoldReleased};
+use super::event::{
+    ChargeRejected, CreditsClawedBack, Event, HoldCaptured, HoldExpired, HoldExtended, HoldPlaced, HoldReleased,
+};
 use super::limits::{admit, counted_now};
 use super::overrides::refuse_suspended;
 use super::rejection::Rejection;
@@ -61,6 +63,21 @@ pub struct HoldRecord {
     pub hold: Hold,
     /// Credits spent by the capture.
     pub captured: i64,
+    /// What paid for the capture. `None` of holds that were not captured, or before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<Cover>,
+}
+
+impl HoldRecord {
+    /// Of a hold that was not captured.
+    pub fn of(hold: Hold, status: HoldStatus) -> Self {
+        Self { status, hold, captured: 0, capture: None }
+    }
+
+    /// What the capture spent; of a hold that was not captured, what is or was set aside.
+    pub fn cover(&self) -> &Cover {
+        self.capture.as_ref().unwrap_or(&self.hold.cover)
+    }
 }
 
 /// How much of a hold was used.
@@ -182,7 +199,23 @@ pub fn place(
 pub fn capture(draft: &mut Draft<'_>, hold: Hold, used: Used, context: Context<'_>) -> Result<Outcome, Rejection> {
     let (amount, quantity) = used.price(&hold, context)?;
     let beyond = used.beyond(&hold, amount);
-    let cover = capture_cover(draft, &hold, amount, quantity, beyond, context)?;
+    let cover = capture_cover(draft, &hold, amount, quantity, beyond, context);
+    let cover = cover.inspect_err(|rejection| {
+        if rejection.lies_in_account() {
+            let charge = match (&hold.feature, quantity) {
+                (Some(feature), Some(quantity)) => Charge::Feature { feature: feature.clone(), quantity },
+                _ => Charge::Amount(amount),
+            };
+            draft.emit(Event::ChargeRejected(ChargeRejected {
+                id: hold.id,
+                is_hold: false,
+                capture: Some(used),
+                charge,
+                rejection: rejection.clone(),
+                catalog: context.catalog_version(),
+            }));
+        }
+    })?;
     let released = hold.cover.taken() - cover.taken();
     let kept = draft.account.credits.kept_of(&cover.lots, Some(&hold), context.now);
     let feature = hold.feature.clone();
@@ -194,7 +227,7 @@ pub fn capture(draft: &mut Draft<'_>, hold: Hold, used: Used, context: Context<'
         feature,
         quantity,
         debt_since: (cover.debt > 0).then_some(context.now),
-        cover,
+        cover: cover.clone(),
         kept,
         counted,
         released,
@@ -202,7 +235,7 @@ pub fn capture(draft: &mut Draft<'_>, hold: Hold, used: Used, context: Context<'
         used: Some(used),
     }));
     settle_returned(draft, &hold, context.now);
-    let record = HoldRecord { status: HoldStatus::Captured, hold, captured: amount };
+    let record = HoldRecord { status: HoldStatus::Captured, hold, captured: amount, capture: Some(cover) };
     Ok(Outcome::HoldEnded { record, available: draft.account.credits.available_at(context.now) })
 }
 
@@ -262,7 +295,7 @@ fn capture_cover(
 pub fn release(draft: &mut Draft<'_>, hold: Hold, context: Context<'_>) -> Result<Outcome, Rejection> {
     draft.emit(Event::HoldReleased(HoldReleased { hold: hold.id, amount: hold.cover.taken() }));
     settle_returned(draft, &hold, context.now);
-    let record = HoldRecord { status: HoldStatus::Released, hold, captured: 0 };
+    let record = HoldRecord::of(hold, HoldStatus::Released);
     Ok(Outcome::HoldEnded { record, available: draft.account.credits.available_at(context.now) })
 }
 
@@ -342,4 +375,23 @@ fn require_expiry(expires_at: DateTime<Utc>, now: DateTime<Utc>) -> Result<(), R
         return Ok(());
     }
     Err(Rejection::HoldExpiryOutOfRange { max_days: MAX_HOLD.num_days() })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_capture_that_was_answered_before_its_cover_was_kept_is_read_as_it_was() {
+        let id = Uuid::from_u128(7);
+        let stored = json!({"HoldEnded": {"available": 7, "record": {"status": "captured", "id": id, "amount": 5,
+            "lots": [{"lot": id, "amount": 5}], "created_at": "2026-01-15T12:00:00Z",
+            "expires_at": "2026-01-15T13:00:00Z", "captured": 3}}});
+        let outcome: Outcome = serde_json::from_value(stored.clone()).expect("readable");
+        assert_eq!(serde_json::to_value(&outcome).expect("JSON"), stored);
+        let Outcome::HoldEnded { record, .. } = outcome else { panic!("another outcome") };
+        assert_eq!(record.cover().lots[0].amount, 5);
+    }
 }

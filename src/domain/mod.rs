@@ -17,6 +17,7 @@ pub mod dunning;
 pub mod event;
 pub mod hold;
 pub mod ids;
+pub mod invoice_record;
 pub mod late_change;
 pub mod limits;
 pub mod message;

@@ -24,7 +24,7 @@ pub fn settle_reinstatements(draft: &mut Draft<'_>, context: Context<'_>, dues: 
     for lot in lots.clone() {
         let Some(purchase) = purchase_of(lot, billing) else { continue };
         let mut left = lot.expired;
-        for returned in purchase.payment.returned() {
+        for returned in purchase.returned() {
             let share = RefundedShare::new(returned.amount, purchase.paid());
             let share = share.map_or(0, |share| share.of_credits(lot.granted - dues.excess(&lot.cause, lot.granted)));
             let Some(reinstated) = reinstated(lot, &returned, share.min(left)) else { continue };

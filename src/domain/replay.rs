@@ -5,10 +5,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::charge::Charge;
 use super::command::{Command, Grant, HoldAct, OfHold};
 use super::credit::LotSource;
-use super::event::{CreditsGranted, Event};
+use super::event::{ChargeRejected, CreditsGranted, Event};
 use super::hold::Used;
 
-/// What was asked for, if the event is the answer to a debit or a hold.
+/// What was asked for, if the event is the answer to a debit or a hold, or refuses a capture.
 pub fn charge_of(event: &Event) -> Option<Charge> {
     let charge = |feature: &Option<String>, quantity: Option<i64>, amount| match (feature, quantity) {
         (Some(feature), Some(quantity)) => Charge::Feature { feature: feature.clone(), quantity },
@@ -42,6 +42,9 @@ pub fn command_of(event: &Event, at: DateTime<Utc>) -> Option<Command> {
         }
         Event::HoldPlaced(placed) => {
             Some(Command::Hold { hold: placed.hold.id, charge: charge_of(event)?, expires_at: placed.hold.expires_at })
+        }
+        Event::ChargeRejected(ChargeRejected { id, capture: Some(used), .. }) => {
+            Some(of_hold(*id, HoldAct::Capture(*used)))
         }
         Event::ChargeRejected(rejected) if rejected.is_hold => {
             // Any that may be will do: its end was not what it was refused for.

@@ -40,9 +40,10 @@ use self::pack::Pack;
 pub use self::pack::{PackMoney, PackMonth};
 use self::recognition::{InvoiceMoney, Recognition, money_back};
 use self::recurring::{Course, Discounts, Excluded, ToldSubscription, is_counted, level_of, movements, plan_of};
-use super::billing::{Billing, InvoiceRecord};
+use super::billing::Billing;
 use super::catalog::{Catalog, PriceKey};
 use super::credit::{Credits, Lot, LotSource};
+use super::invoice_record::InvoiceRecord;
 use super::stripe_object::InvoiceLine;
 
 /// Whose revenue a book tells: of all plans together, of one, or of prices that no plan names. Written `*`, the plan's id, or

@@ -11,7 +11,7 @@ use super::account::{Account, Changes};
 use super::allowance::{
     allowances_of, changed_subscriptions, ended_at, is_armed, refunded_subscriptions, unarmed_subscriptions,
 };
-use super::billing::{CheckoutRecord, InvoiceRecord};
+use super::billing::{Billing, CheckoutRecord};
 use super::billing_cycle::{month_around, months_begun};
 use super::catalog::{Catalog, CreditAllowance, DEFAULT_PACK_PRIORITY, PriceKey};
 use super::claims::settle_claims;
@@ -19,10 +19,11 @@ use super::credit::{Allowance, Credits, Draw, Lot, LotSource};
 use super::debt::{repay_debt, repay_debt_until};
 use super::draft::{Context, Draft};
 use super::event::{
-    AllowanceArmed, AllowanceProgress, CreditsExpired, CreditsGranted, Event, SubscriptionCreditsEnded,
+    AllowanceArmed, AllowanceProgress, CreditsExpired, CreditsGranted, Event, LotAmended, SubscriptionCreditsEnded,
 };
 use super::hold::expire_holds;
 use super::ids::{AccountId, LotId};
+use super::invoice_record::InvoiceRecord;
 use super::late_change::settle_late_changes;
 use super::plan_change::{Dues, window_cause};
 use super::reinstatement::settle_reinstatements;
@@ -235,9 +236,29 @@ fn grant_packs(draft: &mut Draft<'_>, context: Context<'_>) {
     };
     let due: Vec<Lot> =
         billing.checkout_sessions.values().filter_map(|record| pack_lot(record, context.catalog)).collect();
+    let amended: Vec<LotAmended> = draft.account.all_lots().filter_map(|lot| earlier_pack(lot, billing)).collect();
     for lot in due {
         grant(draft, context, lot, None);
     }
+    for amended in amended {
+        draft.emit(Event::LotAmended(amended));
+    }
+}
+
+/// What late news changes of a pack's lot: it was paid for earlier than had been heard, and lasts from then on.
+fn earlier_pack(lot: &Lot, billing: &Billing) -> Option<LotAmended> {
+    let record = billing.checkout_sessions.get(lot.bought_by.as_deref().filter(|_| lot.source == LotSource::Pack)?)?;
+    let paid_at = DateTime::from_timestamp(record.paid_at?, 0).filter(|at| *at < lot.effective_at)?;
+    Some(LotAmended {
+        lot: lot.id,
+        added: 0,
+        from_expired: 0,
+        effective_at: paid_at,
+        expires_at: lot.expires_at.map(|at| at - (lot.effective_at - paid_at)),
+        keeps_earlier: lot.keeps_earlier,
+        forgotten: false,
+        cause: lot.cause.to_string(),
+    })
 }
 
 /// The lot that a paid Checkout session of a credit pack grants, unless it already did.
@@ -250,9 +271,9 @@ fn pack_lot(record: &CheckoutRecord, catalog: &Catalog) -> Option<Lot> {
     });
     let pack = named.or(priced);
     let credits = order.credits.or(pack.map(|pack| pack.credits)).filter(|credits| *credits > 0)?;
-    // Not when the payment was heard of: several notifications may show a session paid, and which of them comes first is
-    // chance. When the session was created they all agree on.
-    let effective_at = DateTime::from_timestamp(session.created.unwrap_or(record.session.observed_at), 0)?;
+    // Rows of before that was kept only know when the session was opened.
+    let paid_at = record.paid_at.or(session.created).unwrap_or(record.session.observed_at);
+    let effective_at = DateTime::from_timestamp(paid_at, 0)?;
     let days = pack.and_then(|pack| pack.expires_after_days);
     Some(Lot {
         expires_at: days.and_then(|days| effective_at.checked_add_signed(chrono::Duration::days(i64::from(days)))),

@@ -214,6 +214,27 @@ impl Snapshot for Invoice {
 pub struct InvoicePayment {
     pub invoice: String,
     pub payment_intent: String,
+    #[serde(default, skip_serializing_if = "InvoicePaymentStatus::is_open")]
+    pub status: InvoicePaymentStatus,
+}
+
+/// What became of an invoice's payment, the least certain first. Only newer API versions tell; neither canceled nor paid is
+/// ever taken back (<https://docs.stripe.com/api/invoice-payment/object#invoice_payment_object-status>).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InvoicePaymentStatus {
+    /// It may pay it, or has, as far as is known.
+    #[default]
+    Open,
+    /// It was canceled or detached.
+    Canceled,
+    Paid,
+}
+
+impl InvoicePaymentStatus {
+    fn is_open(&self) -> bool {
+        *self == Self::Open
+    }
 }
 
 /// What a Checkout session in payment mode sells, from the metadata its creator gave it.

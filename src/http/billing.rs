@@ -15,7 +15,8 @@ use super::server::State;
 use super::views::{CreditPurchaseView, InvoiceView, PaymentMethodView, PaymentView, SubscriptionView};
 use crate::app::read_path::history::Past;
 use crate::app::read_path::reads::AccountNow;
-use crate::domain::billing::{CheckoutRecord, InvoiceRecord, Kind};
+use crate::domain::billing::{CheckoutRecord, Kind};
+use crate::domain::invoice_record::InvoiceRecord;
 use crate::domain::payment::Payment;
 use crate::domain::stripe_object::{PaymentMethod, Subscription, SubscriptionSchedule};
 use crate::domain::tracked::Tracked;
@@ -173,8 +174,7 @@ pub async fn list_invoices(
     let mut page = page.await?;
     let refunded = refunds_of(&state, &account, &page.data).await?;
     for invoice in &mut page.data {
-        let payment = invoice.stripe_payment_intent_id.as_ref();
-        invoice.amount_refunded = payment.and_then(|payment| refunded.get(payment)).copied().unwrap_or(0);
+        invoice.amount_refunded = invoice.payments.iter().filter_map(|payment| refunded.get(payment)).sum();
     }
     Ok(HttpResponse::Ok().json(page))
 }
@@ -184,8 +184,7 @@ async fn refunds_of(
     account: &AccountNow,
     invoices: &[InvoiceView],
 ) -> Result<HashMap<String, i64>, ApiError> {
-    let payments: Vec<String> =
-        invoices.iter().filter_map(|invoice| invoice.stripe_payment_intent_id.clone()).collect();
+    let payments: Vec<String> = invoices.iter().flat_map(|invoice| invoice.payments.iter().cloned()).collect();
     let client = state.service.connection().await?;
     let objects = read::objects_by_id(&**client, account.id.as_str(), Kind::Payment.as_str(), &payments).await?;
     let refunded = objects.iter().map(|object| Ok((object.id.clone(), parse::<Payment>(object)?.amount_refunded())));

@@ -53,6 +53,15 @@ pub fn created<T: Serialize>(
     reply(StatusCode::CREATED, answer, view, receipt)
 }
 
+/// A durable answer to a request that changed something there was; refusals of it are on record.
+pub fn changed<T: Serialize>(
+    answer: Answer,
+    view: impl FnOnce(&Outcome) -> Result<T, ApiError>,
+) -> Result<HttpResponse, ApiError> {
+    let receipt = answer.receipt_of_refusal();
+    reply(StatusCode::OK, answer, view, receipt)
+}
+
 /// Turns a durable answer into a reply, marked when it is an earlier one again.
 pub fn answered<T: Serialize>(
     status: StatusCode,

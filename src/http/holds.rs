@@ -1,6 +1,5 @@
 //! Holds: credits set aside now, for work whose cost is known afterwards.
 
-use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
@@ -8,7 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::billing;
-use super::debits::{PostCharge, answered, created};
+use super::debits::{PostCharge, changed, created};
 use super::fields::{amount_if_given, time, time_if_given};
 use super::page::{Cursor, PageQuery};
 use super::problem::ApiError;
@@ -56,9 +55,7 @@ pub async fn place(
 
 fn view(outcome: &Outcome, receipt: &Receipt, position: i64) -> Result<Value, ApiError> {
     let (record, available) = match outcome {
-        Outcome::Held { hold, available } => {
-            (HoldRecord { status: HoldStatus::Open, hold: hold.clone(), captured: 0 }, *available)
-        }
+        Outcome::Held { hold, available } => (HoldRecord::of(hold.clone(), HoldStatus::Open), *available),
         Outcome::HoldEnded { record, available } => (record.clone(), *available),
         _ => return Err(ApiError::Internal),
     };
@@ -135,7 +132,7 @@ pub async fn extend(
 async fn act(name: &str, state: &State, act: HoldAct, key: Key) -> Result<HttpResponse, ApiError> {
     let answer: Answer = state.service.act_on_hold(hold_id(name)?, act, key).await?;
     let (receipt, position) = (answer.receipt(), answer.position);
-    answered(StatusCode::OK, answer, |outcome| view(outcome, &receipt, position))
+    changed(answer, |outcome| view(outcome, &receipt, position))
 }
 
 /// One hold, open or ended.

@@ -5,12 +5,13 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::app::read_path::receipt::Receipt;
-use crate::domain::billing::{CheckoutRecord, InvoiceRecord, PurchaseStatus};
+use crate::domain::billing::{CheckoutRecord, PurchaseStatus};
 use crate::domain::catalog::{Catalog, PriceKey};
 use crate::domain::credit::{Draw, Lot, LotSource};
 use crate::domain::event::CreditsDebited;
 use crate::domain::hold::{HoldRecord, HoldStatus};
 use crate::domain::ids::LotId;
+use crate::domain::invoice_record::InvoiceRecord;
 use crate::domain::payment::{Payment, PaymentStatus};
 use crate::domain::stripe_object::{
     InvoiceLine, PaymentMethod, Price, Subscription, SubscriptionItem, SubscriptionSchedule,
@@ -189,8 +190,11 @@ pub struct InvoiceView {
     pub amount_remaining: i64,
     pub pre_payment_credit_notes_amount: i64,
     pub post_payment_credit_notes_amount: i64,
-    /// Money that went back by refunds of the invoice's payment.
+    /// Money that went back by refunds of the invoice's payments.
     pub amount_refunded: i64,
+    /// The PaymentIntents that paid it, or may.
+    #[serde(skip)]
+    pub payments: Vec<String>,
     pub attempt_count: i64,
     pub next_payment_attempt: Option<DateTime<Utc>>,
     pub due_date: Option<DateTime<Utc>>,
@@ -249,6 +253,7 @@ impl InvoiceView {
             pre_payment_credit_notes_amount: invoice.pre_payment_credit_notes_amount,
             post_payment_credit_notes_amount: invoice.post_payment_credit_notes_amount,
             amount_refunded,
+            payments: record.payment_intents().map(str::to_owned).collect(),
             attempt_count: invoice.attempt_count,
             next_payment_attempt: time(invoice.next_payment_attempt),
             due_date: time(invoice.due_date),
@@ -433,10 +438,11 @@ pub struct HoldView {
     pub captured: i64,
     pub feature: Option<String>,
     pub quantity: Option<i64>,
+    /// What it is set aside out of; once captured, what the capture took.
     pub lots: Vec<DrawView>,
-    /// Of the amount: what lots did not have, and would be owed.
+    /// Of the amount: what lots did not have, and would be owed; once captured, is.
     pub debt: i64,
-    /// What would be billed.
+    /// What would be billed; once captured, is.
     pub overage: i64,
     pub unlimited: bool,
     pub created_at: DateTime<Utc>,
@@ -446,7 +452,8 @@ pub struct HoldView {
 impl HoldView {
     /// As it stands at `now`.
     pub fn of(record: &HoldRecord, now: DateTime<Utc>) -> Self {
-        let HoldRecord { status, hold, captured } = record;
+        let HoldRecord { status, hold, captured, .. } = record;
+        let cover = record.cover();
         let has_expired = *status == HoldStatus::Open && hold.is_expired_at(now);
         Self {
             id: hold.id,
@@ -455,10 +462,10 @@ impl HoldView {
             captured: *captured,
             feature: hold.feature.clone(),
             quantity: hold.quantity,
-            lots: DrawView::of(&hold.cover.lots),
-            debt: hold.cover.debt,
-            overage: hold.cover.overage,
-            unlimited: hold.cover.unlimited,
+            lots: DrawView::of(&cover.lots),
+            debt: cover.debt,
+            overage: cover.overage,
+            unlimited: cover.unlimited,
             created_at: hold.created_at,
             expires_at: hold.expires_at,
         }

@@ -149,7 +149,7 @@ pub async fn at_position(
     Ok(row.as_ref().map(stored))
 }
 
-/// Where in a partition a debit, a hold or a refusal with this id stands, if it was written between two times.
+/// Where in a partition a debit, a hold or a refusal of one with this id stands, if it was written between two times.
 pub async fn find_charge(
     client: &impl GenericClient,
     partition_id: i16,
@@ -164,7 +164,8 @@ pub async fn find_charge(
             "/* find_charge */ select position from events
              where partition_id = $1 and position >= $2 and position < $3 and (
                  type = 'credits_debited' and payload ->> 'debit' = $4
-                 or type in ('hold_placed', 'charge_rejected') and payload ->> 'id' = $4)
+                 or type in ('hold_placed', 'charge_rejected') and payload ->> 'id' = $4
+                     and payload -> 'capture' is null)
              limit 1",
             &[&partition_id, &first, &end, &id],
         )

@@ -6,8 +6,8 @@ use super::fields::{FieldError, Fields};
 use crate::domain::command::MAX_AMOUNT;
 use crate::domain::stripe_object::{
     ActiveEntitlements, CatalogObject, Charge, CheckoutSession, CreditNote, Customer, Dispute, Invoice, InvoiceLine,
-    InvoicePayment, PackOrder, PauseCollection, PaymentIntent, PaymentMethod, Price, Refund, SchedulePhase,
-    StripeObject, Subscription, SubscriptionItem, SubscriptionSchedule, UpcomingInvoice,
+    InvoicePayment, InvoicePaymentStatus, PackOrder, PauseCollection, PaymentIntent, PaymentMethod, Price, Refund,
+    SchedulePhase, StripeObject, Subscription, SubscriptionItem, SubscriptionSchedule, UpcomingInvoice,
 };
 
 type Result<T> = std::result::Result<T, FieldError>;
@@ -261,13 +261,22 @@ pub fn invoice_payment(object: &Fields<'_>) -> Result<Option<InvoicePayment>> {
     let invoice = object.id_of("invoice")?;
     let payment = object.object("payment")?;
     let intent = payment.map(|payment| payment.id_of("payment_intent")).transpose()?.flatten();
-    Ok(invoice.zip(intent).map(|(invoice, payment_intent)| InvoicePayment { invoice, payment_intent }))
+    let status = match object.string("status")?.as_deref() {
+        Some("paid") => InvoicePaymentStatus::Paid,
+        Some("canceled") => InvoicePaymentStatus::Canceled,
+        _ => InvoicePaymentStatus::Open,
+    };
+    Ok(invoice.zip(intent).map(|(invoice, payment_intent)| InvoicePayment { invoice, payment_intent, status }))
 }
 
 /// The links between invoice and payment that other objects carry in passing.
 pub fn invoice_payments(object: &Fields<'_>, projected: &StripeObject) -> Result<Vec<InvoicePayment>> {
     let link = |invoice: &str, intent: Option<String>| {
-        intent.map(|payment_intent| InvoicePayment { invoice: invoice.to_owned(), payment_intent })
+        intent.map(|payment_intent| InvoicePayment {
+            invoice: invoice.to_owned(),
+            payment_intent,
+            status: InvoicePaymentStatus::Open,
+        })
     };
     Ok(match projected {
         StripeObject::Invoice(invoice) => {

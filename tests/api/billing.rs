@@ -153,6 +153,34 @@ async fn an_older_api_version_shows_the_same() {
 }
 
 #[tokio::test]
+async fn an_invoice_that_was_paid_in_parts_tells_what_went_back_of_all_of_them() {
+    on_both(async |app: TestApp| {
+        app.put_account("user_1", json!({"stripe_customer_id": "cus_1"})).await.expect(201);
+        let mut events = vec![
+            event("customer.subscription.created", START, subscription("cus_1", "sub_1", PRO, START)),
+            event("invoice.paid", START, invoice("cus_1", "in_1", "sub_1", PRO, START)),
+        ];
+        for (payment, amount, back) in [("pi_1", 900, 300), ("pi_2", 2_000, 1_150)] {
+            let link = with(invoice_payment("in_1", payment), json!({"id": format!("inpay_{payment}")}));
+            events.push(event("invoice_payment.paid", START, link));
+            let intent = payment_intent("cus_1", payment, amount, START);
+            events.push(event("payment_intent.succeeded", START, intent));
+            events.push(event("refund.created", START, refund(payment, &format!("re_{payment}"), back, START)));
+        }
+        app.deliver_all(&events).await;
+        let invoices = app.get("/v1/accounts/user_1/invoices").await.expect(200);
+        let shown = &invoices["data"][0];
+        assert_eq!((&shown["amount_refunded"], &shown["stripe_payment_intent_id"]), (&json!(1_450), &json!("pi_1")));
+        let payments = app.get("/v1/accounts/user_1/payments").await.expect(200);
+        for payment in payments["data"].as_array().expect("payments") {
+            assert_eq!(payment["stripe_invoice_id"], "in_1", "{payment}");
+        }
+        assert_eq!(app.available("user_1").await, 250, "half of the price went back");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn lists_come_newest_first_in_pages_that_miss_and_repeat_nothing() {
     on_both(async |app: TestApp| {
         // Several of the same second, so that the time alone is no order.

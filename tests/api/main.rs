@@ -6,6 +6,7 @@ mod admin;
 mod auth;
 mod billing;
 mod bodies;
+mod captures;
 mod catalog_sync;
 mod checkout;
 mod contract;

@@ -16,6 +16,8 @@ mod mixed_shapes;
 mod months;
 mod oracle;
 mod orders;
+mod packs;
+mod payments;
 mod periods;
 mod plan_changes;
 mod reinstatement;

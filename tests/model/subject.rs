@@ -152,7 +152,11 @@ impl<'a> Subject<'a> {
             assert_eq!(&Event::read(event.name(), EVENT_VERSION, &stored).expect("readable"), event);
         }
         let is_on_record = events.iter().filter(|event| matches!(event, Event::ChargeRejected(_))).count();
-        let is_charge = matches!(command, Command::Debit { .. } | Command::Hold { .. });
+        let is_charge = match command {
+            Command::Debit { .. } | Command::Hold { .. } => true,
+            Command::OfHold(of_hold) => matches!(of_hold.act, HoldAct::Capture(_)),
+            _ => false,
+        };
         let lies_in_account = is_charge && decided.as_ref().is_err_and(Rejection::lies_in_account);
         assert_eq!(is_on_record, usize::from(lies_in_account), "refusals on record");
         for (hold, record) in changes.holds {

@@ -3,13 +3,14 @@
 use chrono::{DateTime, Duration, Utc};
 use serde_json::json;
 use subledger::app::catalog::ActiveCatalog;
-use subledger::app::upkeep::simulate::{Difference, Question, Simulation, simulate};
+use subledger::app::upkeep::simulate::{Difference, Question, Simulation, Tally, simulate};
 use subledger::clock::Clock;
-use subledger::domain::catalog::{Catalog, CreditAllowance};
+use subledger::domain::catalog::{Catalog, CreditAllowance, PlanChange};
 use subledger::domain::charge::Charge;
-use subledger::domain::command::Command;
+use subledger::domain::command::{Command, HoldAct, OfHold};
+use subledger::domain::hold::Used;
 
-use super::ledger::{Ledger, account};
+use super::ledger::{Ledger, account, stripe_event};
 use super::work;
 
 async fn ask(ledger: &Ledger, since: DateTime<Utc>, change: impl FnOnce(&mut Catalog)) -> Simulation {
@@ -187,5 +188,103 @@ async fn features_that_nobody_is_charged_for_would_be_lost_and_gained() {
     }
     let same = ask(&ledger, begin, |_| {}).await;
     assert_eq!((same.affected, same.other_entitlements), (0, 0), "{same:#?}");
+    ledger.stop().await;
+}
+
+/// Of what a plan change gives anew, some was given before: only the rest counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_taken_back_as_it_was_granted_was_not_granted() {
+    const STARTER: &str = "price_1LATyAQhTzLmW4rNUy3GVgva";
+    const PRO: &str = "price_1xqAJDQhTzLmW4rNZiBlUdq6";
+    let mut ledger = Ledger::new(1).await;
+    let begin = ledger.clock.now();
+    let (start, end) = (begin.timestamp(), begin.timestamp() + 30 * 86_400);
+    let middle = start + 15 * 86_400;
+    let invoice = |id: &str, reason: &str, lines: &[(&str, i64, bool)], at: i64| {
+        let line = |(price, amount, proration): &(&str, i64, bool)| {
+            json!({"id": format!("il_{id}_{price}"), "amount": amount, "quantity": 1, "subscription": "sub_1",
+                "subscription_item": "si_1", "price": {"id": price}, "proration": proration,
+                "period": {"start": if *proration { at } else { start }, "end": end}})
+        };
+        let total: i64 = lines.iter().map(|(_, amount, _)| amount).sum();
+        let lines: Vec<_> = lines.iter().map(line).collect();
+        let bill = json!({"id": id, "object": "invoice", "customer": "cus_1", "currency": "usd", "status": "paid",
+            "billing_reason": reason, "subscription": "sub_1", "total": total, "subtotal": total, "amount_paid": total,
+            "created": at, "lines": {"data": lines}});
+        stripe_event(&format!("evt_{id}"), "invoice.paid", at, bill)
+    };
+    let up = [(STARTER, -450, true), (PRO, 1_450, true)];
+    let down = [(PRO, -1_450, true), (STARTER, 450, true)];
+    ledger.receive(&invoice("in_1", "subscription_create", &[(STARTER, 900, false)], start)).await;
+    ledger.pass(Duration::days(15));
+    ledger.receive(&invoice("in_2", "subscription_update", &up, middle)).await;
+    ledger.receive(&invoice("in_3", "subscription_update", &down, middle + 60)).await;
+    ledger.receive(&invoice("in_4", "subscription_update", &up, middle + 120)).await;
+    ledger.pass(Duration::minutes(5));
+    let total = ask(&ledger, begin, |draft| {
+        draft.plans.iter_mut().for_each(|plan| plan.plan_change = PlanChange::None);
+    });
+    let total = total.await.total;
+    assert_eq!((total.granted, total.granted_by_draft), (300, 100));
+    ledger.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn captures_would_be_refused_and_cost_otherwise_too() {
+    let mut ledger = Ledger::new(1).await;
+    let change = |cost: i64, beyond: bool| {
+        move |draft: &mut Catalog| {
+            let generation = draft.features.iter_mut().find(|feature| feature.id == "generation").expect("a feature");
+            (generation.credit_cost, generation.capture_beyond_hold) = (Some(cost), beyond);
+        }
+    };
+    let mut catalog = ledger.service.catalog.current().catalog.clone();
+    change(1, true)(&mut catalog);
+    ledger.service.apply_catalog(catalog).await.expect("applied");
+    let begin = ledger.clock.now();
+    ledger.open("user_1").await;
+    let execute = async |command: Command| {
+        let answer = ledger.service.execute(account("user_1"), command, None).await.expect("answered");
+        answer.result.is_ok()
+    };
+    let place = async |quantity: i64| {
+        let hold = uuid::Uuid::new_v4();
+        let expires_at = ledger.clock.now() + Duration::hours(1);
+        let charge = Charge::Feature { feature: "generation".to_owned(), quantity };
+        (hold, execute(Command::Hold { hold, charge, expires_at }).await)
+    };
+    let capture = async |hold: uuid::Uuid, quantity: i64| {
+        let act = HoldAct::Capture(Used::Quantity(quantity));
+        execute(Command::OfHold(OfHold { hold, ended: None, act })).await
+    };
+    let (hold, _) = place(5).await;
+    assert!(!capture(hold, 50).await, "there are not as many credits");
+    assert!(capture(hold, 8).await);
+    let (rest, _) = place(2).await;
+    assert!(capture(rest, 2).await);
+    let refusals = |total: Tally| (total.newly_refused, total.newly_allowed, total.charged_differently);
+
+    let same = ask(&ledger, begin, |_| {}).await;
+    assert_eq!((same.affected, refusals(same.total)), (0, (0, 0, 0)), "{same:#?}");
+    let strict = ask(&ledger, begin, change(1, false)).await.total;
+    assert_eq!((refusals(strict), strict.charged, strict.charged_by_draft), ((1, 0, 0), 10, 2));
+    // Of ten credits, five units at two each are set aside, so three more are refused; the second hold finds none.
+    let dearer = ask(&ledger, begin, change(2, true)).await.total;
+    assert_eq!(
+        (refusals(dearer), dearer.charged_by_draft),
+        ((2, 0, 1), 0),
+        "a hold dearer, its capture and the next hold refused"
+    );
+    let cheaper = ask(&ledger, begin, |draft| {
+        change(1, true)(draft);
+        draft.plans.iter_mut().find(|plan| plan.default).expect("a free plan").credits =
+            CreditAllowance::PerPeriod(100);
+    });
+    let cheaper = cheaper.await.total;
+    assert_eq!(
+        (refusals(cheaper), cheaper.charged_by_draft),
+        ((0, 1, 0), 52),
+        "50 were captured at once, the 8 were not asked for"
+    );
     ledger.stop().await;
 }

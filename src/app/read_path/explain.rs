@@ -18,7 +18,8 @@ use crate::domain::command::{Command, decide};
 use crate::domain::credit::{Credits, Draw, Lot, LotSource};
 use crate::domain::draft::{Context, Draft};
 use crate::domain::dunning::Stage;
-use crate::domain::event::Event;
+use crate::domain::event::{ChargeRejected, Event};
+use crate::domain::hold::Hold;
 use crate::domain::ids::{AccountId, LotId};
 use crate::domain::limits::{LimitNow, limits_at, period_of};
 use crate::domain::overrides::{Limit, OverrideView, Unlimited, ruling};
@@ -190,7 +191,8 @@ impl Service {
         let credits = &credits_at(&account.id, &account.credits, context);
         let answer = check(credits, context.catalog, &asked.feature, asked.quantity, at);
         let available = credits.available_at(at);
-        let Rule { overridden, limits, because } = of_charge(&asked.feature, asked.quantity, credits, context);
+        let Rule { overridden, limits, because } =
+            of_charge(&asked.feature, (asked.quantity, asked.quantity), credits, context);
         Ok(Explanation {
             receipt: receipt.to_string(),
             kind: "check".to_owned(),
@@ -297,7 +299,11 @@ struct Rule {
 /// What led to an event.
 fn reasons(credits: &Credits, event: &Event, context: Context<'_>) -> Rule {
     let mut rule = match replay::charge_of(event) {
-        Some(Charge::Feature { feature, quantity }) => of_charge(&feature, quantity, credits, context),
+        Some(Charge::Feature { feature, quantity }) => {
+            // A hold's own units count towards its feature's limits already.
+            let held = captured_hold(credits, event).and_then(|hold| hold.quantity).unwrap_or(0);
+            of_charge(&feature, (quantity, (quantity - held).max(0)), credits, context)
+        }
         Some(Charge::Amount(amount)) => {
             let because = vec![format!("{amount} credits were asked for"), of_credits(credits, None, context)];
             Rule { because, ..Rule::default() }
@@ -306,7 +312,11 @@ fn reasons(credits: &Credits, event: &Event, context: Context<'_>) -> Rule {
     };
     let because = &mut rule.because;
     match event {
-        Event::ChargeRejected(rejected) => because.push(format!("so it was refused: {}", rejected.rejection)),
+        Event::ChargeRejected(rejected) => {
+            let hold = captured_hold(credits, event);
+            because.extend(hold.map(|hold| format!("the hold {} had set {} credits aside", hold.id, hold.amount)));
+            because.push(format!("so it was refused: {}", rejected.rejection));
+        }
         Event::CreditsDebited(debited) if debited.unlimited => because.push("so nothing was taken".to_owned()),
         Event::CreditsDebited(debited) => because.push(taken(&debited.lots, debited.debt, debited.overage)),
         Event::HoldPlaced(placed) => {
@@ -353,8 +363,17 @@ fn taken(lots: &[Draw], debt: i64, overage: i64) -> String {
     text
 }
 
-/// The plan, what holds for the feature in it or in its place, its limits and price, and the credits there were.
-fn of_charge(feature: &str, quantity: i64, credits: &Credits, context: Context<'_>) -> Rule {
+/// The hold whose capture was refused.
+fn captured_hold<'a>(credits: &'a Credits, event: &Event) -> Option<&'a Hold> {
+    match event {
+        Event::ChargeRejected(ChargeRejected { id, capture: Some(_), .. }) => credits.hold(*id),
+        _ => None,
+    }
+}
+
+/// The plan, what holds for the feature in it or in its place, its limits and price, and the credits there were. Of the
+/// quantity asked for, `more` were to count towards the limits.
+fn of_charge(feature: &str, (quantity, more): (i64, i64), credits: &Credits, context: Context<'_>) -> Rule {
     let standing = Standing::of(credits, context.catalog, context.now);
     let plan = standing.plan.map_or("none", |plan| plan.id.as_str());
     let mut because = vec![match standing.subscription {
@@ -396,7 +415,7 @@ fn of_charge(feature: &str, quantity: i64, credits: &Credits, context: Context<'
     because.extend(grant.limit.map(|limit| format!("{feature} is limited to {limit}")));
     let period = period_of(credits, &standing, context.now);
     let limits = limits_at(credits, &grant.windows, feature, period, context.now);
-    because.extend(limits.iter().map(|limit| of_limit(feature, quantity, limit)));
+    because.extend(limits.iter().map(|limit| of_limit(feature, more, limit)));
     because.extend(of_price(declared, quantity));
     if declared.costs_credits() {
         because.push(of_credits(credits, Some(feature), context));

@@ -1,8 +1,8 @@
 //! Receipts: what a decision can be found again by.
 //!
-//! A debit, a hold and a refusal are events, so their receipt is their place in the log. A check writes nothing, so its
-//! receipt is the question itself: whose, what, and of which version of the account, at which time. Either way the
-//! decision can be made again from the log alone.
+//! A debit, a hold, a capture and a refusal are events, so their receipt is their place in the log. A check writes
+//! nothing, so its receipt is the question itself: whose, what, and of which version of the account, at which time.
+//! Either way the decision can be made again from the log alone.
 
 use std::borrow::Cow;
 use std::fmt;

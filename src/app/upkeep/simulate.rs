@@ -77,7 +77,8 @@ pub struct Tally {
     /// Credits that debits and captures cost.
     pub charged: i64,
     pub charged_by_draft: i64,
-    /// Debits and holds that went through, and would have been refused.
+    /// Debits, holds and captures that went through, and would have been refused; not the captures of holds that would have
+    /// been.
     pub newly_refused: u64,
     /// That were refused, and would have gone through.
     pub newly_allowed: u64,
@@ -252,6 +253,10 @@ impl Life {
         question: &Question,
     ) {
         let context = question.draft.context(at);
+        let is_charge = match event {
+            Event::HoldCaptured(captured) => drafted.credits.hold(captured.hold).is_some(),
+            event => replay::charge_of(event).is_some(),
+        };
         let (made, is_refused) = match (replay::command_of(event, at), event) {
             (Some(command), _) => act(drafted, &command, context),
             (None, Event::AccountAbsorbed(absorbed)) => {
@@ -287,7 +292,7 @@ impl Life {
         let charged_by_draft: i64 = made.iter().map(charged).sum();
         self.tally.granted_by_draft += made.iter().map(granted).sum::<i64>();
         self.tally.charged_by_draft += charged_by_draft;
-        if replay::charge_of(event).is_some() {
+        if is_charge {
             let was_refused = matches!(event, Event::ChargeRejected(_));
             self.tally.newly_refused += u64::from(is_refused && !was_refused);
             self.tally.newly_allowed += u64::from(!is_refused && was_refused);
@@ -381,10 +386,11 @@ fn is_derived(event: &Event) -> bool {
     }
 }
 
-/// Credits that a plan or a pack granted.
+/// Credits that a plan or a pack granted, but for what was taken back at once: of what a plan change gives, some may have been
+/// given before.
 fn granted(event: &Event) -> i64 {
     match event {
-        Event::CreditsGranted(granted) if is_derived(event) => granted.lot.granted,
+        Event::CreditsGranted(granted) if is_derived(event) => granted.lot.granted - granted.lot.clawed_back,
         _ => 0,
     }
 }

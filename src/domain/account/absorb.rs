@@ -20,7 +20,7 @@ impl Account {
         ours.debt_since = ours.debt_since.into_iter().chain(theirs.debt_since).min();
         ours.overage += theirs.overage;
         for hold in theirs.holds {
-            changes.hold(&hold, HoldStatus::Open, 0);
+            changes.hold(&hold, HoldStatus::Open);
             ours.holds.push(hold);
         }
         for theirs in theirs.allowances {
@@ -116,7 +116,7 @@ impl Account {
         self.reopen_lot(ours, changes);
         for hold in &mut self.credits.holds {
             if hold.cover.replace_lot(theirs.id, ours) {
-                changes.hold(hold, HoldStatus::Open, 0);
+                changes.hold(hold, HoldStatus::Open);
             }
         }
         self.owe_held(ours, excess, changes);
@@ -135,7 +135,7 @@ impl Account {
             if owed > 0 {
                 excess -= owed;
                 moved += owed;
-                changes.hold(hold, HoldStatus::Open, 0);
+                changes.hold(hold, HoldStatus::Open);
             }
         }
         if moved > 0 {

@@ -223,13 +223,18 @@ pub struct HoldExpired {
     pub amount: i64,
 }
 
-/// A debit or a hold was refused, for a reason that lies in the account: on record so that it can be explained, and asked
-/// again of another catalog. Changes nothing.
+/// A debit, a hold or a capture was refused, for a reason that lies in the account: on record so that it can be explained, and
+/// asked again of another catalog. Changes nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChargeRejected {
-    /// Of the debit or hold that was asked for.
+    /// Of the debit or hold that was asked for; of a capture, the hold's.
     pub id: Uuid,
+    /// A new hold was asked for.
     pub is_hold: bool,
+    /// What was used of the hold, if it was a capture that was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<Used>,
+    /// Of a capture: all that was used, not only what went beyond the hold.
     pub charge: Charge,
     pub rejection: Rejection,
     /// Catalog in force: the beginning of its digest.

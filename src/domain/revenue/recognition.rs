@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::PlanOf;
 use super::month::{Month, day_of};
 use super::share::{allocated, rounded};
-use crate::domain::billing::{Billing, InvoiceRecord};
+use crate::domain::billing::Billing;
+use crate::domain::invoice_record::InvoiceRecord;
 use crate::domain::payment::Payment;
 use crate::domain::stripe_object::{Invoice, InvoiceLine};
 
@@ -209,8 +210,9 @@ fn spreads_of(invoice: &Invoice, net: i128, plan_of: impl Fn(&InvoiceLine) -> Pl
 /// What went back of an invoice's money, with the day, in the order of time.
 fn returns_of(record: &InvoiceRecord, invoice: &Invoice, billing: &Billing) -> Vec<(NaiveDate, i128)> {
     let pays = |id: &str, payment: &Payment| {
-        payment.stripe_invoice_id.as_deref() == Some(invoice.id.as_str())
-            || record.payment_intent.as_deref() == Some(id)
+        record.payment_intents().any(|known| known == id)
+            // Rows of before all its payments were kept know one alone.
+            || payment.stripe_invoice_id.as_deref() == Some(invoice.id.as_str()) && !record.knows_payment(id)
     };
     let payments = billing.payments.iter().filter(|(id, payment)| pays(id, payment));
     let mut returns: Vec<(i64, i128)> = payments.flat_map(|(_, payment)| money_back(payment)).collect();

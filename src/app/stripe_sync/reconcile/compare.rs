@@ -9,11 +9,12 @@ use crate::app::error::AppError;
 use crate::app::service::Service;
 use crate::app::stripe_sync::object_kind::ObjectKind;
 use crate::app::stripe_sync::stripe_reader::Object;
-use crate::domain::billing::{CheckoutRecord, InvoiceRecord};
+use crate::domain::billing::CheckoutRecord;
 use crate::domain::ids::AccountId;
+use crate::domain::invoice_record::InvoiceRecord;
 use crate::domain::payment::Payment;
 use crate::domain::reconciliation::{Cause, Difference, Reconciled, differences, latest_moment};
-use crate::domain::stripe_object::{Customer, StripeObject, Subscription};
+use crate::domain::stripe_object::{Customer, InvoicePaymentStatus, StripeObject, Subscription};
 use crate::domain::tracked::{Snapshot, Tracked};
 use crate::store::error::StoreError;
 use crate::store::stripe_sync::{self, KnownObject};
@@ -37,7 +38,8 @@ pub struct Seen {
 pub struct Known {
     pub account: String,
     object: StripeObject,
-    payment_intent: Option<String>,
+    /// Of an invoice: those that are attached.
+    payment_intents: Vec<String>,
     observed_at: i64,
     digest: u32,
 }
@@ -80,13 +82,13 @@ impl Known {
             let (observed_at, digest) = (tracked.observed_at, tracked.digest());
             (object(*tracked.current), observed_at, digest)
         }
-        let mut payment_intent = None;
+        let mut payment_intents = Vec::new();
         let read = match kind {
             ObjectKind::Customer => Some(of(read::<Tracked<Customer>>(row)?, StripeObject::Customer)),
             ObjectKind::Subscription => Some(of(read::<Tracked<Subscription>>(row)?, StripeObject::Subscription)),
             ObjectKind::Invoice => {
                 let record: InvoiceRecord = read(row)?;
-                payment_intent = record.payment_intent;
+                payment_intents = record.payment_intents().map(str::to_owned).collect();
                 record.invoice.map(|invoice| of(invoice, StripeObject::Invoice))
             }
             ObjectKind::CheckoutSession => {
@@ -106,7 +108,7 @@ impl Known {
             }
         };
         let account = row.account_id.clone();
-        Ok(read.map(|(object, observed_at, digest)| Self { account, object, payment_intent, observed_at, digest }))
+        Ok(read.map(|(object, observed_at, digest)| Self { account, object, payment_intents, observed_at, digest }))
     }
 
     /// The ids of a kind's objects that a row holds.
@@ -150,7 +152,7 @@ impl Seen {
         Some((self.owner(owners)?, self.row()?.to_owned()))
     }
 
-    /// Compares, the payment of an invoice too.
+    /// Compares, the payments of an invoice too.
     pub fn compare(&self, known: Option<&Known>) -> Comparison {
         let Some(known) = known else {
             return if self.is_idle { Comparison::Agree } else { Comparison::Unknown };
@@ -161,7 +163,8 @@ impl Seen {
         for other in observed {
             if let StripeObject::InvoicePayment(link) = other
                 && self.kind == ObjectKind::Invoice
-                && known.payment_intent.is_none()
+                && link.status != InvoicePaymentStatus::Canceled
+                && !known.payment_intents.contains(&link.payment_intent)
             {
                 differing.push(Difference {
                     field: "payment_intent".to_owned(),
