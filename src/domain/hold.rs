@@ -376,22 +376,3 @@ fn require_expiry(expires_at: DateTime<Utc>, now: DateTime<Utc>) -> Result<(), R
     }
     Err(Rejection::HoldExpiryOutOfRange { max_days: MAX_HOLD.num_days() })
 }
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_capture_that_was_answered_before_its_cover_was_kept_is_read_as_it_was() {
-        let id = Uuid::from_u128(7);
-        let stored = json!({"HoldEnded": {"available": 7, "record": {"status": "captured", "id": id, "amount": 5,
-            "lots": [{"lot": id, "amount": 5}], "created_at": "2026-01-15T12:00:00Z",
-            "expires_at": "2026-01-15T13:00:00Z", "captured": 3}}});
-        let outcome: Outcome = serde_json::from_value(stored.clone()).expect("readable");
-        assert_eq!(serde_json::to_value(&outcome).expect("JSON"), stored);
-        let Outcome::HoldEnded { record, .. } = outcome else { panic!("another outcome") };
-        assert_eq!(record.cover().lots[0].amount, 5);
-    }
-}

@@ -43,10 +43,6 @@ impl InvoiceRecord {
 
     /// Takes in that a PaymentIntent is attached; `false` when that says nothing new.
     pub fn attach(&mut self, payment_intent: &str, status: InvoicePaymentStatus) -> bool {
-        // Rows of before all were kept know one alone.
-        if let Some(known) = self.payment_intent.as_ref().filter(|_| self.payments.is_empty()) {
-            self.payments.insert(known.clone(), InvoicePaymentStatus::Open);
-        }
         if self.payments.get(payment_intent).is_some_and(|known| *known >= status) {
             return false;
         }
@@ -65,23 +61,14 @@ impl InvoiceRecord {
 
     /// The PaymentIntents that paid it, or may; not those that were canceled or detached.
     pub fn payment_intents(&self) -> impl Iterator<Item = &str> {
-        let of_old = self.payment_intent.as_deref().filter(|_| self.payments.is_empty());
         let attached = self.payments.iter().filter(|(_, status)| **status != InvoicePaymentStatus::Canceled);
-        attached.map(|(id, _)| id.as_str()).chain(of_old)
-    }
-
-    /// Whether a PaymentIntent was ever attached.
-    pub fn knows_payment(&self, payment_intent: &str) -> bool {
-        self.payments.contains_key(payment_intent) || self.payment_intent.as_deref() == Some(payment_intent)
+        attached.map(|(id, _)| id.as_str())
     }
 
     /// Takes in what another copy of the same invoice has heard.
     pub fn merge(&mut self, other: Self) {
         for (id, status) in &other.payments {
             self.attach(id, *status);
-        }
-        if let Some(id) = &other.payment_intent {
-            self.attach(id, InvoicePaymentStatus::Open);
         }
         tracked::merge(&mut self.invoice, other.invoice);
         self.first_failed_at = match (self.first_failed_at, other.first_failed_at) {
@@ -90,24 +77,5 @@ impl InvoiceRecord {
         };
         self.told.extend(other.told);
         self.armed.extend(other.armed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_row_that_knows_one_payment_learns_of_others() {
-        let mut record: InvoiceRecord = serde_json::from_str(r#"{"payment_intent": "pi_1"}"#).expect("readable");
-        assert_eq!(record.payment_intents().collect::<Vec<_>>(), ["pi_1"]);
-        assert!(!record.attach("pi_1", InvoicePaymentStatus::Open));
-        assert!(record.attach("pi_2", InvoicePaymentStatus::Paid));
-        assert_eq!(record.payment_intents().collect::<Vec<_>>(), ["pi_1", "pi_2"]);
-        assert_eq!(record.payment_intent.as_deref(), Some("pi_2"));
-        let mut merged = InvoiceRecord::default();
-        merged.merge(serde_json::from_str(r#"{"payment_intent": "pi_1"}"#).expect("readable"));
-        merged.attach("pi_2", InvoicePaymentStatus::Paid);
-        assert_eq!(merged, record);
     }
 }

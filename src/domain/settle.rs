@@ -271,8 +271,7 @@ fn pack_lot(record: &CheckoutRecord, catalog: &Catalog) -> Option<Lot> {
     });
     let pack = named.or(priced);
     let credits = order.credits.or(pack.map(|pack| pack.credits)).filter(|credits| *credits > 0)?;
-    // Rows of before that was kept only know when the session was opened.
-    let paid_at = record.paid_at.or(session.created).unwrap_or(record.session.observed_at);
+    let paid_at = record.paid_at.unwrap_or(record.session.observed_at);
     let effective_at = DateTime::from_timestamp(paid_at, 0)?;
     let days = pack.and_then(|pack| pack.expires_after_days);
     Some(Lot {

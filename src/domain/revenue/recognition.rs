@@ -209,13 +209,8 @@ fn spreads_of(invoice: &Invoice, net: i128, plan_of: impl Fn(&InvoiceLine) -> Pl
 
 /// What went back of an invoice's money, with the day, in the order of time.
 fn returns_of(record: &InvoiceRecord, invoice: &Invoice, billing: &Billing) -> Vec<(NaiveDate, i128)> {
-    let pays = |id: &str, payment: &Payment| {
-        record.payment_intents().any(|known| known == id)
-            // Rows of before all its payments were kept know one alone.
-            || payment.stripe_invoice_id.as_deref() == Some(invoice.id.as_str()) && !record.knows_payment(id)
-    };
-    let payments = billing.payments.iter().filter(|(id, payment)| pays(id, payment));
-    let mut returns: Vec<(i64, i128)> = payments.flat_map(|(_, payment)| money_back(payment)).collect();
+    let payments = record.payment_intents().filter_map(|id| billing.payments.get(id));
+    let mut returns: Vec<(i64, i128)> = payments.flat_map(money_back).collect();
     let money: i128 = returns.iter().map(|(_, amount)| amount).sum();
     let notes = billing.credit_notes.values().map(|note| &*note.current);
     let notes = notes.filter(|note| {
