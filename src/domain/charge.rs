@@ -90,7 +90,7 @@ impl Credits {
         if amount == 0 {
             return Ok(Cover::default());
         }
-        if standing.is_unlimited() {
+        if standing.is_unlimited(feature) {
             return Ok(Cover { unlimited: true, ..Cover::default() });
         }
         let available = self.available_at(context.now);

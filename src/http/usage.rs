@@ -180,7 +180,7 @@ pub async fn statistics(
         period: PeriodView { start: time(period.start), end: time(period.end) },
         from: asked.from,
         to: asked.to,
-        credits: credits_used(&state, &account, standing.is_unlimited(), now).await?,
+        credits: credits_used(&state, &account, standing.is_unlimited(None), now).await?,
         features,
         position: account.position,
     }))

@@ -453,7 +453,7 @@ fn of_price(feature: &Feature, quantity: i64) -> Option<String> {
 
 fn of_credits(credits: &Credits, feature: Option<&str>, context: Context<'_>) -> String {
     let standing = Standing::of(credits, context.catalog, context.now);
-    if standing.is_unlimited() {
+    if standing.is_unlimited(feature) {
         return "the plan's credits are unlimited".to_owned();
     }
     let available = credits.available_at(context.now);
