@@ -259,7 +259,7 @@ pub fn check<'a>(
     let Some(grant) = ruling.grant else {
         answer.reason = match ruling.by {
             Some(_) => Reason::OverrideDenied,
-            None => why_missing(credits, catalog, feature),
+            None => why_missing(credits, catalog, feature).into(),
         };
         return answer;
     };
@@ -323,15 +323,36 @@ impl<'a> OverrideSeen<'a> {
     }
 }
 
+/// Why the plan in force lacks a feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// No subscription would include it.
+    NotInPlan,
+    /// One that is not paid for would.
+    PaymentOverdue,
+    /// One that is paused would.
+    Paused,
+}
+
+impl From<Missing> for Reason {
+    fn from(missing: Missing) -> Self {
+        match missing {
+            Missing::NotInPlan => Self::NotInPlan,
+            Missing::PaymentOverdue => Self::PaymentOverdue,
+            Missing::Paused => Self::Paused,
+        }
+    }
+}
+
 /// Why the plan in force lacks a feature: a subscription would include it, were it not paused or unpaid.
-pub(super) fn why_missing(credits: &Credits, catalog: &Catalog, feature: &str) -> Reason {
+pub fn why_missing(credits: &Credits, catalog: &Catalog, feature: &str) -> Missing {
     let has = |access: &Access| plan_of(access, catalog).is_some_and(|(plan, _)| plan.features.contains_key(feature));
     let is_unpaid = |access: &Access| access.past_due_since.is_some() || access.status == "unpaid";
     if credits.access.iter().any(|access| is_unpaid(access) && has(access)) {
-        Reason::PaymentOverdue
+        Missing::PaymentOverdue
     } else if credits.access.iter().any(|access| access.is_paused() && has(access)) {
-        Reason::Paused
+        Missing::Paused
     } else {
-        Reason::NotInPlan
+        Missing::NotInPlan
     }
 }
