@@ -105,10 +105,11 @@ async fn a_report_is_made_anew_for_whoever_has_written_since() {
 
 /// Their position is that of `PUT /v1/plans/{plan}`, in the catalog's partition.
 #[tokio::test]
-async fn reads_of_the_catalog_take_the_position_of_a_plan_that_was_put() {
+async fn reads_of_the_catalog_take_both_and_the_position_of_a_plan_that_was_put() {
     let app = TestApp::start().await;
     let plan = json!({"name": "Support", "rank": 500, "features": {"export": {}}});
     let put = app.call(reqwest::Method::PUT, "/v1/plans/support").json(plan).send().await.expect(200);
     let paths = ["/v1/plans", "/v1/plans/support", "/v1/credit-packs"].map(str::to_owned);
+    assert_takes_consistency(&app, &paths).await;
     assert_takes_min_position(&app, &paths, put["position"].as_i64().expect("a position")).await;
 }
