@@ -5,6 +5,7 @@ use std::net::{Shutdown, TcpStream};
 
 use reqwest::Method;
 use serde_json::json;
+use subledger::app::outbound::OutboundSettings;
 
 use crate::support::stripe::*;
 use crate::support::*;
@@ -82,7 +83,8 @@ async fn a_defect_in_a_handler_is_a_500_that_tells_nothing_but_the_request_id() 
 
 #[tokio::test]
 async fn a_lane_that_dies_with_a_command_in_hand_leaves_its_outcome_open() {
-    let app = TestApp::start().await;
+    // Nobody else asks the time.
+    let app = TestApp::with(Setup { outbound: OutboundSettings::default(), ..Setup::default() }).await;
     app.put_account("user_1", json!({})).await.expect(201);
     app.grant("user_1", 5).await.expect(201);
     // The handler asks the time to make the debit's id.

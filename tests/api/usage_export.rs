@@ -109,7 +109,7 @@ async fn usage_is_counted_once_by_stripe_however_it_is_told() {
     ground.pass(Duration::minutes(2)).await;
     ground.until_metric("subledger_usage_reports_total{outcome=\"duplicate\"}", 1.0).await;
     assert_eq!(ground.counted(), 12.0);
-    assert_eq!(ground.app.metric("subledger_usage_oldest_pending_seconds").await, 0.0);
+    ground.until_metric("subledger_usage_oldest_pending_seconds", 0.0).await;
 
     // What comes late for a window that was told already is told by itself.
     ground.record(json!({"quantity": 8, "timestamp": rfc3339(START)})).await;

@@ -14,7 +14,7 @@ use subledger::domain::catalog::Catalog;
 use subledger::embedded_postgres::{Durability, EmbeddedPostgres};
 use subledger::http::auth::Auth;
 use subledger::http::server::{self, State};
-use subledger::store::connect::{Database, POOL_WAIT};
+use subledger::store::connect::{COMMAND_POOL_WAIT, Database};
 use subledger::store::migrate::{DEFAULT_PARTITIONS, migrate};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -169,7 +169,7 @@ impl Replica {
             clock,
             lanes: 2,
             pool_size: 8,
-            pool_wait: POOL_WAIT,
+            pool_wait: COMMAND_POOL_WAIT,
             queue_length,
             cached_accounts: 100_000,
             cache_bytes: memory.bytes,

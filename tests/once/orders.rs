@@ -182,7 +182,8 @@ async fn check(ground: &Ground, replica: &Replica, story: &Story, now: DateTime<
 /// The account as the read models have it.
 async fn end_of(ground: &Ground, id: &AccountId, context: Context<'_>) -> End {
     let ids = [id.as_str()];
-    let account = load::accounts(&ground.admin, load::ACCOUNTS, &ids).await.expect("readable").pop().expect("an account");
+    let account =
+        load::accounts(&ground.admin, load::ACCOUNTS, &ids).await.expect("readable").pop().expect("an account");
     let billing = load::billings(&ground.admin, &ids).await.expect("readable").remove(id).unwrap_or_default();
     End { billing, credits: credits_at(id, &account.credits, context) }
 }

@@ -18,7 +18,7 @@ use subledger::domain::command::{Command, Grant};
 use subledger::domain::credit::LotSource;
 use subledger::domain::ids::AccountId;
 use subledger::embedded_postgres::{Durability, EmbeddedPostgres};
-use subledger::store::connect::{Database, POOL_WAIT};
+use subledger::store::connect::{COMMAND_POOL_WAIT, Database};
 use subledger::store::migrate::migrate;
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
@@ -188,7 +188,7 @@ async fn start(database: &Database, partitions: i16, clock: Arc<ManualClock>) ->
         clock,
         lanes: 2,
         pool_size: 4,
-        pool_wait: POOL_WAIT,
+        pool_wait: COMMAND_POOL_WAIT,
         queue_length: 10_000,
         cached_accounts: 100_000,
         cache_bytes: 256 << 20,
