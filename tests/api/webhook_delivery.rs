@@ -134,15 +134,6 @@ async fn endpoints_that_are_dead_or_hang_delay_neither_others_nor_the_writers() 
     assert_eq!((&attempt["outcome"], &attempt["status_code"]), (&json!("unreachable"), &Value::Null), "{attempt}");
 }
 
-/// Whoever makes an endpoint in the first moments is told of what happens in the next.
-#[tokio::test]
-async fn the_log_is_followed_from_where_it_was_when_the_first_service_started() {
-    let app = TestApp::start().await;
-    let client = app.database().await;
-    let made = "select count(*) from cursors where name = 'outbound'";
-    assert_eq!(client.query_one(made, &[]).await.expect("a count").get::<_, i64>(0), 1);
-}
-
 /// Nobody hears of it when a process dies with a message in its hands.
 #[tokio::test]
 async fn what_a_process_claimed_and_never_delivered_another_delivers_after_a_minute() {

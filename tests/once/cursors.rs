@@ -42,6 +42,22 @@ impl Consumer for Notes {
     }
 }
 
+/// One that begins with what comes next.
+struct LaterNotes(Notes);
+
+impl Consumer for LaterNotes {
+    const NAME: &'static str = "later notes";
+    const BEGINNING: Beginning = Beginning::Next;
+
+    async fn wanted(&mut self, client: &Client) -> Result<Wanted, StoreError> {
+        self.0.wanted(client).await
+    }
+
+    async fn take(&mut self, tx: &Transaction<'_>, events: &[StoredEvent]) -> Result<(), StoreError> {
+        self.0.take(tx, events).await
+    }
+}
+
 async fn follow(replica: &Replica, by: i32) -> JoinHandle<()> {
     let notes = Notes { by, random: Random(by.unsigned_abs().into()) };
     let service = &replica.service;
@@ -91,6 +107,33 @@ async fn followers_that_fail_and_die_take_each_event_in_once() {
              select position < lag(position) over (partition by partition_id order by number) as back from notes) n
          where back";
     assert_eq!(ground.count(unordered).await, 0, "a partition came out of order");
+    replica.stop().await;
+}
+
+/// Else an endpoint that is made in the first moments would miss what happens in the next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_is_given_what_comes_once_it_was_made_though_it_begins_later() {
+    let ground = Ground::new().await;
+    prepare(&ground).await;
+    let replica = ground.replica(Arc::new(SystemClock)).await;
+    let caller = Caller::new(replica.address);
+    assert!(caller.put_account("before", &json!({})).await.expect("an answer").status < 300);
+    let (pool, metrics) = (replica.service.pool.clone(), replica.service.metrics.clone());
+    let notes = LaterNotes(Notes { by: 1, random: Random(1) });
+    let follower = LogFollower::new(notes, pool, replica.service.news(), metrics).await.expect("a cursor");
+    assert!(caller.put_account("after", &json!({})).await.expect("an answer").status < 300);
+    let follower = tokio::spawn(follower.run(watch::channel(false).1));
+    for _ in 0..600 {
+        if ground.count("select count(*) from notes").await > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    follower.abort();
+    let noted = "select string_agg(account_id, ' ') from notes join events using (partition_id, position)
+         where type = 'account_opened'";
+    let noted: Option<String> = ground.admin.query_one(noted, &[]).await.expect("accounts").get(0);
+    assert_eq!(noted.as_deref(), Some("after"));
     replica.stop().await;
 }
 
