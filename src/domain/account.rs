@@ -180,6 +180,7 @@ impl Account {
     }
 
     fn spend(&mut self, draws: &[Draw], changes: &mut Changes) {
+        self.credits.note_spent_later(draws);
         for draw in draws {
             if let Some(lot) = self.credits.lot_mut(draw.lot) {
                 lot.remaining -= draw.amount;

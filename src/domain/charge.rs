@@ -9,7 +9,7 @@ use super::draft::{Context, Draft};
 use super::ids::LotId;
 use super::overrides::ruling;
 use super::rejection::Rejection;
-use super::standing::{Reason, Standing, why_missing};
+use super::standing::{Missing, Standing, why_missing};
 
 /// What a debit or a hold is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,12 +64,13 @@ impl Charge {
                     return Err(Rejection::OverrideDenied { feature: feature.clone() });
                 }
                 if ruling.grant.is_none() {
-                    let missing = why_missing(&draft.account.credits, context.catalog, feature);
-                    if missing == Reason::PaymentOverdue {
-                        return Err(Rejection::PaymentOverdue { feature: feature.clone() });
-                    }
-                    let plan = standing.plan.map_or_else(|| "none".to_owned(), |plan| plan.id.clone());
-                    return Err(Rejection::FeatureNotInPlan { feature: feature.clone(), plan });
+                    let feature = feature.clone();
+                    let plan = || standing.plan.map_or_else(|| "none".to_owned(), |plan| plan.id.clone());
+                    return Err(match why_missing(&draft.account.credits, context.catalog, &feature) {
+                        Missing::PaymentOverdue => Rejection::PaymentOverdue { feature },
+                        Missing::Paused => Rejection::SubscriptionPaused { feature },
+                        Missing::NotInPlan => Rejection::FeatureNotInPlan { feature, plan: plan() },
+                    });
                 }
                 if declared.kind != FeatureKind::Metered {
                     return Err(Rejection::FeatureNotMetered { feature: feature.clone() });
@@ -90,7 +91,7 @@ impl Credits {
         if amount == 0 {
             return Ok(Cover::default());
         }
-        if standing.is_unlimited() {
+        if standing.is_unlimited(feature) {
             return Ok(Cover { unlimited: true, ..Cover::default() });
         }
         let available = self.available_at(context.now);

@@ -12,6 +12,7 @@ use super::claims::RefundedShare;
 use super::hold::Hold;
 use super::ids::{AccountId, LotId, lot_id_of};
 use super::overrides::{Override, Suspension};
+use super::plan_credits::SpentLater;
 use super::rollover_cap::Cap;
 use super::usage::Usage;
 
@@ -68,6 +69,8 @@ pub struct Lot {
     pub repaid: i64,
     /// Once this lot begins, at most so many credits of its subscription's earlier lots are kept.
     pub keeps_earlier: Option<i64>,
+    /// Of a plan's lot that was not used up within its period. Few have it: boxed, it takes less room in all others.
+    pub spent_later: Option<Box<SpentLater>>,
 }
 
 pub(super) fn is_zero(n: &i64) -> bool {
@@ -95,6 +98,7 @@ impl Lot {
             expired: 0,
             repaid: 0,
             keeps_earlier: None,
+            spent_later: None,
         }
     }
 
@@ -122,7 +126,7 @@ impl Lot {
     }
 
     /// A later month of a longer period.
-    fn is_refill(&self) -> bool {
+    pub(super) fn is_refill(&self) -> bool {
         self.source == LotSource::Plan && self.cause.contains('#')
     }
 
@@ -146,6 +150,7 @@ impl Lot {
         self.remaining = left - self.clawed_back - self.expired;
         self.effective_at = self.effective_at.min(other.effective_at);
         self.expires_at = self.expires_at.into_iter().chain(other.expires_at).min();
+        self.merge_spent_later(other);
     }
 }
 

@@ -103,13 +103,11 @@ fn amended(lot: &Lot, wanted: &Lot, has_passed: bool, now: DateTime<Utc>) -> Opt
     };
     let is_same = (lot.expires_at, lot.keeps_earlier) == (wanted.expires_at, wanted.keeps_earlier);
     (forgotten || !is_same).then(|| LotAmended {
-        lot: lot.id,
         added,
         from_expired,
-        effective_at: lot.effective_at,
         expires_at: wanted.expires_at,
         keeps_earlier: wanted.keeps_earlier,
         forgotten,
-        cause: lot.cause.to_string(),
+        ..LotAmended::of(lot)
     })
 }

@@ -101,6 +101,24 @@ pub fn period_of(credits: &Credits, standing: &Standing<'_>, now: DateTime<Utc>)
     free_month(credits, now.timestamp())
 }
 
+/// The part of it that a plan's credits are for: where they come by the month, the month that holds `now`.
+pub fn credits_period_of(credits: &Credits, standing: &Standing<'_>, now: DateTime<Utc>) -> Period {
+    let period = period_of(credits, standing, now);
+    let months = standing.subscription.and(standing.price).and_then(whole_months);
+    if months.is_none_or(|months| months < 2) {
+        return period;
+    }
+    month_within(period, now).unwrap_or(period)
+}
+
+fn month_within(period: Period, now: DateTime<Utc>) -> Option<Period> {
+    let (start, end) = (DateTime::from_timestamp(period.start, 0)?, DateTime::from_timestamp(period.end, 0)?);
+    let cycle = BillingCycle::of_period(start, end)?;
+    let month = cycle.month_of(now.max(start))?;
+    let (first, next) = (cycle.month(month)?.timestamp(), cycle.month(month + 1)?.timestamp());
+    Some(Period { start: first.max(period.start), end: next.min(period.end) })
+}
+
 /// The account's own month that holds `at`.
 pub(super) fn free_month(credits: &Credits, at: i64) -> Period {
     let month = |anchor| month_around(anchor, DateTime::from_timestamp(at, 0)?);

@@ -28,6 +28,7 @@ pub mod overrides;
 pub mod payment;
 pub mod period_usage;
 pub mod plan_change;
+pub mod plan_credits;
 pub mod reconciliation;
 pub mod redirect;
 pub mod reinstatement;

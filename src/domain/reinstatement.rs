@@ -69,15 +69,6 @@ fn amend(lot: &Lot, wanted: Option<Lot>) -> Option<LotAmended> {
     if change == 0 && (effective_at, expires_at) == (lot.effective_at, lot.expires_at) {
         return None;
     }
-    let (cause, forgotten) = (lot.cause.to_string(), lot.granted + change == 0);
-    Some(LotAmended {
-        lot: lot.id,
-        added,
-        from_expired: added - change,
-        effective_at,
-        expires_at,
-        keeps_earlier: None,
-        forgotten,
-        cause,
-    })
+    let forgotten = lot.granted + change == 0;
+    Some(LotAmended { added, from_expired: added - change, effective_at, expires_at, forgotten, ..LotAmended::of(lot) })
 }

@@ -58,6 +58,8 @@ pub enum Rejection {
     SuspendedUnpaid { since: DateTime<Utc> },
     #[error("{feature} waits for a payment that is overdue")]
     PaymentOverdue { feature: String },
+    #[error("{feature} is of a subscription that is paused; it goes on when that is resumed")]
+    SubscriptionPaused { feature: String },
     #[error("an account has at most {max} overrides; remove one first")]
     TooManyOverrides { max: usize },
     #[error("an account has at most {max} open holds; capture or release one first, or hold more in one")]
@@ -128,7 +130,8 @@ impl Rejection {
             | Self::LimitExceeded { .. }
             | Self::AccountSuspended { .. }
             | Self::SuspendedUnpaid { .. }
-            | Self::PaymentOverdue { .. } => true,
+            | Self::PaymentOverdue { .. }
+            | Self::SubscriptionPaused { .. } => true,
             Self::AccountNotFound { .. }
             | Self::UnknownFeature { .. }
             | Self::FeatureNotMetered { .. }

@@ -160,13 +160,18 @@ impl<'a> Standing<'a> {
 
     /// What the plan grants of a feature, as far as it is paid for.
     pub fn grant(&self, feature: &str) -> Option<&'a FeatureGrant> {
-        let plan = self.plan?;
-        let goes_on = match self.stage().filter(|_| self.subscription.is_some()) {
+        self.plan?.features.get(feature).filter(|_| self.goes_on(Some(feature)))
+    }
+
+    /// Whether what the plan gives for a feature, or for a charge by amount, goes on although a payment is overdue.
+    fn goes_on(&self, feature: Option<&str>) -> bool {
+        match self.stage().filter(|_| self.subscription.is_some()) {
             None | Some(Stage::InGrace) => true,
-            Some(Stage::Restricted) => plan.dunning.keeps(feature),
+            Some(Stage::Restricted) => {
+                self.plan.zip(feature).is_some_and(|(plan, feature)| plan.dunning.keeps(feature))
+            }
             Some(Stage::Suspended) => false,
-        };
-        plan.features.get(feature).filter(|_| goes_on)
+        }
     }
 
     /// How the account stands, of whose credits this is the standing.
@@ -189,8 +194,10 @@ impl<'a> Standing<'a> {
         }
     }
 
-    pub fn is_unlimited(&self) -> bool {
-        self.plan.is_some_and(|plan| plan.credits == CreditAllowance::Unlimited)
+    /// Whether a charge for a feature, or for an amount, takes no credits. An overdue plan's are without limit only for the
+    /// features that it keeps.
+    pub fn is_unlimited(&self, feature: Option<&str>) -> bool {
+        self.plan.is_some_and(|plan| plan.credits == CreditAllowance::Unlimited) && self.goes_on(feature)
     }
 
     /// What happens to a charge for a feature, or for an amount, beyond the credits there are.
@@ -234,7 +241,7 @@ pub fn check<'a>(
         limit: None,
         per: None,
         resets_at: None,
-        unlimited: standing.is_unlimited(),
+        unlimited: standing.is_unlimited(Some(feature)),
         values: Cow::default(),
         limits: Vec::new(),
         overridden: None,
@@ -252,7 +259,7 @@ pub fn check<'a>(
     let Some(grant) = ruling.grant else {
         answer.reason = match ruling.by {
             Some(_) => Reason::OverrideDenied,
-            None => why_missing(credits, catalog, feature),
+            None => why_missing(credits, catalog, feature).into(),
         };
         return answer;
     };
@@ -316,15 +323,36 @@ impl<'a> OverrideSeen<'a> {
     }
 }
 
+/// Why the plan in force lacks a feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// No subscription would include it.
+    NotInPlan,
+    /// One that is not paid for would.
+    PaymentOverdue,
+    /// One that is paused would.
+    Paused,
+}
+
+impl From<Missing> for Reason {
+    fn from(missing: Missing) -> Self {
+        match missing {
+            Missing::NotInPlan => Self::NotInPlan,
+            Missing::PaymentOverdue => Self::PaymentOverdue,
+            Missing::Paused => Self::Paused,
+        }
+    }
+}
+
 /// Why the plan in force lacks a feature: a subscription would include it, were it not paused or unpaid.
-pub(super) fn why_missing(credits: &Credits, catalog: &Catalog, feature: &str) -> Reason {
+pub fn why_missing(credits: &Credits, catalog: &Catalog, feature: &str) -> Missing {
     let has = |access: &Access| plan_of(access, catalog).is_some_and(|(plan, _)| plan.features.contains_key(feature));
     let is_unpaid = |access: &Access| access.past_due_since.is_some() || access.status == "unpaid";
     if credits.access.iter().any(|access| is_unpaid(access) && has(access)) {
-        Reason::PaymentOverdue
+        Missing::PaymentOverdue
     } else if credits.access.iter().any(|access| access.is_paused() && has(access)) {
-        Reason::Paused
+        Missing::Paused
     } else {
-        Reason::NotInPlan
+        Missing::NotInPlan
     }
 }

@@ -31,7 +31,7 @@ pub async fn get(
         "available": account.credits().available_at(now),
         "held": account.credits().held(),
         "debt": account.credits().debt,
-        "unlimited": account.standing().is_unlimited(),
+        "unlimited": account.standing().is_unlimited(None),
         "credit_display_scale": account.catalog.catalog.credit_display_scale,
         "lots": lots,
         "position": account.position,

@@ -24,6 +24,7 @@ pub struct FeedQuery {
     event_type: Option<String>,
     limit: Option<String>,
     min_position: Option<String>,
+    consistency: Option<String>,
     wait_seconds: Option<String>,
 }
 
@@ -41,10 +42,15 @@ pub async fn list(
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
     let limit = number(query.limit.as_deref(), "limit", 100, 1, MAX_EVENTS)?;
+    // The log itself is read, so whoever asks gets what is there.
+    reading::consistency(query.consistency.as_deref())?;
     let min_position = reading::min_position(query.min_position.as_deref())?;
     let wait = number(query.wait_seconds.as_deref(), "wait_seconds", 0, 0, MAX_WAIT_SECONDS)?;
     let last_id = request.headers().get("last-event-id").map(|id| id.to_str().unwrap_or("?"));
     let mut feed = Feed::of(&query, last_id, state.service.partitions)?;
+    if query.account.is_none() {
+        state.service.wait_for_some_position(min_position).await?;
+    }
     let accepted = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
     if accepted.is_some_and(|accepted| accepted.contains("text/event-stream")) {
         return event_stream::open(feed, state, limit, min_position).await;

@@ -11,6 +11,7 @@ use super::debits::{PostCharge, changed, created};
 use super::fields::{amount_if_given, time, time_if_given};
 use super::page::{Cursor, PageQuery};
 use super::problem::ApiError;
+use super::reading::as_of;
 use super::request::{account_id, keyed_json, keyed_json_or_default};
 use super::server::State;
 use super::views::HoldView;
@@ -141,8 +142,18 @@ pub async fn get(
     query: web::Query<PageQuery>,
     state: web::Data<State>,
 ) -> Result<HttpResponse, ApiError> {
-    let (account, record) = state.service.hold_now(hold_id(&path)?, query.min_position()?).await?;
-    let mut view = serde_json::to_value(HoldView::of(&record, state.service.clock.now())).map_err(StoreError::from)?;
+    let (hold, min_position, now) = (hold_id(&path)?, query.min_position()?, state.service.clock.now());
+    let (account, record, at) = match as_of(query.as_of.as_deref(), now)? {
+        None => {
+            let (account, record) = state.service.hold_now(hold, min_position).await?;
+            (account, record, now)
+        }
+        Some(moment) => {
+            let (past, record) = state.service.hold_at(hold, moment, min_position).await?;
+            (past.account.id, record, past.at)
+        }
+    };
+    let mut view = serde_json::to_value(HoldView::of(&record, at)).map_err(StoreError::from)?;
     view["account"] = json!(account);
     Ok(HttpResponse::Ok().json(view))
 }

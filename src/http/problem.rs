@@ -223,6 +223,7 @@ fn rejection_kind(rejection: &Rejection) -> (StatusCode, &'static str, &'static 
             (S::FORBIDDEN, "suspended_unpaid", "The account is suspended until a payment is made good")
         }
         Rejection::PaymentOverdue { .. } => (S::FORBIDDEN, "payment_overdue", "A payment is overdue"),
+        Rejection::SubscriptionPaused { .. } => (S::FORBIDDEN, "subscription_paused", "The subscription is paused"),
         Rejection::TooManyOverrides { .. } => {
             (S::UNPROCESSABLE_ENTITY, "too_many_overrides", "The account has too many overrides")
         }
@@ -321,6 +322,7 @@ pub const CODES: &[&str] = &[
     "subscription_ended",
     "subscription_exists",
     "subscription_not_ending",
+    "subscription_paused",
     "subscription_unchanged",
     "suspended_unpaid",
     "time_out_of_range",

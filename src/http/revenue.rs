@@ -5,8 +5,10 @@ use chrono::TimeDelta;
 use serde::Deserialize;
 
 use super::problem::ApiError;
+use super::reading::{consistency, min_position};
 use super::request::number;
 use super::server::State;
+use crate::app::read_path::reads::Consistency;
 use crate::domain::money::Currency;
 use crate::domain::revenue::answer::{Asked, MAX_MONTHS};
 use crate::domain::revenue::month::Month;
@@ -21,6 +23,8 @@ pub struct RevenueQuery {
     currency: Option<String>,
     plan: Option<String>,
     max_age_seconds: Option<String>,
+    min_position: Option<String>,
+    consistency: Option<String>,
 }
 
 /// MRR and its movements, money earned and deferred, credits: by month, from the last report.
@@ -32,10 +36,16 @@ pub async fn get(query: web::Query<RevenueQuery>, state: web::Data<State>) -> Re
     {
         return Err(ApiError::NotFound { what: "plan", id: plan.clone() });
     }
+    let consistency = consistency(query.consistency.as_deref())?;
+    let min_position = min_position(query.min_position.as_deref())?;
     let max_age = match &query.max_age_seconds {
         None => None,
         given => Some(TimeDelta::seconds(number(given.as_deref(), "max_age_seconds", 0, 0, MAX_AGE_SECONDS)?)),
     };
+    service.wait_for_some_position(min_position).await?;
+    // A report does not say which positions it rests on, but one that is made now rests on all that anybody was given.
+    let max_age =
+        if consistency == Consistency::Strong || min_position > 0 { Some(TimeDelta::zero()) } else { max_age };
     Ok(HttpResponse::Ok().json(service.revenue(max_age).await?.answer(&asked)))
 }
 

@@ -58,10 +58,10 @@ const PAGE: &[&str] = &["limit", "cursor", "min_position", "consistency"];
 const PAGE_OF_PAST: &[&str] = &["limit", "cursor", "as_of", "min_position", "consistency"];
 const USAGE: &[&str] = &["feature", "from", "to", "min_position", "consistency"];
 const OF_CATALOG: &[&str] = &["min_position", "consistency"];
-const FEED: &[&str] = &["after", "account", "type", "limit", "min_position", "wait_seconds"];
+const FEED: &[&str] = &["after", "account", "type", "limit", "min_position", "consistency", "wait_seconds"];
 const UPCOMING: &[&str] = &["subscription", "min_position", "consistency"];
 const DELIVERIES: &[&str] = &["status", "account", "limit", "cursor"];
-const REVENUE: &[&str] = &["from", "to", "currency", "plan", "max_age_seconds"];
+const REVENUE: &[&str] = &["from", "to", "currency", "plan", "max_age_seconds", "min_position", "consistency"];
 const PARKED: &[&str] = &["limit", "cursor"];
 
 impl RouteTable {
@@ -99,7 +99,7 @@ impl RouteTable {
             POST "/v1/accounts/{account}/credits/grants" Some(Bill) => credits::grant,
             POST "/v1/accounts/{account}/credits/holds" Some(Spend) => holds::place,
             GET "/v1/accounts/{account}/credits/holds" Some(Read) => holds::list [PAGE_OF_PAST],
-            GET "/v1/holds/{hold}" Some(Read) => holds::get [NOW],
+            GET "/v1/holds/{hold}" Some(Read) => holds::get [READ],
             POST "/v1/holds/{hold}/capture" Some(Spend) => holds::capture,
             POST "/v1/holds/{hold}/release" Some(Spend) => holds::release,
             POST "/v1/holds/{hold}/extend" Some(Spend) => holds::extend,

@@ -17,9 +17,10 @@ use crate::app::read_path::reads::AccountNow;
 use crate::domain::billing::Kind;
 use crate::domain::catalog::{Catalog, FeatureKind, Per};
 use crate::domain::command::{Command, Outcome};
-use crate::domain::credit::{Lot, LotSource};
-use crate::domain::limits::{LimitNow, Period, limits_at, period_of, tightest};
+use crate::domain::credit::Lot;
+use crate::domain::limits::{LimitNow, Period, credits_period_of, limits_at, period_of, tightest};
 use crate::domain::overrides::ruling;
+use crate::domain::plan_credits::PlanCredits;
 use crate::domain::rejection::Rejection;
 use crate::domain::standing::{AccountState, Standing};
 use crate::domain::usage::{DayUse, RecordUsage, UsageAction, UsageDay, day_of};
@@ -28,7 +29,7 @@ use crate::store::read;
 
 /// Days in one answer.
 const MAX_DAYS: i64 = 366;
-/// Lots of the plan that are in force and used up; the newest come first.
+/// Lots of the plan that were used up within the period; the newest come first.
 const MAX_CLOSED_LOTS: i64 = 1_000;
 
 #[derive(Debug, Deserialize)]
@@ -106,12 +107,19 @@ struct PeriodView {
     end: Option<DateTime<Utc>>,
 }
 
-/// What became of the credits that the plan gave for now.
+impl PeriodView {
+    fn of(period: Period) -> Self {
+        let time = |at| DateTime::from_timestamp(at, 0);
+        Self { start: time(period.start), end: time(period.end) }
+    }
+}
+
+/// What became of the plan's credits within the period that they are for.
 #[derive(Debug, Serialize)]
 struct CreditsUsed {
-    granted: i64,
-    used: i64,
-    remaining: i64,
+    period: PeriodView,
+    #[serde(flatten)]
+    of_plan: PlanCredits,
     percentage: Option<f64>,
     available: i64,
     unlimited: bool,
@@ -173,14 +181,13 @@ pub async fn statistics(
         feature_used(name, &account, limits, &days, asked.is_period.then_some(period))
     });
     let features: Vec<FeatureUsed> = features.collect();
-    let time = |at| DateTime::from_timestamp(at, 0);
     Ok(HttpResponse::Ok().json(Statistics {
         plan: standing.plan.map(|plan| plan.id.clone()),
         state: standing.state(account.credits()),
-        period: PeriodView { start: time(period.start), end: time(period.end) },
+        period: PeriodView::of(period),
         from: asked.from,
         to: asked.to,
-        credits: credits_used(&state, &account, standing.is_unlimited(), now).await?,
+        credits: credits_used(&state, &account, &standing, now).await?,
         features,
         position: account.position,
     }))
@@ -288,15 +295,16 @@ fn percentage(used: i64, of: i64) -> Option<f64> {
     (of > 0).then(|| (used as f64 * 1_000.0 / of as f64).round() / 10.0)
 }
 
-/// Adds up the plan's lots that are in force, used up or not.
+/// Adds up the plan's lots, used up or not.
 async fn credits_used(
     state: &State,
     account: &AccountNow,
-    unlimited: bool,
+    standing: &Standing<'_>,
     now: DateTime<Utc>,
 ) -> Result<CreditsUsed, ApiError> {
+    let period = credits_period_of(account.credits(), standing, now);
     let client = state.service.connection().await?;
-    let rows = read::plan_lots_used_up(&**client, account.id.as_str(), now, MAX_CLOSED_LOTS).await?;
+    let rows = read::plan_lots_used_up(&**client, account.id.as_str(), period.start, MAX_CLOSED_LOTS).await?;
     drop(client);
     let mut lots: BTreeMap<_, Lot> = BTreeMap::new();
     for row in rows {
@@ -304,20 +312,12 @@ async fn credits_used(
         lots.insert(lot.id, lot);
     }
     lots.extend(account.credits().lots.iter().map(|lot| (lot.id, lot.clone())));
-    let is_in_force = |lot: &&Lot| {
-        matches!(lot.source, LotSource::Plan | LotSource::FreePlan)
-            && lot.effective_at <= now
-            && !lot.is_expired_at(now)
-    };
-    let (granted, used, remaining) = lots.values().filter(is_in_force).fold((0, 0, 0), |(granted, used, left), lot| {
-        (granted + lot.granted - lot.clawed_back, used + lot.spent(), left + lot.remaining)
-    });
+    let of_plan = PlanCredits::within(period, lots.values(), now);
     Ok(CreditsUsed {
-        granted,
-        used,
-        remaining,
-        percentage: percentage(used, granted),
+        period: PeriodView::of(period),
+        percentage: percentage(of_plan.used, of_plan.granted + of_plan.rolled_over),
+        of_plan,
         available: account.credits().available_at(now),
-        unlimited,
+        unlimited: standing.is_unlimited(None),
     })
 }

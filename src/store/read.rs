@@ -135,21 +135,22 @@ pub async fn objects(
     Ok(objects.collect())
 }
 
-/// An account's lots that a plan gave, in force at a time, and used up; newest first.
+/// An account's lots that a plan gave since a period began, or that something was spent of since, and that are used up; newest
+/// first.
 pub async fn plan_lots_used_up(
     client: &impl GenericClient,
     account: &str,
-    now: DateTime<Utc>,
+    period_start: i64,
     limit: i64,
 ) -> Result<Vec<StoredObject>, StoreError> {
     let rows = client
         .query(
             "/* plan_lots_used_up */ select sort_at, object_id, state::text from billing_objects
              where account_id = $1 and kind = 'closed_lot' and state ->> 'source' in ('plan', 'free_plan')
-                 and (state ->> 'effective_at')::timestamptz <= $2
-                 and (state ->> 'expires_at' is null or (state ->> 'expires_at')::timestamptz > $2)
+                 and (extract(epoch from (state ->> 'effective_at')::timestamptz)::bigint >= $2
+                     or (state #>> '{spent_later,since}')::bigint >= $2)
              order by sort_at desc, object_id desc limit $3",
-            &[&account, &now, &limit],
+            &[&account, &period_start, &limit],
         )
         .await?;
     let objects = rows.iter().map(|row| StoredObject { sort_at: row.get(0), id: row.get(1), state: row.get(2) });

@@ -93,6 +93,60 @@ async fn a_debit_of_what_the_default_plan_lacks_says_that_the_payment_is_overdue
     app.debit("cus_1", "key-1", json!({"feature": "export", "quantity": 1})).await.problem(403, "payment_overdue");
 }
 
+/// A plan without limit is so, once it is overdue, for the features that it keeps; all else takes the credits there are.
+#[tokio::test]
+async fn after_the_grace_an_unlimited_plan_is_so_for_the_features_that_it_keeps_alone() {
+    let paid = "rank = 20\ncredits = 500\n";
+    let catalog = catalog()
+        .replace(paid, "rank = 20\ncredits = \"unlimited\"\noverage = \"unlimited\"\n")
+        .replace(
+            "[features.support]",
+            "[features.upscale]\nname = \"Upscale\"\nkind = \"metered\"\ncredit_cost = 1\n\n[features.support]",
+        )
+        .replace(
+            "features = { generation = true, export = true }",
+            "features = { generation = true, export = true, upscale = true }",
+        );
+    on_both_with(Setup { catalog, ..Setup::default() }, async |app: TestApp| {
+        app.deliver_all(&sign_up("cus_1", PRO, START)).await;
+        let credits = async || app.get("/v1/accounts/cus_1/credits").await.expect(200)["unlimited"].clone();
+        let much = json!({"amount": 1_000_000});
+        assert_eq!(credits().await, true);
+        let past_due = with(subscription("cus_1", "sub_1", PRO, START), json!({"status": "past_due"}));
+        app.deliver_all(&[event("customer.subscription.updated", START + 60, past_due)]).await;
+        app.clock.set(day(2));
+        assert_eq!(app.debit("cus_1", "key-1", much.clone()).await.expect(201)["unlimited"], true, "in grace");
+        app.clock.set(day(4));
+        assert_eq!(credits().await, false);
+        assert_eq!(app.get("/v1/accounts/cus_1/usage").await.expect(200)["credits"]["unlimited"], false);
+        let refused = app.debit("cus_1", "key-2", much.clone()).await.problem(402, "insufficient_credits");
+        app.post("/v1/accounts/cus_1/credits/holds", much).await.problem(402, "insufficient_credits");
+        let receipt = refused["receipt"].as_str().expect("on record").to_owned();
+        let explained = app.get(&format!("/v1/receipts/{receipt}")).await.expect(200);
+        assert_eq!(explained["agrees"], true);
+        assert!(explained["because"].to_string().contains("0 credits were available"), "{explained}");
+        let kept =
+            app.debit("cus_1", "key-3", json!({"feature": "generation", "quantity": 1_000_000})).await.expect(201);
+        assert_eq!((&kept["unlimited"], &kept["lots"]), (&json!(true), &json!([])));
+        let check =
+            async |feature: &str| app.get(&format!("/v1/accounts/cus_1/entitlements/{feature}")).await.expect(200);
+        assert_eq!(check("generation").await["unlimited"], true);
+        assert_eq!(
+            (&check("upscale").await["unlimited"], &check("upscale").await["reason"]),
+            (&json!(false), &json!("payment_overdue"))
+        );
+        // What an override allows is paid for with credits.
+        let allow = app.call(Method::PUT, "/v1/accounts/cus_1/overrides/upscale").json(json!({"allowed": true}));
+        allow.send().await.expect(200);
+        assert_eq!(check("upscale").await["reason"], "insufficient_credits");
+        app.grant("cus_1", 20).await.expect(201);
+        app.debit("cus_1", "key-4", json!({"feature": "upscale", "quantity": 15})).await.expect(201);
+        app.debit("cus_1", "key-5", json!({"amount": 5})).await.expect(201);
+        app.debit("cus_1", "key-6", json!({"amount": 1})).await.problem(402, "insufficient_credits");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn further_notifications_do_not_put_the_end_of_the_grace_off() {
     on_both_with(Setup { catalog: catalog(), ..Setup::default() }, async |app: TestApp| {

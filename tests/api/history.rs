@@ -43,10 +43,39 @@ async fn balances_lots_and_holds_are_told_of_any_moment_that_has_been() {
             let page = app.get(&path).await.expect(200);
             page["data"].as_array().expect("holds").iter().map(|hold| hold["status"].clone()).collect::<Vec<_>>()
         };
+        let path = format!("/v1/holds/{}", held["id"].as_str().expect("an id"));
+        let one = async |as_of: &str| app.get(&format!("{path}?as_of={as_of}")).await;
+        one(&rfc3339(START + 15)).await.problem(404, "hold_not_found");
+        let open = one(&rfc3339(START + 25)).await.expect(200);
+        assert_eq!((&open["status"], &open["account"], &open["amount"]), (&json!("open"), &json!("user_1"), &json!(2)));
+        assert_eq!(one(&held["position"].to_string()).await.expect(200), open);
+        assert_eq!(one(&rfc3339(START + 35)).await.expect(200)["status"], "released");
+        assert_eq!(one(&rfc3339(app.now())).await.problem(409, "as_of_too_recent")["status"], 409);
         assert_eq!(holds(15).await, Vec::<Value>::new());
         assert_eq!((holds(25).await, holds(35).await), (vec![json!("open")], vec![json!("released")]));
     })
     .await;
+}
+
+/// A hold is told of the stream that had it then.
+#[tokio::test]
+async fn a_hold_is_told_of_before_and_after_its_stream_was_taken_over() {
+    let app = TestApp::start().await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    app.deliver_all(&sign_up("cus_1", PRO, START)).await;
+    let hold = json!({"amount": 2, "expires_at": rfc3339(day(3))});
+    let held = app.post("/v1/accounts/cus_1/credits/holds", hold).await.expect(201);
+    app.clock.set(START + 10);
+    app.put_account("user_1", json!({"stripe_customer_id": "cus_1"})).await.expect(200);
+    app.clock.set(START + 60);
+    let path = format!("/v1/holds/{}", held["id"].as_str().expect("an id"));
+    for (seconds, owner) in [(5, "cus_1"), (15, "user_1")] {
+        let then = app.get(&format!("{path}?as_of={}", rfc3339(START + seconds))).await.expect(200);
+        assert_eq!((&then["account"], &then["status"]), (&json!(owner), &json!("open")), "after {seconds} s");
+    }
+    app.clock.set(day(4));
+    let over = app.get(&format!("{path}?as_of={}", rfc3339(day(3) + 5))).await.expect(200);
+    assert_eq!(over["status"], "expired");
 }
 
 #[tokio::test]

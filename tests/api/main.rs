@@ -25,6 +25,7 @@ mod invoice_lines;
 mod notifications;
 mod overrides;
 mod plan_changes;
+mod plan_credits;
 mod plans;
 mod problems;
 mod reading;

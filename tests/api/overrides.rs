@@ -220,7 +220,19 @@ async fn a_paused_subscription_stops_unless_its_plan_keeps_on() {
         let answer = check(&app, "export").await;
         assert_eq!((&answer["reason"], &answer["state"]), (&json!("paused"), &json!("paused")), "{n}");
         assert_eq!(answer["plan"], "free");
-        debit(&app, "export", 1).await.problem(403, "feature_not_in_plan");
+        let refused = debit(&app, "export", 1).await.problem(403, "subscription_paused");
+        let hold = json!({"feature": "export", "quantity": 1});
+        app.post("/v1/accounts/user_1/credits/holds", hold).await.problem(403, "subscription_paused");
+        let receipt = refused["receipt"].as_str().expect("on record");
+        let explained = app.get(&format!("/v1/receipts/{receipt}")).await.expect(200);
+        assert_eq!((&explained["agrees"], &explained["reason"]), (&json!(true), &json!("subscription_paused")));
+        let because = explained["because"].to_string();
+        assert!(
+            because.contains("free does not include export, and the subscription that would is paused"),
+            "{because}"
+        );
+        // What no subscription has is not in the plan, paused or not.
+        debit(&app, "support", 1).await.problem(403, "feature_not_in_plan");
         debit(&app, "generation", 1).await.expect(201);
 
         app.apply_catalog(&SELLER.replace("trial = {", "while_paused = \"keep\"\ntrial = {")).await;

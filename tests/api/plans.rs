@@ -22,17 +22,6 @@ async fn plans_are_listed_by_rank_with_the_version_of_the_catalog() {
 }
 
 #[tokio::test]
-async fn the_catalog_is_read_as_fresh_as_it_is_asked_for() {
-    let app = TestApp::start().await;
-    for path in ["/v1/plans", "/v1/plans/pro", "/v1/credit-packs"] {
-        for consistency in ["strong", "bounded"] {
-            app.get(&format!("{path}?consistency={consistency}")).await.expect(200);
-        }
-        app.get(&format!("{path}?consistency=eventual")).await.problem(400, "invalid_parameter");
-    }
-}
-
-#[tokio::test]
 async fn how_credits_are_to_be_shown_is_told_beside_them() {
     on_both(async |app: TestApp| {
         app.put_account("user_1", json!({})).await.expect(201);

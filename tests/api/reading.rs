@@ -71,12 +71,45 @@ async fn every_read_takes_a_position_and_every_read_of_an_account_says_how_fresh
     assert_takes_min_position(app, &paths, held["position"].as_i64().expect("a position")).await;
 }
 
+/// What is told of the whole ledger is no older than any position that anybody was given.
+#[tokio::test]
+async fn reads_of_the_whole_log_take_both() {
+    let app = TestApp::start().await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    let granted = app.grant("user_1", 7).await.expect(201);
+    let paths = ["/v1/events", "/v1/analytics/revenue"].map(str::to_owned);
+    assert_takes_consistency(&app, &paths).await;
+    assert_takes_min_position(&app, &paths, granted["position"].as_i64().expect("a position")).await;
+    for query in ["type=credits_granted&consistency=strong".to_owned(), "account=user_1&consistency=strong".to_owned()]
+    {
+        app.get(&format!("/v1/events?{query}")).await.expect(200);
+    }
+}
+
+/// The report that was made last is good enough for whoever asks for nothing newer.
+#[tokio::test]
+async fn a_report_is_made_anew_for_whoever_has_written_since() {
+    let app = TestApp::start().await;
+    let as_of =
+        async |query: &str| app.get(&format!("/v1/analytics/revenue?{query}")).await.expect(200)["as_of"].clone();
+    let first = as_of("").await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    let position = app.grant("user_1", 7).await.expect(201)["position"].clone();
+    app.clock.advance(chrono::Duration::minutes(1));
+    assert_eq!(as_of("consistency=bounded").await, first);
+    assert_eq!(as_of(&format!("min_position={position}")).await, rfc3339(START + 60));
+    app.clock.advance(chrono::Duration::minutes(1));
+    assert_eq!(as_of("consistency=bounded").await, rfc3339(START + 60));
+    assert_eq!(as_of("consistency=strong").await, rfc3339(START + 120));
+}
+
 /// Their position is that of `PUT /v1/plans/{plan}`, in the catalog's partition.
 #[tokio::test]
-async fn reads_of_the_catalog_take_the_position_of_a_plan_that_was_put() {
+async fn reads_of_the_catalog_take_both_and_the_position_of_a_plan_that_was_put() {
     let app = TestApp::start().await;
     let plan = json!({"name": "Support", "rank": 500, "features": {"export": {}}});
     let put = app.call(reqwest::Method::PUT, "/v1/plans/support").json(plan).send().await.expect(200);
     let paths = ["/v1/plans", "/v1/plans/support", "/v1/credit-packs"].map(str::to_owned);
+    assert_takes_consistency(&app, &paths).await;
     assert_takes_min_position(&app, &paths, put["position"].as_i64().expect("a position")).await;
 }

@@ -377,8 +377,9 @@ async fn days_are_told_by_feature_and_a_day_that_is_over_has_a_row() {
 
     let statistics = app.get("/v1/accounts/user_1/usage").await.expect(200);
     assert_eq!((&statistics["from"], &statistics["to"]), (&json!("2026-01-15"), &json!("2026-01-18")));
-    let credits = json!({"granted": 10, "used": 3, "remaining": 7, "percentage": 30.0, "available": 7,
-        "unlimited": false});
+    let month = json!({"start": rfc3339(START), "end": rfc3339(day(31))});
+    let credits = json!({"period": month, "granted": 10, "rolled_over": 0, "used": 3, "remaining": 7,
+        "percentage": 30.0, "available": 7, "unlimited": false});
     assert_eq!(statistics["credits"], credits);
     let [calls, generation] = statistics["features"].as_array().expect("features").as_slice() else {
         panic!("other features: {statistics}");
@@ -467,24 +468,4 @@ async fn a_timestamp_may_go_by_its_other_name() {
     let old = json!({"feature": "generation", "quantity": 5, "timestamp": rfc3339(START - 36 * 86_400)});
     let problem = app.post("/v1/accounts/user_1/usage", old).await.problem(400, "time_out_of_range");
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.starts_with("timestamp ")), "{problem}");
-}
-
-#[tokio::test]
-async fn the_plans_credits_are_told_whatever_else_has_been_used_up_since() {
-    let app = start("{ limit = 3, per = \"minute\" }").await;
-    app.debit("user_1", "key-1", json!({"amount": 10})).await.expect(201);
-    app.clock.set(START + 60);
-    for _ in 0..101 {
-        app.grant("user_1", 1).await.expect(201);
-    }
-    app.debit("user_1", "key-2", json!({"amount": 101})).await.expect(201);
-    let credits = usage(&app, "user_1", "").await["credits"].clone();
-    assert_eq!(
-        (&credits["granted"], &credits["used"], &credits["percentage"]),
-        (&json!(10), &json!(10), &json!(100.0))
-    );
-    // The month after, they are those of another lot.
-    app.clock.set(day(31));
-    let credits = usage(&app, "user_1", "").await["credits"].clone();
-    assert_eq!((&credits["granted"], &credits["used"], &credits["remaining"]), (&json!(10), &json!(0), &json!(10)));
 }

@@ -26,7 +26,7 @@ use crate::domain::overrides::{Limit, OverrideView, Unlimited, ruling};
 use crate::domain::rejection::Rejection;
 use crate::domain::replay;
 use crate::domain::settle::credits_at;
-use crate::domain::standing::{AccountState, Entitlement, Standing, check};
+use crate::domain::standing::{AccountState, Entitlement, Missing, Standing, check, why_missing};
 use crate::store::error::StoreError;
 use crate::store::log::{self, StoredEvent};
 use crate::store::partition::partition_of;
@@ -405,8 +405,12 @@ fn of_charge(feature: &str, (quantity, more): (i64, i64), credits: &Credits, con
         (None, Some(_)) => format!("{plan} includes {feature}"),
         (None, None) => {
             let is_kept_back = standing.plan.is_some_and(|plan| plan.features.contains_key(feature));
-            let until_paid = if is_kept_back { " until it is paid for" } else { "" };
-            format!("{plan} does not include {feature}{until_paid}")
+            let because = match why_missing(credits, context.catalog, feature) {
+                Missing::PaymentOverdue if is_kept_back => " until it is paid for",
+                Missing::Paused => ", and the subscription that would is paused",
+                Missing::PaymentOverdue | Missing::NotInPlan => "",
+            };
+            format!("{plan} does not include {feature}{because}")
         }
     });
     let Some(grant) = ruling.grant else {
@@ -472,7 +476,7 @@ fn of_price(feature: &Feature, quantity: i64) -> Option<String> {
 
 fn of_credits(credits: &Credits, feature: Option<&str>, context: Context<'_>) -> String {
     let standing = Standing::of(credits, context.catalog, context.now);
-    if standing.is_unlimited() {
+    if standing.is_unlimited(feature) {
         return "the plan's credits are unlimited".to_owned();
     }
     let available = credits.available_at(context.now);

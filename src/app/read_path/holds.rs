@@ -8,6 +8,8 @@ use chrono::{DateTime, Utc};
 use lru::LruCache;
 use uuid::Uuid;
 
+use super::history::{Moment, Past};
+use super::receipt::Receipt;
 use crate::app::error::AppError;
 use crate::app::service::Service;
 use crate::app::write_path::work::{Answer, Key};
@@ -16,7 +18,8 @@ use crate::domain::command::{Command, HoldAct, OfHold, Outcome};
 use crate::domain::hold::{HoldRecord, HoldStatus};
 use crate::domain::ids::AccountId;
 use crate::domain::rejection::Rejection;
-use crate::store::read;
+use crate::store::error::StoreError;
+use crate::store::{log, read};
 
 /// How often a hold may end, or move, between reading its row and deciding.
 const MAX_TRIES: usize = 8;
@@ -82,6 +85,33 @@ impl Service {
         }
         self.account_now(&found.0, min_position).await?;
         self.hold(hold).await
+    }
+
+    /// The same, as it stood at a moment that has been, and the account that had it then.
+    pub async fn hold_at(&self, hold: Uuid, moment: Moment, min_position: i64) -> Result<(Past, HoldRecord), AppError> {
+        let (owner, _) = self.hold_now(hold, min_position).await?;
+        let stream = match moment {
+            // It may have been placed in a stream that its account has taken over since.
+            Moment::Time(_) => self.stream_of_hold(hold).await?,
+            Moment::Position(_) => owner,
+        };
+        let not_found = || AppError::from(Rejection::HoldNotFound { hold: hold.to_string() });
+        let past = self.past(&stream, moment, 0).await.map_err(|error| match error {
+            AppError::AccountNotYetOpen { .. } => not_found(),
+            error => error,
+        })?;
+        let record = past.changes.holds.get(&hold).cloned().flatten().ok_or_else(not_found)?;
+        Ok((past, record))
+    }
+
+    /// The stream in which a hold was placed.
+    async fn stream_of_hold(&self, hold: Uuid) -> Result<AccountId, AppError> {
+        let receipt = self.receipt_of(hold).await?;
+        let not_found = || AppError::ReceiptNotFound(receipt.to_string());
+        let Receipt::Event { partition_id, position } = &receipt else { return Err(not_found()) };
+        let placed = log::at_position(&**self.connection().await?, *partition_id, *position).await?;
+        let account = placed.ok_or_else(not_found)?.account_id;
+        AccountId::new(&account).map_err(|error| StoreError::Corrupt(error.to_string()).into())
     }
 
     /// Ends a hold, or lets it last until another time.

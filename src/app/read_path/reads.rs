@@ -209,22 +209,18 @@ impl Service {
 
     /// Waits, not for long, until a partition has reached a position that a write gave.
     pub async fn wait_for_position(&self, partition_id: i16, wanted: i64) -> Result<(), AppError> {
-        if wanted == 0 {
-            return Ok(());
-        }
-        let deadline = Instant::now() + POSITION_WAIT;
-        loop {
-            let client = self.connection().await?;
-            let reached = log::position(&**client, partition_id).await?;
-            drop(client);
-            if reached >= wanted {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                return Err(AppError::PositionNotReached { wanted, reached });
-            }
-            tokio::time::sleep(POSITION_POLL).await;
-        }
+        let reached = async || log::position(&**self.connection().await?, partition_id).await.map_err(AppError::from);
+        wait_until_reached(wanted, reached).await
+    }
+
+    /// Waits, not for long, until some partition has reached a position. None is given before it is there, so what is read of
+    /// all partitions then holds the write that gave it.
+    pub async fn wait_for_some_position(&self, wanted: i64) -> Result<(), AppError> {
+        let reached = async || {
+            let positions = log::positions(&**self.connection().await?).await?;
+            Ok(positions.into_iter().map(|(_, position)| position).max().unwrap_or(0))
+        };
+        wait_until_reached(wanted, reached).await
     }
 
     /// A stream, or the account that took it over.
@@ -333,5 +329,22 @@ impl Service {
         metrics.cached_bytes.set(i64::try_from(self.balances.bytes()).unwrap_or(i64::MAX));
         let polled_at = self.balances.polled_at().unwrap_or(self.started_at);
         metrics.follower_age_seconds.set(polled_at.elapsed().as_secs_f64());
+    }
+}
+
+async fn wait_until_reached(wanted: i64, reached: impl AsyncFn() -> Result<i64, AppError>) -> Result<(), AppError> {
+    if wanted == 0 {
+        return Ok(());
+    }
+    let deadline = Instant::now() + POSITION_WAIT;
+    loop {
+        let reached = reached().await?;
+        if reached >= wanted {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(AppError::PositionNotReached { wanted, reached });
+        }
+        tokio::time::sleep(POSITION_POLL).await;
     }
 }

@@ -123,10 +123,15 @@ pub struct LotAmended {
 impl LotAmended {
     /// Some of what had expired in a lot had not, after all.
     pub fn returned(lot: &Lot, credits: i64) -> Self {
+        Self { added: credits, from_expired: credits, ..Self::of(lot) }
+    }
+
+    /// Leaves a lot as it is.
+    pub fn of(lot: &Lot) -> Self {
         Self {
             lot: lot.id,
-            added: credits,
-            from_expired: credits,
+            added: 0,
+            from_expired: 0,
             effective_at: lot.effective_at,
             expires_at: lot.expires_at,
             keeps_earlier: lot.keeps_earlier,

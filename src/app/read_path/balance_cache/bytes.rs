@@ -6,6 +6,7 @@ use super::Balance;
 use crate::domain::credit::Credits;
 use crate::domain::ids::AccountId;
 use crate::domain::overrides::{OverrideEffect, Suspension};
+use crate::domain::plan_credits::SpentLater;
 
 /// What an entry takes in the cache beside its value: key, place in the table and in the order of use, and what tables
 /// grow ahead.
@@ -15,7 +16,10 @@ const PIECE_BYTES: usize = 16;
 
 /// What an account takes that is as large as it must be, without room to spare.
 pub(super) fn bytes_of(id: &AccountId, credits: &Credits) -> usize {
-    let lots = credits.lots.iter().map(|lot| text(&lot.cause) + some(&lot.subscription) + some(&lot.bought_by));
+    let lots = credits.lots.iter().map(|lot| {
+        let spent_later = lot.spent_later.as_ref().map_or(0, |_| size_of::<SpentLater>() + PIECE_BYTES);
+        text(&lot.cause) + some(&lot.subscription) + some(&lot.bought_by) + spent_later
+    });
     let allowances = credits.allowances.iter().map(|allowance| {
         let parts = allowance.parts.iter().map(|part| text(&part.price) + some(&part.lookup_key));
         let ids = text(&allowance.cause) + text(&allowance.invoice) + some(&allowance.subscription);
