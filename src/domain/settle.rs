@@ -249,16 +249,8 @@ fn grant_packs(draft: &mut Draft<'_>, context: Context<'_>) {
 fn earlier_pack(lot: &Lot, billing: &Billing) -> Option<LotAmended> {
     let record = billing.checkout_sessions.get(lot.bought_by.as_deref().filter(|_| lot.source == LotSource::Pack)?)?;
     let paid_at = DateTime::from_timestamp(record.paid_at?, 0).filter(|at| *at < lot.effective_at)?;
-    Some(LotAmended {
-        lot: lot.id,
-        added: 0,
-        from_expired: 0,
-        effective_at: paid_at,
-        expires_at: lot.expires_at.map(|at| at - (lot.effective_at - paid_at)),
-        keeps_earlier: lot.keeps_earlier,
-        forgotten: false,
-        cause: lot.cause.to_string(),
-    })
+    let expires_at = lot.expires_at.map(|at| at - (lot.effective_at - paid_at));
+    Some(LotAmended { effective_at: paid_at, expires_at, ..LotAmended::of(lot) })
 }
 
 /// The lot that a paid Checkout session of a credit pack grants, unless it already did.
