@@ -96,6 +96,11 @@ begin
             end if;
 
             if cardinality(inbox_event) > 0 then
+                if attempt = 2 then
+                    -- One that was parked makes room for what became of it.
+                    delete from inbox using unnest(inbox_partition, inbox_event) as i (partition_id, event)
+                    where inbox.stripe_event_id = i.event and i.partition_id <> all (refused);
+                end if;
                 insert into inbox (stripe_event_id, type, status, reason, account_id, api_version, created_at,
                                    received_at, body)
                 select i.event, i.type, i.status, i.reason, i.account, i.api_version, i.created_at, i.received_at, i.body
@@ -119,11 +124,8 @@ begin
                     as l (partition_id, stripe_id, account, moved_from)
                 join stripe_links on stripe_links.stripe_id = l.stripe_id
                 where stripe_links.account_id <> l.account and stripe_links.account_id is distinct from l.moved_from
-                    and l.partition_id <> all (refused));
+                    and l.partition_id <> all (refused || taken));
             refused := refused || taken || elsewhere;
-            -- One that was parked makes room for what became of it.
-            delete from inbox using unnest(inbox_partition, inbox_event) as i (partition_id, event)
-            where inbox.stripe_event_id = i.event and i.partition_id <> all (refused);
         end;
     end loop;
 

@@ -106,6 +106,7 @@ impl Account {
             }
             Event::DebtRepaid(repaid) => {
                 self.credits.count_kept(&repaid.kept);
+                self.credits.note_spent_later(&repaid.lots);
                 for draw in &repaid.lots {
                     if let Some(lot) = self.credits.lot_mut(draw.lot) {
                         lot.remaining -= draw.amount;

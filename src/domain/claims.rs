@@ -140,8 +140,8 @@ pub fn refunded_of_invoice(invoice: &str, billing: &Billing) -> Option<RefundedS
     invoice_purchase(invoice, billing)?.refunded()
 }
 
-/// An invoice may be paid by several payments, and in part from the customer's balance. That part cannot be refunded, but the
-/// credits were bought by it, too.
+/// An invoice may be paid by several payments, and in part from the customer's balance. The credits were bought by that part,
+/// too; what a credit note returns to the balance takes none back.
 fn invoice_purchase<'a>(invoice: &str, billing: &'a Billing) -> Option<Purchase<'a>> {
     let record = billing.invoices.get(invoice)?;
     let payments: Vec<_> =

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_with::skip_serializing_none;
 
 use super::billing::Observation;
-use super::catalog::{Catalog, CreditAllowance};
+use super::catalog::Catalog;
 use super::credit::Credits;
 use super::event::Event;
 use super::ids::AccountId;
@@ -218,10 +218,11 @@ pub fn low_balance(credits: &Credits, catalog: &Catalog, now: DateTime<Utc>) -> 
     if credits.merged_into.is_some() {
         return None;
     }
-    let plan = Standing::of(credits, catalog, now).plan;
-    if plan.is_some_and(|plan| plan.credits == CreditAllowance::Unlimited) {
+    let standing = Standing::of(credits, catalog, now);
+    if standing.is_unlimited(None) {
         return None;
     }
+    let plan = standing.plan;
     let threshold =
         credits.low_balance.or(plan.and_then(|plan| plan.low_balance)).filter(|threshold| *threshold > 0)?;
     let available = credits.available_at(now);

@@ -79,6 +79,22 @@ async fn a_hold_is_told_of_before_and_after_its_stream_was_taken_over() {
 }
 
 #[tokio::test]
+async fn a_hold_that_ended_in_a_stream_is_told_of_after_that_was_taken_over() {
+    let app = TestApp::start().await;
+    app.put_account("user_1", json!({})).await.expect(201);
+    app.deliver_all(&sign_up("cus_1", PRO, START)).await;
+    let hold = json!({"amount": 2, "expires_at": rfc3339(day(3))});
+    let held = app.post("/v1/accounts/cus_1/credits/holds", hold).await.expect(201);
+    let path = format!("/v1/holds/{}", held["id"].as_str().expect("an id"));
+    app.post(&format!("{path}/capture"), json!({})).await.expect(200);
+    app.clock.set(START + 10);
+    app.put_account("user_1", json!({"stripe_customer_id": "cus_1"})).await.expect(200);
+    app.clock.set(START + 60);
+    let then = app.get(&format!("{path}?as_of={}", rfc3339(START + 15))).await.expect(200);
+    assert_eq!((&then["captured"], &then["status"]), (&json!(2), &json!("captured")));
+}
+
+#[tokio::test]
 async fn entitlements_and_subscriptions_are_told_under_the_catalog_of_then() {
     let app = TestApp::start().await;
     app.put_account("user_1", json!({"stripe_customer_id": "cus_1"})).await.expect(201);

@@ -19,7 +19,7 @@ use crate::domain::credit::{Credits, Draw, Lot, LotSource};
 use crate::domain::draft::{Context, Draft};
 use crate::domain::dunning::Stage;
 use crate::domain::event::{ChargeRejected, Event};
-use crate::domain::hold::Hold;
+use crate::domain::hold::{Hold, Used};
 use crate::domain::ids::{AccountId, LotId};
 use crate::domain::limits::{LimitNow, limits_at, period_of};
 use crate::domain::overrides::{Limit, OverrideView, Unlimited, ruling};
@@ -315,6 +315,9 @@ fn reasons(credits: &Credits, event: &Event, context: Context<'_>) -> Rule {
         Event::ChargeRejected(rejected) => {
             let hold = captured_hold(credits, event);
             because.extend(hold.map(|hold| format!("the hold {} had set {} credits aside", hold.id, hold.amount)));
+            if let Some(Used::Amount(amount)) = rejected.capture {
+                because.push(format!("{amount} credits were used, whatever its units cost"));
+            }
             because.push(format!("so it was refused: {}", rejected.rejection));
         }
         Event::CreditsDebited(debited) if debited.unlimited => because.push("so nothing was taken".to_owned()),

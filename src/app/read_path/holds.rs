@@ -90,6 +90,12 @@ impl Service {
     /// The same, as it stood at a moment that has been, and the account that had it then.
     pub async fn hold_at(&self, hold: Uuid, moment: Moment, min_position: i64) -> Result<(Past, HoldRecord), AppError> {
         let (owner, _) = self.hold_now(hold, min_position).await?;
+        // Where its row is, it is told of until it ended, though that stream may have been taken over since.
+        if let Ok(past) = self.account_at(&owner, moment).await
+            && let Some(Some(record)) = past.changes.holds.get(&hold).cloned()
+        {
+            return Ok((past, record));
+        }
         let stream = match moment {
             // It may have been placed in a stream that its account has taken over since.
             Moment::Time(_) => self.stream_of_hold(hold).await?,

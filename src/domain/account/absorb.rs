@@ -104,6 +104,7 @@ impl Account {
             ours.expired -= repaid_of_expired;
             ours.repaid += repaid + repaid_of_expired;
             ours.held += theirs.held;
+            ours.merge_spent_later(theirs);
             // What was held did not expire, as far as it was there.
             let kept = (ours.held - ours.remaining).clamp(0, unspent - repaid_of_expired);
             ours.expired -= kept;
